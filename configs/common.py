@@ -1,0 +1,75 @@
+"""Every field of an experiment, with its unit and its value where an experiment says nothing.
+
+An experiment's `get_config(arg)` is this with a few edits. On the command line any
+field is set by `--config.field=value`.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+  """The paper's pre-training recipe (section 3, Table 4), still without model and data."""
+  config = ConfigDict()
+
+  config.seed = 0  # of initialisation, order of examples, augmentation and dropout
+  config.total_steps = 10_000  # updates
+  config.batch_size = 4096  # images an update, over all devices of all processes
+  config.eval_batch_size = 4096  # images, likewise
+  config.accumulate = 1  # micro-batches an update; the memory of batch_size / accumulate
+  config.loss = 'softmax'  # or 'sigmoid', the authors' ImageNet recipe with model.head_bias=-6.9
+  # Start from these weights instead of random ones: a workdir, one of its steps or an .npz file.
+  # `model` then holds only what is chosen anew, and the head starts from zero.
+  config.init_from = ''
+
+  config.log_every = 50  # steps between rows of metrics.jsonl
+  config.eval_every = 1000  # steps between evaluations; 0: only at the end
+  config.checkpoint_every = 1000  # steps between saved states; 0: only at the end
+  config.keep_checkpoints = 3  # newest states kept
+  config.tensorboard = False  # also write TensorBoard events (needs TensorFlow)
+
+  config.model = ConfigDict()  # fields of mixer_jax.MixerConfig
+  config.model.dtype = 'bfloat16'  # of activations and matrix multiplies
+  config.model.stochastic_depth = 0.0  # probability to skip the last block, linear in depth
+  config.model.dropout = 0.0  # probability, behind each GELU
+  config.model.remat = False  # recompute blocks in the backward pass to save memory
+
+  config.data = ConfigDict()  # fields of mixer_jax.data.pipeline.DataConfig
+  config.data.name = ''  # TFDS name, or 'digits'
+  config.data.data_dir = ''  # of TFDS; '': $TFDS_DATA_DIR or ~/tensorflow_datasets
+  config.data.train_split = 'train'  # TFDS slicing, as in 'train[:99%]'
+  config.data.eval_split = 'test'
+  config.data.min_crop_area = 0.05  # inception crop: least share of the image's area
+  config.data.flip = True  # mirror half of the training images
+  config.data.eval_resize = 'resmall'  # shorter side, or 'resize': both, before the central crop
+  config.data.eval_crop_fraction = 0.875  # central crop's share of a side: 224 of 256
+  config.data.threads = 16  # that read and decode; 0: the loop's own, between steps
+  config.data.prefetch = 512  # examples kept ready
+
+  config.optimizer = ConfigDict()  # fields of mixer_jax.training.optimizer.OptimizerConfig
+  config.optimizer.name = 'adam'  # or 'sgd'
+  config.optimizer.learning_rate = 1e-3  # peak
+  config.optimizer.warmup_steps = 10_000  # steps of linear warm-up from 0
+  config.optimizer.schedule = 'linear'  # then down to 0: 'linear', 'cosine'; or 'constant'
+  config.optimizer.weight_decay = 0.1  # times the learning rate, kernels only
+  config.optimizer.clip_norm = 1.0  # global norm of the gradient; 0: no clipping
+  config.optimizer.b1 = 0.9  # Adam
+  config.optimizer.b2 = 0.999  # Adam
+  config.optimizer.eps = 1e-8  # Adam
+  config.optimizer.momentum = 0.9  # SGD
+
+  config.mesh = ConfigDict()  # devices an axis; -1: the rest
+  config.mesh.data = -1  # split the batch
+  config.mesh.fsdp = 1  # split the batch, the parameters and the optimizer's moments
+  config.mesh.model = 1  # split the hidden width of the MLPs
+  return config
+
+
+def finetune(config: ConfigDict) -> ConfigDict:
+  """The paper's fine-tuning recipe (section 3, Appendix C) in place of pre-training's."""
+  config.optimizer.name = 'sgd'
+  config.optimizer.schedule = 'cosine'
+  config.optimizer.weight_decay = 0.0
+  config.optimizer.warmup_steps = 500
+  config.optimizer.learning_rate = 0.01  # the paper tries .003, .01, .03, .06
+  config.batch_size = 512
+  return config

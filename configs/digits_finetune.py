@@ -1,0 +1,26 @@
+"""The Mixer of configs/digits.py goes on at twice the resolution: --config.init_from=WORKDIR."""
+
+from ml_collections import ConfigDict
+
+from configs import common, digits
+
+
+def get_config() -> ConfigDict:
+  """32×32 pixels, 64 tokens: the token MLPs grow block-diagonally (Appendix C)."""
+  config = common.finetune(digits.get_config())
+  config.total_steps = 300
+  config.batch_size = 128
+  config.log_every = 10
+  config.eval_every = 100
+  config.checkpoint_every = 100
+  config.optimizer.learning_rate = 0.03
+  config.optimizer.warmup_steps = 50
+
+  config.model = ConfigDict()  # the architecture is the checkpoint's
+  config.model.image_size = 32
+  config.model.num_classes = 10
+  config.model.dtype = 'float32'
+  config.model.stochastic_depth = 0.0
+  config.model.dropout = 0.0
+  config.model.remat = False
+  return config

@@ -1,0 +1,57 @@
+"""`mixer-jax COMMAND` = `python -m mixer_jax COMMAND`."""
+
+import errno
+import importlib
+import sys
+
+from mixer_jax.errors import UserError
+
+COMMANDS = {
+  'train': 'pre-train or fine-tune a Mixer; the same command again goes on where it stopped',
+  'evaluate': 'accuracy of a checkpoint on a whole split',
+  'predict': 'what a checkpoint sees in image files',
+  'models': "the paper's variants: tokens, widths, parameters, GFLOP",
+}
+
+# A disk or folder that refuses is the user's to mend; any other OSError is a fault of ours.
+_REFUSALS = {
+  errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOTDIR
+}  # fmt: skip
+
+
+def _usage() -> str:
+  lines = [f'  {name:10} {text}' for name, text in COMMANDS.items()]
+  return '\n'.join(
+    ['usage: mixer-jax COMMAND [FLAGS…]', '', *lines, '', 'mixer-jax COMMAND --help tells more.']
+  )
+
+
+def main(argv: list[str] | None = None) -> int:
+  """Runs one command; 0 done, 2 bad input (one line on stderr), 130 interrupted."""
+  argv = sys.argv[1:] if argv is None else argv
+  if not argv or argv[0] in ('-h', '--help'):
+    print(_usage())
+    return 0 if argv else 2
+  if argv[0] not in COMMANDS:
+    return _complain(f'no command {argv[0]!r}: there are {", ".join(COMMANDS)}')
+  try:
+    importlib.import_module(f'mixer_jax.commands.{argv[0]}').main(argv[1:])
+  except UserError as error:
+    return _complain(str(error))
+  except OSError as error:
+    if error.errno not in _REFUSALS:
+      raise
+    return _complain(f'{error.filename or "a file"}: {error.strerror}')
+  except KeyboardInterrupt:
+    _complain('interrupted; the same command goes on from the last saved state')
+    return 130
+  return 0
+
+
+def _complain(line: str) -> int:
+  print(f'mixer-jax: {line}', file=sys.stderr)
+  return 2
+
+
+if __name__ == '__main__':
+  sys.exit(main())

@@ -1,0 +1,211 @@
+"""The states of a run on disk or in a bucket: saved in the background, verified when restored.
+
+A state lies under `<workdir>/checkpoints/<step>` as Orbax wrote it, one folder a
+part (`params`, `optimizer`), with a digest of every array and what else is needed
+to use it alone (the model's configuration, class names) in Orbax's own metadata.
+The only module that knows Orbax.
+"""
+
+import logging
+from typing import Any
+
+import jax
+import numpy as np
+from etils import epath
+from orbax.checkpoint import v1 as ocp
+
+from mixer_jax.checkpoints.digest import digest
+from mixer_jax.errors import UserError
+
+log = logging.getLogger(__name__)
+
+_FOLDER = 'checkpoints'
+
+
+class DamagedError(Exception):
+  """A step's folder does not hold what was saved; the message says what is wrong."""
+
+
+class Store:
+  """Saves and restores the states of one run. All processes call it alike.
+
+  Args:
+    workdir: folder of the run, local or `gs://bucket/folder`.
+    keep: how many of the newest states stay.
+  """
+
+  def __init__(self, workdir, *, keep: int):
+    self.directory = epath.Path(workdir) / _FOLDER
+    self.keep = keep
+    self._pending: tuple[int, Any] | None = None
+    if jax.process_index() == 0:
+      self.directory.mkdir(parents=True, exist_ok=True)
+      for leftover in self.directory.glob('*.orbax-checkpoint-tmp*'):
+        leftover.rmtree()
+
+  def save(self, step: int, parts: dict[str, Any], metadata: dict[str, Any]) -> None:
+    """Starts to write `parts` (name -> tree of arrays) as the state of `step`.
+
+    Returns when the arrays have left the devices; they may then be donated. An
+    earlier save that is still being written is awaited first.
+
+    Raises:
+      UserError: an array is not finite (nothing is written), or the disk refuses.
+    """
+    self.wait()
+    digests, broken = digest(parts)
+    if broken:
+      raise UserError(
+        f'the state of step {step} is not finite (first: {broken[0]}): it was not saved; '
+        'lower the learning rate or look at the data'
+      )
+    metadata = {**metadata, 'step': step, 'digests': digests}
+    try:
+      response = ocp.save_checkpointables_async(
+        self.directory / str(step), parts, overwrite=True, custom_metadata=metadata
+      )
+    except Exception as error:
+      raise self._refused(step, error) from error
+    self._pending = (step, response)
+
+  def wait(self) -> None:
+    """Returns when the last save is safely written; raises its error if it failed."""
+    if self._pending is None:
+      return
+    (step, response), self._pending = self._pending, None
+    try:
+      response.result()
+    except Exception as error:
+      raise self._refused(step, error) from error
+    if jax.process_index() == 0:
+      for old in [s for s in self.steps() if s <= step][: -self.keep]:
+        (self.directory / str(old)).rmtree()
+
+  def steps(self) -> list[int]:
+    """Steps with a folder, oldest first. Whether they are whole, only a restore tells."""
+    return _steps(self.directory)
+
+  def restore(self, abstract: dict[str, Any]) -> tuple[int, dict[str, Any]] | None:
+    """The newest state that verifies, as (step, parts); None in a new run.
+
+    A damaged one is named in the log, set aside as `<step>.damaged`, and the one
+    before it is tried. `abstract` has a `jax.ShapeDtypeStruct` with a sharding per leaf.
+    """
+    for step in reversed(self.steps()):
+      path = self.directory / str(step)
+      fault, parts = None, None
+      try:
+        parts = _read(path, abstract)
+      except DamagedError as error:
+        fault = str(error)
+      if _all_agree(parts is not None):
+        assert parts is not None
+        return step, parts
+      log.warning('checkpoint %s is damaged (%s): trying the one before', path, fault or 'elsewhere')
+      if jax.process_index() == 0:
+        _set_aside(path)
+      _barrier(f'set aside {step}')
+    return None
+
+  def _refused(self, step: int, error: Exception) -> UserError:
+    reason = ' '.join(str(error).split()) or type(error).__name__
+    return UserError(
+      f'the state of step {step} could not be written to {self.directory}: {reason[:300]}'
+    )
+
+
+def read_params(path) -> tuple[dict[str, Any], dict]:
+  """(metadata, params on the host) of a workdir's newest whole state, or of one step's folder.
+
+  Raises:
+    UserError: there is no state, or none that verifies.
+  """
+  path = epath.Path(path)
+  if path.name.isdigit() and not (path / _FOLDER).exists():
+    candidates = [path]
+  else:
+    folder = path / _FOLDER if (path / _FOLDER).exists() else path
+    candidates = [folder / str(step) for step in reversed(_steps(folder))]
+  faults = []
+  for candidate in candidates:
+    try:
+      metadata = read_metadata(candidate)
+      return metadata, _read(candidate, {'params': None})['params']
+    except DamagedError as error:
+      faults.append(f'{candidate} is damaged ({error})')
+      log.warning('checkpoint %s: trying the one before', faults[-1])
+  raise UserError('; '.join(faults) or f'{path} holds no checkpoint of this project')
+
+
+def read_metadata(path) -> dict[str, Any]:
+  """What `Store.save` was given as metadata, and `step` and `digests`.
+
+  Raises:
+    DamagedError: there is nothing readable.
+  """
+  try:
+    metadata = ocp.checkpointables_metadata(path).custom_metadata
+  except Exception as error:  # Orbax answers damage with whatever its parts raise
+    raise DamagedError(_first_line(error)) from error
+  if not isinstance(metadata, dict) or not isinstance(metadata.get('digests'), dict):
+    raise DamagedError('its metadata has no digests')
+  return metadata
+
+
+def _read(path: epath.Path, abstract: dict[str, Any]) -> dict[str, Any]:
+  """The parts named in `abstract`, each checked against its digests.
+
+  A part whose abstract tree is None comes back whole, as NumPy arrays.
+  """
+  digests = read_metadata(path)['digests']
+  try:
+    parts = ocp.load_checkpointables(path, {name: _target(path, name, tree) for name, tree in abstract.items()})
+  except Exception as error:
+    raise DamagedError(_first_line(error)) from error
+  found, _ = digest(parts)
+  expected = {name: v for name, v in digests.items() if name.split('/')[0] in abstract}
+  wrong = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
+  if wrong:
+    more = f' and {len(wrong) - 1} more' if len(wrong) > 1 else ''
+    raise DamagedError(f'{wrong[0]}{more}: not the bits that were saved')
+  return parts
+
+
+def _target(path: epath.Path, name: str, tree):
+  if tree is not None:
+    return tree
+  stored = ocp.checkpointables_metadata(path).metadata[name]
+  return jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), stored)
+
+
+def _steps(folder: epath.Path) -> list[int]:
+  if not folder.exists():
+    return []
+  return sorted(int(entry.name) for entry in folder.iterdir() if entry.name.isdigit())
+
+
+def _set_aside(path: epath.Path):
+  aside = path.parent / f'{path.name}.damaged'
+  if aside.exists():
+    aside.rmtree()
+  path.rename(aside)
+
+
+def _first_line(error: Exception) -> str:
+  lines = str(error).strip().splitlines() or [type(error).__name__]
+  return lines[0][:200]
+
+
+def _all_agree(ok: bool) -> bool:
+  if jax.process_count() == 1:
+    return ok
+  from jax.experimental import multihost_utils
+
+  return bool(multihost_utils.process_allgather(np.array(ok)).all())
+
+
+def _barrier(name: str):
+  if jax.process_count() > 1:
+    from jax.experimental import multihost_utils
+
+    multihost_utils.sync_global_devices(name)

@@ -1,0 +1,106 @@
+"""Flags of a command, and the experiment's config with what the command line changes in it."""
+
+import argparse
+import difflib
+import pathlib
+import runpy
+import sys
+from typing import Any, NoReturn
+
+from ml_collections import ConfigDict
+
+from mixer_jax.errors import UserError
+
+
+class Parser(argparse.ArgumentParser):
+  """argparse, whose complaint is one line."""
+
+  def __init__(self, command: str, description: str):
+    super().__init__(prog=f'mixer-jax {command}', description=description, allow_abbrev=False)
+
+  def error(self, message: str) -> NoReturn:
+    raise UserError(f'{message} (see {self.prog} --help)')
+
+  def add_config(self, *, required: bool, note: str = ''):
+    """The flag --config=FILE[:ARG]; its fields come as --config.field=value."""
+    self.add_argument(
+      '--config',
+      required=required,
+      metavar='FILE[:ARG]',
+      help=f'experiment, such as configs/digits.py; --config.field=value sets a field{note}',
+    )
+
+  def parse(self, argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Flags, and the `--config.field=value` that are left for `load_config`."""
+    args, rest = self.parse_known_args(argv)
+    for flag in rest:
+      if not flag.startswith('--config.') or '=' not in flag:
+        hint = ': write --config.field=value' if flag.startswith('--config.') else ''
+        self.error(f'unknown argument {flag}{hint}')
+    return args, rest
+
+
+def load_config(spec: str, overrides: list[str]) -> ConfigDict:
+  """The config of `FILE` or `FILE:ARG`, with `--config.field=value` applied, locked.
+
+  Raises:
+    UserError: no such file, a fault in it, an unknown field or a value of another type.
+  """
+  file, _, arg = spec.partition(':')
+  path = pathlib.Path(file).resolve()
+  if not path.is_file():
+    known = sorted(p.name for p in path.parent.glob('*.py') if p.stem != 'common')
+    raise UserError(f'no config file {file}' + (f': there are {", ".join(known)}' if known else ''))
+  # Experiments import each other as `configs.NAME`, from wherever they are started.
+  sys.path.insert(0, str(path.parent.parent))
+  try:
+    get_config = runpy.run_path(str(path))['get_config']
+    config = get_config(arg) if arg else get_config()
+  except Exception as error:  # whatever the file of an experiment raises
+    raise UserError(f'config {spec}: {type(error).__name__}: {error}') from error
+  finally:
+    sys.path.pop(0)
+  return with_overrides(config, overrides)
+
+
+def with_overrides(config: ConfigDict, overrides: list[str]) -> ConfigDict:
+  """The config with `--config.field=value` applied, locked."""
+  for override in overrides:
+    _override(config, override)
+  return config.lock()
+
+
+def _override(config: ConfigDict, flag: str) -> None:
+  """Sets one field from `--config.a.b=value`, parsed by the type that the field has."""
+  name, _, text = flag.removeprefix('--config.').partition('=')
+  *path, last = name.split('.')
+  node = config
+  for part in path:
+    node = node[part] if isinstance(node, ConfigDict) and part in node else None
+  if not isinstance(node, ConfigDict) or last not in node:
+    near = difflib.get_close_matches(name, field_names(config), n=1, cutoff=0.5)
+    hint = f': did you mean config.{near[0]}?' if near else ''
+    raise UserError(f'the config has no field {name!r}{hint}')
+  if isinstance(node[last], ConfigDict):
+    inside = ', '.join(node[last])
+    raise UserError(f'config.{name} is a group of fields: set one of {inside}')
+  node[last] = _parse(name, text, node[last])
+
+
+def _parse(name: str, text: str, old: Any) -> Any:
+  kind = type(old)
+  try:
+    if kind is bool:
+      return {'true': True, '1': True, 'false': False, '0': False}[text.lower()]
+    return {int: int, float: float, str: str}[kind](text)
+  except (KeyError, ValueError):
+    raise UserError(f'config.{name} is a {kind.__name__} (now {old!r}), not {text!r}') from None
+
+
+def field_names(config: ConfigDict, prefix: str = '') -> list[str]:
+  """Dotted names of all fields."""
+  names = []
+  for key, value in config.items():
+    group = isinstance(value, ConfigDict)
+    names += field_names(value, f'{prefix}{key}.') if group else [prefix + key]
+  return names

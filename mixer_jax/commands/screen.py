@@ -1,0 +1,19 @@
+"""Logging of a command: our words and others' warnings, through one `Terminal`."""
+
+import logging
+
+from mixer_jax.reporting.terminal import Terminal
+
+
+def open_screen() -> Terminal:
+  """The screen of this command; all loggers write to it from now on."""
+  terminal = Terminal()
+  terminal.setFormatter(logging.Formatter('%(message)s'))
+  root = logging.getLogger()
+  root.handlers = [terminal]
+  root.setLevel(logging.WARNING)
+  logging.getLogger('mixer_jax').setLevel(logging.INFO)
+  # Orbax and TFDS speak through absl, with a handler of its own and much detail.
+  logging.getLogger('absl').handlers = []
+  logging.getLogger('absl').setLevel(logging.ERROR)
+  return terminal

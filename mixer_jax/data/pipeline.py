@@ -1,0 +1,175 @@
+"""One global order of examples, cut into the batches of this process.
+
+Position p of the order and the seed decide which example is there and how it is
+augmented. Step n takes positions n·B to (n+1)·B; process i of P takes the i-th
+contiguous P-th of them. So a step sees the same global batch on any number of
+hosts and after any restart, and a run's data position is its step.
+"""
+
+import dataclasses
+import logging
+from collections.abc import Iterator
+from typing import SupportsIndex
+
+import grain
+import numpy as np
+
+from mixer_jax.data import augment, preprocess
+from mixer_jax.data.source import Record, Source
+from mixer_jax.errors import UserError
+
+log = logging.getLogger(__name__)
+
+Batch = dict[str, np.ndarray]
+"""`image` (b, size, size, 3) uint8 and `label` (b,) int32; in evaluation also `mask` (b,)
+bool, False where the batch was filled up or the image did not decode, and `index` (b,)
+int32, the example's place in the split."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+  """Attributes:
+  name: TFDS name of the data set, or 'digits'.
+  data_dir: where TFDS keeps it; '' is TFDS's default.
+  train_split, eval_split: TFDS slicing.
+  min_crop_area: inception crop: least share of the image's area; 1 crops nothing.
+  flip: mirror half of the training images.
+  eval_resize, eval_crop_fraction: see `preprocess.eval_image`.
+  threads: threads that read and decode; 0: the loop's own thread does, between steps.
+  prefetch: examples that are kept ready when there are threads.
+  """
+
+  name: str
+  data_dir: str = ''
+  train_split: str = 'train'
+  eval_split: str = 'test'
+  min_crop_area: float = 0.05
+  flip: bool = True
+  eval_resize: str = 'resmall'
+  eval_crop_fraction: float = 0.875
+  threads: int = 16
+  prefetch: int = 512
+
+  def __post_init__(self):
+    preprocess.check_eval(self.eval_resize, self.eval_crop_fraction)
+    if not 0 < self.min_crop_area <= 1:
+      raise UserError(f'data.min_crop_area must be in (0, 1], is {self.min_crop_area!r}')
+    for name in ('threads', 'prefetch'):
+      if getattr(self, name) < 0:
+        raise UserError(f'data.{name} must not be negative, is {getattr(self, name)}')
+
+
+@dataclasses.dataclass(frozen=True)
+class Process:
+  """Which of how many processes cuts."""
+
+  index: int = 0
+  count: int = 1
+
+
+class _Slice(grain.MapDataset):
+  """This process's contiguous part of every global batch, example by example."""
+
+  def __init__(self, parent: grain.MapDataset, batch_size: int, process: Process):
+    super().__init__(parent)
+    self._batch_size, self._process = batch_size, process
+
+  def __len__(self) -> int:
+    return len(self._parent) // self._process.count
+
+  def __getitem__(self, index: SupportsIndex):  # pyright: ignore[reportIncompatibleMethodOverride]
+    local = self._batch_size // self._process.count
+    batch, place = divmod(index.__index__(), local)
+    return self._parent[batch * self._batch_size + self._process.index * local + place]
+
+
+def train_batches(
+  source: Source,
+  config: DataConfig,
+  *,
+  image_size: int,
+  batch_size: int,
+  seed: int,
+  first_step: int = 0,
+  process: Process | None = None,
+) -> Iterator[Batch]:
+  """Endless training batches of this process from `first_step` on.
+
+  Every epoch is a new full permutation; no example is left out at its end.
+  `batch_size` is the global one. An image that does not decode raises `UserError`.
+  """
+  process = process or Process()
+
+  def prepare(record: Record, rng: np.random.Generator) -> Batch:
+    try:
+      image = preprocess.decode(record['image'])
+    except preprocess.UndecodableError as error:
+      raise UserError(f'training image {record["name"]} does not decode: {error}') from error
+    image = preprocess.inception_crop(image, image_size, rng, config.min_crop_area)
+    if config.flip:
+      image = augment.flip(image, rng)
+    return {'image': image, 'label': np.int32(record['label'])}
+
+  order = grain.MapDataset.source(source).seed(seed).shuffle().repeat(None).random_map(prepare)
+  examples = _Slice(order, batch_size, process).to_iter_dataset(
+    grain.ReadOptions(num_threads=config.threads, prefetch_buffer_size=_buffer(config))
+  )
+  local = batch_size // process.count
+  iterator = iter(examples.batch(local))
+  iterator.set_state({'next_index': first_step * local})
+  return iterator
+
+
+def eval_batches(
+  source: Source,
+  config: DataConfig,
+  *,
+  image_size: int,
+  batch_size: int,
+  process: Process | None = None,
+) -> Iterator[Batch]:
+  """Every example of the split once, in order; the last batch is filled up and masked.
+
+  All processes get the same number of batches. An image that does not decode is
+  named in the log and masked (and is not `FILLER`, so it can be counted).
+  """
+  process = process or Process()
+  size = len(source)
+
+  def prepare(index: int) -> Batch:
+    example = {
+      'image': np.zeros((image_size, image_size, 3), np.uint8),
+      'label': np.int32(0),
+      'mask': np.bool_(False),
+      'index': np.int32(index if index < size else FILLER),
+    }
+    if index >= size:
+      return example
+    record = source[index]
+    example['label'] = np.int32(record['label'])
+    try:
+      image = preprocess.decode(record['image'])
+    except preprocess.UndecodableError as error:
+      log.warning('image %s does not decode (%s): left out', record['name'], error)
+      return example
+    example['image'] = preprocess.eval_image(
+      image, image_size, config.eval_resize, config.eval_crop_fraction
+    )
+    example['mask'] = np.bool_(True)
+    return example
+
+  batches = -(-size // batch_size)
+  order = grain.MapDataset.range(batches * batch_size).map(prepare)
+  local = batch_size // process.count
+  examples = _Slice(order, batch_size, process).to_iter_dataset(
+    grain.ReadOptions(num_threads=config.threads, prefetch_buffer_size=_buffer(config))
+  )
+  return iter(examples.batch(local))
+
+
+FILLER = -1
+"""`index` of an example that only fills up the last batch."""
+
+
+def _buffer(config: DataConfig) -> int:
+  return max(config.prefetch, config.threads) if config.threads else 0

@@ -1,0 +1,134 @@
+"""A TFDS data set by name -> random access to its records, images still encoded."""
+
+import dataclasses
+import difflib
+import logging
+import subprocess
+import sys
+from collections.abc import Sequence
+from typing import Any, SupportsIndex
+
+from mixer_jax.errors import UserError
+
+log = logging.getLogger(__name__)
+
+Record = dict[str, Any]
+"""`image`: encoded bytes; `label`: int; `name`: what to call the record in a message."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+  """Records of one split. `source[i]` is a `Record`; safe to use from several threads."""
+
+  name: str
+  """Data set and split, as in 'digits/test[:50%]'."""
+  classes: tuple[str, ...]
+  """Class names by label."""
+  records: Sequence
+
+  def __len__(self) -> int:
+    return len(self.records)
+
+  def __getitem__(self, index: SupportsIndex) -> Record:
+    index = index.__index__()
+    record = self.records[index]
+    name = record.get('file_name', b'')
+    name = name.decode(errors='replace') if isinstance(name, bytes) else str(name)
+    return {
+      'image': record['image'],
+      'label': int(record['label']),
+      'name': f'{self.name}#{index}' + (f' ({name})' if name else ''),
+    }
+
+
+def open_source(name: str, split: str, data_dir: str = '') -> Source:
+  """The records of `split` of the TFDS data set `name`.
+
+  Args:
+    name: a TFDS name ('cifar10', 'imagenet2012:5.1.0', …) or 'digits', the embedded
+      one, which is prepared on first use.
+    split: TFDS slicing: 'train', 'train[:99%]', 'test[100:200]'.
+    data_dir: where TFDS keeps prepared data sets; '' is its own default.
+
+  Raises:
+    UserError: no such data set or split, or it is not prepared for random access.
+  """
+  import tensorflow_datasets as tfds  # takes a second, without TensorFlow
+
+  builder = _prepared_builder(name, data_dir)
+  features = builder.info.features
+  if features is None or not {'image', 'label'} <= set(features):
+    raise UserError(f'data set {name} is not one of images with one label each')
+  label = features['label']
+  if not isinstance(label, tfds.features.ClassLabel) or label.num_classes is None:
+    raise UserError(f'data set {name}: its labels are not classes')
+  if not split:
+    raise UserError(f'data set {name}: no split was named; it has {_known_splits(builder)}')
+  try:
+    size = builder.info.splits[split].num_examples
+  except (KeyError, ValueError, AssertionError) as error:
+    raise UserError(
+      f'data set {name} has no split {split!r}: it has {_known_splits(builder)}, '
+      "sliced as in 'train[:99%]'"
+    ) from error
+  if not size:
+    raise UserError(f'split {split!r} of data set {name} is empty')
+  keep = {'image': tfds.decode.SkipDecoding()}
+  try:
+    records = builder.as_data_source(split=split, decoders=keep)
+  except (NotImplementedError, ValueError) as error:
+    raise UserError(
+      f'data set {name} in {builder.data_dir} is stored as {builder.info.file_format}: prepare it '
+      f'for random access with `tfds build {name} --file_format=array_record`'
+    ) from error
+  return Source(f'{name}/{split}', tuple(label.names), records)
+
+
+def _prepared_builder(name: str, data_dir: str):
+  import tensorflow_datasets as tfds
+
+  data_dir_or_default = data_dir or None
+  if name == 'digits':
+    return _prepared_digits(data_dir_or_default)
+  known = tfds.list_builders(with_community_datasets=False)
+  try:
+    if name.split(':')[0].split('/')[0] in known:
+      builder = tfds.builder(name, data_dir=data_dir_or_default, try_gcs=False)
+    else:  # `tfds.builder` would look for the name on the network
+      from_files = tfds.core.read_only_builder.builder_from_files
+      builder = from_files(name, data_dir=data_dir_or_default)
+  except tfds.core.DatasetNotFoundError as error:
+    near = difflib.get_close_matches(name, ['digits', *known], n=3)
+    hint = f': did you mean {" or ".join(near)}?' if near else ''
+    raise UserError(f'no TFDS data set is called {name!r}{hint}') from error
+  except (ValueError, AssertionError, ImportError) as error:
+    raise UserError(f'data set {name!r}: {" ".join(str(error).split())[:200]}') from error
+  if not builder.is_prepared():
+    where = f' --data_dir={data_dir}' if data_dir else ''
+    raise UserError(
+      f'data set {name} is not prepared in {builder.data_dir}: '
+      f'run `tfds build {name} --file_format=array_record{where}` first'
+    )
+  return builder
+
+
+def _prepared_digits(data_dir: str | None):
+  """The embedded data set, prepared on first use. Several processes may come at once."""
+  from mixer_jax.data.digits import Digits
+
+  builder = Digits(data_dir=data_dir, file_format='array_record')
+  if builder.is_prepared():
+    return builder
+  log.info('preparing data set digits in %s', builder.data_dir)
+  # TensorFlow writes it: in a process of its own, so that no trainer holds TensorFlow.
+  command = [sys.executable, '-m', 'mixer_jax.data.digits', *([data_dir] if data_dir else [])]
+  done = subprocess.run(command, capture_output=True, text=True, stdin=subprocess.DEVNULL)
+  builder = Digits(data_dir=data_dir, file_format='array_record')
+  if not builder.is_prepared():  # if another process was faster, its work is as good
+    reason = (done.stderr.strip().splitlines() or ['no reason given'])[-1]
+    raise UserError(f'data set digits could not be prepared in {builder.data_dir}: {reason}')
+  return builder
+
+
+def _known_splits(builder) -> str:
+  return ', '.join(builder.info.splits)

@@ -1,0 +1,9 @@
+"""The one exception that means: the caller can mend this."""
+
+
+class UserError(ValueError):
+  """Bad input, told in one line that names the thing and the way out.
+
+  The command line prints it without a traceback and leaves with exit code 2;
+  in Python it is a `ValueError`.
+  """

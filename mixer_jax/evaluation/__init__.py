@@ -1,0 +1,1 @@
+"""Params, data set -> numbers."""

@@ -1,0 +1,81 @@
+"""`metrics.jsonl`: one JSON object a logged step or event, kept over restarts.
+
+A row with `event` tells of a start, an evaluation, a save or the end; any other is
+a logged training step. After a fault the steps that are done again appear again.
+"""
+
+import json
+import time
+from typing import Any
+
+from etils import epath
+
+FILE_NAME = 'metrics.jsonl'
+
+_REMOTE_FLUSH_SECONDS = 30
+
+
+class MetricsFile:
+  """Appends rows to a workdir's metrics; local or in a bucket.
+
+  A local row is on disk when `write` returns. An object in a bucket cannot grow, so
+  there the whole file is written anew at most every half minute and at `close`.
+  """
+
+  def __init__(self, workdir):
+    self._path = epath.Path(workdir) / FILE_NAME
+    self._local = '://' not in str(self._path)
+    self._remote_text, self._flushed = '', time.monotonic()
+    text = self._path.read_text() if self._path.exists() else ''
+    if text and not text.endswith('\n'):
+      text += '\n'  # a killed process left half a row: readers skip it
+      if self._local:
+        with self._path.open('a') as file:
+          file.write('\n')
+    if not self._local:
+      self._remote_text = text
+
+  def write(self, row: dict[str, Any]) -> None:
+    """Adds one row."""
+    line = json.dumps(row) + '\n'
+    if self._local:
+      with self._path.open('a') as file:
+        file.write(line)
+      return
+    self._remote_text += line
+    if 'event' in row or time.monotonic() - self._flushed > _REMOTE_FLUSH_SECONDS:
+      self.close()
+
+  def close(self) -> None:
+    """Writes what is held back. More may be added after."""
+    if not self._local:
+      self._path.write_text(self._remote_text)
+      self._flushed = time.monotonic()
+
+
+def read_metrics(workdir) -> list[dict[str, Any]]:
+  """All rows in the order they were written; half-written ones are skipped."""
+  path = epath.Path(workdir) / FILE_NAME
+  rows = []
+  for line in path.read_text().splitlines() if path.exists() else ():
+    try:
+      row = json.loads(line)
+    except ValueError:
+      continue
+    if isinstance(row, dict):
+      rows.append(row)
+  return rows
+
+
+def device_hours(rows: list[dict[str, Any]]) -> float:
+  """Devices × wall hours, summed over all starts of the run.
+
+  A start that was killed counts up to its last row.
+  """
+  total, devices, seconds = 0.0, 0, 0.0
+  for row in rows:
+    if row.get('event') == 'start' and row.get('process', 0) == 0:
+      total += devices * seconds
+      devices, seconds = row.get('devices', 0), 0.0
+    seconds = max(seconds, row.get('seconds', 0.0))
+  return (total + devices * seconds) / 3600

@@ -1,0 +1,1 @@
+"""State, batch -> state, metrics."""

@@ -1,0 +1,88 @@
+"""The paper's two optimizers: Adam to pre-train, momentum SGD to fine-tune."""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import optax
+
+from mixer_jax.errors import UserError
+
+Schedule = Callable[[jax.typing.ArrayLike], jax.typing.ArrayLike]
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+  """Attributes:
+  name: 'adam' (with decoupled weight decay) or 'sgd' (with momentum).
+  learning_rate: the peak, at the end of the warm-up.
+  warmup_steps: steps of linear warm-up from 0.
+  schedule: what follows the warm-up, down to 0 at the last step: 'linear', 'cosine'
+    or 'constant' (no descent).
+  weight_decay: share of a kernel taken off each step, times the learning rate.
+    Kernels only: neither biases nor LayerNorm.
+  clip_norm: gradients of a larger global norm are scaled down to it; 0: never.
+  b1, b2, eps: Adam's.
+  momentum: SGD's.
+  """
+
+  name: str = 'adam'
+  learning_rate: float = 1e-3
+  warmup_steps: int = 10_000
+  schedule: str = 'linear'
+  weight_decay: float = 0.1
+  clip_norm: float = 1.0
+  b1: float = 0.9
+  b2: float = 0.999
+  eps: float = 1e-8
+  momentum: float = 0.9
+
+  def __post_init__(self):
+    if self.name not in ('adam', 'sgd'):
+      raise UserError(f"optimizer.name must be 'adam' or 'sgd', not {self.name!r}")
+    if self.schedule not in ('linear', 'cosine', 'constant'):
+      raise UserError(
+        f"optimizer.schedule must be 'linear', 'cosine' or 'constant', not {self.schedule!r}"
+      )
+    for field in ('learning_rate', 'warmup_steps', 'weight_decay', 'clip_norm'):
+      if not getattr(self, field) >= 0:
+        raise UserError(f'optimizer.{field} must not be negative, is {getattr(self, field)!r}')
+
+
+def make_schedule(config: OptimizerConfig, total_steps: int) -> Schedule:
+  """Learning rate as a function of the step (0 for the first update)."""
+  peak, warmup = config.learning_rate, config.warmup_steps
+  if warmup >= total_steps and warmup > 0:
+    raise UserError(
+      f'optimizer.warmup_steps {warmup} leaves nothing of total_steps {total_steps}: take fewer'
+    )
+  descent = {
+    'linear': lambda: optax.linear_schedule(peak, 0.0, total_steps - warmup),
+    'cosine': lambda: optax.cosine_decay_schedule(peak, total_steps - warmup),
+    'constant': lambda: optax.constant_schedule(peak),
+  }[config.schedule]()
+  if not warmup:
+    return descent
+  return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), descent], [warmup])
+
+
+def make_optimizer(config: OptimizerConfig, schedule: Schedule) -> optax.GradientTransformation:
+  """Clip, then the optimizer, then decay: updates to add to the parameters.
+
+  Adam with decay .1 at learning rate .001 is what the authors' code writes as decay
+  1e-4 not multiplied by the learning rate (Appendix B; see also Loshchilov & Hutter).
+  """
+  direction = {
+    'adam': lambda: optax.scale_by_adam(config.b1, config.b2, config.eps),
+    'sgd': lambda: optax.trace(config.momentum),
+  }[config.name]()
+  chain = [direction, optax.scale_by_learning_rate(schedule)]
+  if config.clip_norm:
+    chain.insert(0, optax.clip_by_global_norm(config.clip_norm))
+  if config.weight_decay:
+    chain.insert(-1, optax.add_decayed_weights(config.weight_decay, mask=_kernels))
+  return optax.chain(*chain)
+
+
+def _kernels(params):
+  return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == 'kernel', params)
