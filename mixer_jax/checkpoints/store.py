@@ -101,7 +101,9 @@ class Store:
       if _all_agree(parts is not None):
         assert parts is not None
         return step, parts
-      log.warning('checkpoint %s is damaged (%s): trying the one before', path, fault or 'elsewhere')
+      log.warning(
+        'checkpoint %s is damaged (%s): trying the one before', path, fault or 'elsewhere'
+      )
       if jax.process_index() == 0:
         _set_aside(path)
       _barrier(f'set aside {step}')
@@ -159,12 +161,16 @@ def _read(path: epath.Path, abstract: dict[str, Any]) -> dict[str, Any]:
   """
   digests = read_metadata(path)['digests']
   try:
-    parts = ocp.load_checkpointables(path, {name: _target(path, name, tree) for name, tree in abstract.items()})
+    parts = ocp.load_checkpointables(
+      path, {name: _target(path, name, tree) for name, tree in abstract.items()}
+    )
   except Exception as error:
     raise DamagedError(_first_line(error)) from error
   found, _ = digest(parts)
   expected = {name: v for name, v in digests.items() if name.split('/')[0] in abstract}
-  wrong = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
+  wrong = sorted(
+    name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name)
+  )
   if wrong:
     more = f' and {len(wrong) - 1} more' if len(wrong) > 1 else ''
     raise DamagedError(f'{wrong[0]}{more}: not the bits that were saved')

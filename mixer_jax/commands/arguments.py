@@ -39,6 +39,13 @@ class Parser(argparse.ArgumentParser):
         self.error(f'unknown argument {flag}{hint}')
     return args, rest
 
+  def parse_flags(self, argv: list[str]) -> argparse.Namespace:
+    """Flags of a command that takes no config."""
+    args, rest = self.parse_known_args(argv)
+    if rest:
+      self.error(f'unknown argument {rest[0]}')
+    return args
+
 
 def load_config(spec: str, overrides: list[str]) -> ConfigDict:
   """The config of `FILE` or `FILE:ARG`, with `--config.field=value` applied, locked.
@@ -74,9 +81,9 @@ def _override(config: ConfigDict, flag: str) -> None:
   """Sets one field from `--config.a.b=value`, parsed by the type that the field has."""
   name, _, text = flag.removeprefix('--config.').partition('=')
   *path, last = name.split('.')
-  node = config
+  node: Any = config
   for part in path:
-    node = node[part] if isinstance(node, ConfigDict) and part in node else None
+    node = node[part] if isinstance(node, ConfigDict) and part in node else ConfigDict()
   if not isinstance(node, ConfigDict) or last not in node:
     near = difflib.get_close_matches(name, field_names(config), n=1, cutoff=0.5)
     hint = f': did you mean config.{near[0]}?' if near else ''

@@ -62,25 +62,38 @@ def run(config: ConfigDict, folder: str, terminal: Terminal, started: float) -> 
   eval_source = open_source(data.name, data.eval_split, data.data_dir)
   setup.check_classes(model, train_source)
   train_step = steps.make_train_step(
-    model, optimizer, schedule, mesh,
-    loss=config.loss, seed=config.seed, accumulate=config.accumulate,
-  )  # fmt: skip
+    model,
+    optimizer,
+    schedule,
+    mesh,
+    loss=config.loss,
+    seed=config.seed,
+    accumulate=config.accumulate,
+  )
 
   writes = jax.process_index() == 0
   if writes and not known:
     workdir.write_run(folder, config, dataclasses.asdict(model))
   store = Store(folder, keep=config.keep_checkpoints)
   progress = Progress(
-    terminal, MetricsFile(folder) if writes else None,
-    total_steps=config.total_steps, batch_size=config.batch_size,
-    log_every=config.log_every, started=started,
-  )  # fmt: skip
+    terminal,
+    MetricsFile(folder) if writes else None,
+    total_steps=config.total_steps,
+    batch_size=config.batch_size,
+    log_every=config.log_every,
+    started=started,
+  )
   state, first_step = _restore(store, model, optimizer, mesh, make_state, progress)
   _overview(model, mesh)
   batches = pipeline.train_batches(
-    train_source, data, image_size=model.image_size, batch_size=config.batch_size,
-    seed=config.seed, first_step=first_step, process=_process(),
-  )  # fmt: skip
+    train_source,
+    data,
+    image_size=model.image_size,
+    batch_size=config.batch_size,
+    seed=config.seed,
+    first_step=first_step,
+    process=_process(),
+  )
   metadata = {
     'model': dataclasses.asdict(model),
     'data': data.name,
@@ -91,10 +104,15 @@ def run(config: ConfigDict, folder: str, terminal: Terminal, started: float) -> 
   hooks = _Hooks(config, model, mesh, eval_source, data, store, progress, metadata, folder)
   try:
     state = train(
-      state, train_step, _on_mesh(batches, mesh), hooks,
-      first_step=first_step, total_steps=config.total_steps,
-      eval_every=config.eval_every, save_every=config.checkpoint_every,
-    )  # fmt: skip
+      state,
+      train_step,
+      _on_mesh(batches, mesh),
+      hooks,
+      first_step=first_step,
+      total_steps=config.total_steps,
+      eval_every=config.eval_every,
+      save_every=config.checkpoint_every,
+    )
   finally:
     terminal.finish()
     store.wait()  # a save that is under way becomes whole, also when the run stops here
@@ -125,16 +143,24 @@ class _Hooks:
 
   def evaluate(self, step: int, state: steps.TrainState) -> None:
     batches = pipeline.eval_batches(
-      self._source, self._data, image_size=self._model.image_size,
-      batch_size=self._config.eval_batch_size, process=_process(),
-    )  # fmt: skip
+      self._source,
+      self._data,
+      image_size=self._model.image_size,
+      batch_size=self._config.eval_batch_size,
+      process=_process(),
+    )
     self.evaluation = classify.evaluate(
       self._eval_step, state.params, batches, self._mesh, size=len(self._source)
     )
     numbers = self.evaluation.numbers()
-    log.info('step %d: top-1 %.2f %% of %d images of %s, loss %.4f', step,
-             self.evaluation.top1, self.evaluation.examples, self._source.name,
-             self.evaluation.loss)  # fmt: skip
+    log.info(
+      'step %d: top-1 %.2f %% of %d images of %s, loss %.4f',
+      step,
+      self.evaluation.top1,
+      self.evaluation.examples,
+      self._source.name,
+      self.evaluation.loss,
+    )
     self._progress.event('eval', step=step, **numbers)
     if self._tensorboard:
       self._tensorboard.write_scalars(step, {f'eval/{k}': v for k, v in numbers.items()})
@@ -149,9 +175,17 @@ class _Hooks:
 
 
 def _check_counts(config: ConfigDict) -> None:
-  least = {'total_steps': 1, 'batch_size': 1, 'eval_batch_size': 1, 'accumulate': 1,
-           'log_every': 1, 'eval_every': 0, 'checkpoint_every': 0, 'keep_checkpoints': 1,
-           'seed': 0}  # fmt: skip
+  least = {
+    'total_steps': 1,
+    'batch_size': 1,
+    'eval_batch_size': 1,
+    'accumulate': 1,
+    'log_every': 1,
+    'eval_every': 0,
+    'checkpoint_every': 0,
+    'keep_checkpoints': 1,
+    'seed': 0,
+  }
   for name, low in least.items():
     if name not in config:
       raise UserError(f'the config has no field {name!r}: begin with configs/common.py')
@@ -190,9 +224,15 @@ def _restore(store, model, optimizer, mesh, make_state, progress) -> tuple[steps
     log.info('restored %s: going on behind step %d', path, step)
   for process, pid in enumerate(_pids()):
     progress.event(
-      'start', step=step, restored=path, process=process, pid=pid, devices=jax.device_count(),
-      platform=jax.devices()[0].device_kind, time=time.time(),
-    )  # fmt: skip
+      'start',
+      step=step,
+      restored=path,
+      process=process,
+      pid=pid,
+      devices=jax.device_count(),
+      platform=jax.devices()[0].device_kind,
+      time=time.time(),
+    )
   return state, step
 
 
@@ -220,9 +260,15 @@ def _overview(model: MixerConfig, mesh) -> None:
 
   table = parameter_overview.get_parameter_overview(shapes(model), include_stats=False)
   sizes = ' × '.join(f'{mesh.shape[axis]} {axis}' for axis in meshes.AXES)
-  log.info('%s\n%s %.3g GFLOP an image forward; %d %s as %s', table, model,
-           forward_flops(model) / 1e9, jax.device_count(), jax.devices()[0].device_kind,
-           sizes)  # fmt: skip
+  log.info(
+    '%s\n%s %.3g GFLOP an image forward; %d %s as %s',
+    table,
+    model,
+    forward_flops(model) / 1e9,
+    jax.device_count(),
+    jax.devices()[0].device_kind,
+    sizes,
+  )
 
 
 def _tensorboard(folder: str):
@@ -244,20 +290,29 @@ def _report(folder, evaluation, source: Source, data, model: MixerConfig, progre
   shown = pictures.mistakes_first(labels, evaluation.predictions, evaluation.confidences, 40)
   images = [
     preprocess.eval_image(
-      preprocess.decode(source[i]['image']), model.image_size,
-      data.eval_resize, data.eval_crop_fraction,
+      preprocess.decode(source[i]['image']),
+      model.image_size,
+      data.eval_resize,
+      data.eval_crop_fraction,
     )
     for i in shown
-  ]  # fmt: skip
+  ]
   drawn = {
     'curves.png': pictures.curves(rows),
     'predictions.png': pictures.predictions(
-      np.stack(images), labels[shown], evaluation.predictions[shown],
-      evaluation.confidences[shown], source.classes,
+      np.stack(images),
+      labels[shown],
+      evaluation.predictions[shown],
+      evaluation.confidences[shown],
+      source.classes,
     ),
-  }  # fmt: skip
+  }
   for name, png in drawn.items():
     (epath.Path(folder) / name).write_bytes(png)
-  log.info('done: top-1 %.2f %%, %s × %d device(s); curves.png and predictions.png are in %s',
-           evaluation.top1, duration(3600 * hours / jax.device_count()), jax.device_count(),
-           folder)  # fmt: skip
+  log.info(
+    'done: top-1 %.2f %%, %s × %d device(s); curves.png and predictions.png are in %s',
+    evaluation.top1,
+    duration(3600 * hours / jax.device_count()),
+    jax.device_count(),
+    folder,
+  )

@@ -9,7 +9,7 @@ hosts and after any restart, and a run's data position is its step.
 import dataclasses
 import logging
 from collections.abc import Iterator
-from typing import SupportsIndex
+from typing import Any, SupportsIndex
 
 import grain
 import numpy as np
@@ -19,6 +19,9 @@ from mixer_jax.data.source import Record, Source
 from mixer_jax.errors import UserError
 
 log = logging.getLogger(__name__)
+
+Example = dict[str, Any]
+"""One row of a `Batch`."""
 
 Batch = dict[str, np.ndarray]
 """`image` (b, size, size, 3) uint8 and `label` (b,) int32; in evaluation also `mask` (b,)
@@ -100,7 +103,7 @@ def train_batches(
   """
   process = process or Process()
 
-  def prepare(record: Record, rng: np.random.Generator) -> Batch:
+  def prepare(record: Record, rng: np.random.Generator) -> Example:
     try:
       image = preprocess.decode(record['image'])
     except preprocess.UndecodableError as error:
@@ -136,7 +139,7 @@ def eval_batches(
   process = process or Process()
   size = len(source)
 
-  def prepare(index: int) -> Batch:
+  def prepare(index: int) -> Example:
     example = {
       'image': np.zeros((image_size, image_size, 3), np.uint8),
       'label': np.int32(0),

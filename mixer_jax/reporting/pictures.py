@@ -37,9 +37,9 @@ def curves(rows: Sequence[dict[str, Any]]) -> bytes:
 
 def predictions(
   images: np.ndarray,
-  labels: Sequence[int],
-  predicted: Sequence[int],
-  confidences: Sequence[float],
+  labels: np.ndarray,
+  predicted: np.ndarray,
+  confidences: np.ndarray,
   classes: Sequence[str],
 ) -> bytes:
   """A grid of images (K, H, W, 3) uint8, each under its label and prediction, mistakes red."""

@@ -1,0 +1,34 @@
+# Each target makes .venv when it is missing. PYTHON: any CPython 3.11 to 3.13.
+PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3; do \
+	$$p -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 14))' 2>/dev/null \
+	&& echo $$p && break; done)
+BIN := .venv/bin
+
+.PHONY: demo test test-all lint clean
+
+demo: .venv
+	@launch/demo.sh
+
+test: .venv
+	$(BIN)/python -m pytest -m "not long" -n 2
+
+test-all: .venv
+	$(BIN)/python -m pytest -n 2
+
+lint: .venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/pyright
+
+# A failed install is taken away again, so that it is not taken for a whole one.
+.venv: requirements.txt setup.cfg
+	@test -n "$(PYTHON)" || { echo "mixer_jax needs CPython 3.11 to 3.13: make PYTHON=…" >&2; exit 2; }
+	rm -rf .venv
+	$(PYTHON) -m venv .venv || { rm -rf .venv; exit 1; }
+	{ $(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt \
+	&& $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .; } \
+	|| { rm -rf .venv; exit 1; }
+	touch .venv
+
+clean:
+	rm -rf build .pytest_cache .ruff_cache
