@@ -2,6 +2,7 @@
 
 import errno
 import importlib
+import os
 import sys
 
 from mixer_jax.errors import UserError
@@ -53,5 +54,14 @@ def _complain(line: str) -> int:
   return 2
 
 
+def entry() -> None:
+  """What the shell starts. After a fault it leaves at once: no thread is waited for."""
+  code = main()
+  sys.stdout.flush()
+  sys.stderr.flush()
+  if code:
+    os._exit(code)
+
+
 if __name__ == '__main__':
-  sys.exit(main())
+  entry()

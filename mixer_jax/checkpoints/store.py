@@ -21,6 +21,9 @@ log = logging.getLogger(__name__)
 
 _FOLDER = 'checkpoints'
 
+_REFUSALS = ('No space left on device', 'Read-only file system', 'Permission denied')
+"""What an operating system says, to be found in the long stories of those who asked it."""
+
 
 class DamagedError(Exception):
   """A step's folder does not hold what was saved; the message says what is wrong."""
@@ -40,8 +43,7 @@ class Store:
     self._pending: tuple[int, Any] | None = None
     if jax.process_index() == 0:
       self.directory.mkdir(parents=True, exist_ok=True)
-      for leftover in self.directory.glob('*.orbax-checkpoint-tmp*'):
-        leftover.rmtree()
+      self._clear_leavings()
 
   def save(self, step: int, parts: dict[str, Any], metadata: dict[str, Any]) -> None:
     """Starts to write `parts` (name -> tree of arrays) as the state of `step`.
@@ -61,6 +63,7 @@ class Store:
       )
     metadata = {**metadata, 'step': step, 'digests': digests}
     try:
+      self._check_writable()
       response = ocp.save_checkpointables_async(
         self.directory / str(step), parts, overwrite=True, custom_metadata=metadata
       )
@@ -76,6 +79,7 @@ class Store:
     try:
       response.result()
     except Exception as error:
+      self._clear_leavings()
       raise self._refused(step, error) from error
     if jax.process_index() == 0:
       for old in [s for s in self.steps() if s <= step][: -self.keep]:
@@ -109,10 +113,25 @@ class Store:
       _barrier(f'set aside {step}')
     return None
 
+  def _check_writable(self):
+    # Where Orbax cannot make a folder, its threads wait for it for five minutes.
+    if jax.process_index() == 0:
+      probe = self.directory / '.writable'
+      probe.write_text('')
+      probe.unlink()
+
+  def _clear_leavings(self):
+    """Takes away what saves that did not become whole have left."""
+    if jax.process_index() == 0:
+      for leaving in self.directory.glob('*.orbax-checkpoint-tmp*'):
+        leaving.rmtree(missing_ok=True)
+
   def _refused(self, step: int, error: Exception) -> UserError:
-    reason = ' '.join(str(error).split()) or type(error).__name__
+    text = ' '.join(str(error).split()) or type(error).__name__
+    known = [reason for reason in _REFUSALS if reason in text]
     return UserError(
-      f'the state of step {step} could not be written to {self.directory}: {reason[:300]}'
+      f'the state of step {step} could not be written to {self.directory}: '
+      f'{known[0] if known else text[:300]}; saved states are whole, the same command goes on'
     )
 
 
@@ -199,7 +218,7 @@ def _set_aside(path: epath.Path):
 
 def _first_line(error: Exception) -> str:
   lines = str(error).strip().splitlines() or [type(error).__name__]
-  return lines[0][:200]
+  return lines[0] if len(lines[0]) < 120 else lines[0][:117] + '…'
 
 
 def _all_agree(ok: bool) -> bool:

@@ -13,7 +13,9 @@ def open_screen() -> Terminal:
   root.handlers = [terminal]
   root.setLevel(logging.WARNING)
   logging.getLogger('mixer_jax').setLevel(logging.INFO)
-  # Orbax and TFDS speak through absl, with a handler of its own and much detail.
+  # Orbax and TFDS speak through these at length and with tracebacks; what matters of it
+  # comes to us as exceptions.
   logging.getLogger('absl').handlers = []
-  logging.getLogger('absl').setLevel(logging.ERROR)
+  for name in ('absl', 'asyncio'):
+    logging.getLogger(name).setLevel(logging.CRITICAL)
   return terminal

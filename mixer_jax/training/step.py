@@ -114,7 +114,7 @@ def make_train_step(
     metrics = {
       'loss': value,
       'accuracy': accuracy,
-      'grad_norm': optax.global_norm(grads),
+      'grad_norm': optax.tree.norm(grads),
       'learning_rate': jnp.asarray(schedule(state.step), jnp.float32),
     }
     return TrainState(state.step + 1, params, opt_state), metrics

@@ -1,0 +1,79 @@
+"""Meshes, sharding rules, and how batches are shared out."""
+
+import dataclasses
+
+import jax
+import numpy as np
+import optax
+import pytest
+from jax.sharding import PartitionSpec as P
+
+import mixer_jax
+from mixer_jax import models
+from mixer_jax.checkpoints.layouts import flatten
+from mixer_jax.errors import UserError
+from mixer_jax.parallel import mesh as meshes
+from mixer_jax.training.step import make_state
+
+
+def test_minus_one_is_the_rest():
+  assert dict(meshes.make_mesh().shape) == {'data': 8, 'fsdp': 1, 'model': 1}
+  assert dict(meshes.make_mesh(2, -1, 2).shape) == {'data': 2, 'fsdp': 2, 'model': 2}
+  one = meshes.make_mesh(devices=jax.devices()[:1])
+  assert dict(one.shape) == {'data': 1, 'fsdp': 1, 'model': 1}
+
+
+@pytest.mark.parametrize('sizes', [(3, 1, 1), (-1, -1, 1), (0, 1, 1), (-1, 16, 1), (-2, 2, 2)])
+def test_meshes_that_do_not_fit_are_refused(sizes):
+  with pytest.raises(UserError, match=f'mesh.data={sizes[0]}, mesh.fsdp={sizes[1]}'):
+    meshes.make_mesh(*sizes)
+
+
+@pytest.mark.parametrize('optimizer', [optax.adamw(1e-3), optax.sgd(0.1, momentum=0.9)])
+def test_every_leaf_of_a_state_has_exactly_one_rule(optimizer):
+  mesh = meshes.make_mesh(2, 2, 2)
+  for config in mixer_jax.VARIANTS.values():
+    small = dataclasses.replace(config, num_blocks=1)
+    state = jax.eval_shape(lambda c=small: make_state(models.init(c, jax.random.key(0)), optimizer))
+    meshes.shardings(mesh, state)  # raises otherwise
+  with pytest.raises(ValueError, match='0 sharding rules match strange/thing'):
+    meshes.shardings(mesh, {'strange': {'thing': np.zeros(3)}})
+
+
+def test_rules_split_what_they_say_and_moments_follow():
+  mesh = meshes.make_mesh(2, 2, 2)
+  config = dataclasses.replace(mixer_jax.VARIANTS['S/32'], num_blocks=1)
+  state = jax.eval_shape(
+    lambda: make_state(models.init(config, jax.random.key(0)), optax.adam(1.0))
+  )
+  specs = {name: sharding.spec for name, sharding in flatten(meshes.shardings(mesh, state)).items()}
+  block = 'params/MixerBlock_0/channel_mixing'
+  assert specs[f'{block}/Dense_0/kernel'] == P('fsdp', 'model')
+  assert specs[f'{block}/Dense_0/bias'] == P('model')
+  assert specs[f'{block}/Dense_1/kernel'] == P('model', 'fsdp')
+  # 49 tokens are odd: that axis stays whole, the other is split.
+  assert specs['params/MixerBlock_0/token_mixing/Dense_0/kernel'] == P(None, 'model')
+  assert specs['opt_state/0/mu/MixerBlock_0/channel_mixing/Dense_0/kernel'] == P('fsdp', 'model')
+  assert specs['step'] == specs['opt_state/0/count'] == P()
+
+
+@pytest.mark.parametrize(
+  ('batch', 'accumulate', 'message'),
+  [(12, 1, '8 devices: take 16'), (24, 2, '8 devices × 2 micro-batches: take'), (0, 1, 'take 8')],
+)
+def test_a_batch_that_cannot_be_shared_is_refused(batch, accumulate, message):
+  with pytest.raises(UserError, match=message):
+    meshes.check_batch(meshes.make_mesh(), batch, accumulate)
+  meshes.check_batch(meshes.make_mesh(), 32, 2)
+
+
+def test_put_keeps_the_order_of_rows_and_values():
+  mesh = meshes.make_mesh(2, 2, 2)
+  rows = np.arange(16, dtype=np.int32)
+  batch = meshes.put(mesh, {'label': rows})
+  np.testing.assert_array_equal(batch['label'], rows)
+  assert {shard.data.shape for shard in batch['label'].addressable_shards} == {(4,)}
+  params = {'head': {'kernel': np.arange(12.0, dtype=np.float32).reshape(4, 3)}}
+  placed = meshes.put_replicated(mesh, params)['head']['kernel']
+  np.testing.assert_array_equal(placed, params['head']['kernel'])
+  assert placed.sharding.spec == P('fsdp')

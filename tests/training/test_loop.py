@@ -1,0 +1,83 @@
+"""The order of events in the loop, with a step that is pure bookkeeping."""
+
+import math
+import types
+
+import numpy as np
+import pytest
+
+from mixer_jax.errors import UserError
+from mixer_jax.training.loop import train
+
+
+class Recorder:
+  """Hooks and step in one; writes down what happens in which order."""
+
+  def __init__(self, bad_step: int = 0, bad_name: str = 'loss'):
+    self.events: list[tuple] = []
+    self.bad_step, self.bad_name = bad_step, bad_name
+
+  def train_step(self, state, batch):
+    step = state.step + 1
+    self.events.append(('dispatch', step, batch))
+    metrics = {'loss': np.float32(step), 'grad_norm': np.float32(1)}
+    if step == self.bad_step:
+      metrics[self.bad_name] = np.float32(math.nan)
+    return types.SimpleNamespace(step=step), metrics
+
+  def step(self, step, metrics):
+    assert metrics['loss'] == step
+    self.events.append(('step', step))
+
+  def evaluate(self, step, state):
+    assert state.step == step
+    self.events.append(('evaluate', step))
+
+  def save(self, step, state):
+    assert state.step == step
+    self.events.append(('save', step))
+
+
+def run(recorder, first=0, total=4, eval_every=0, save_every=0):
+  state = types.SimpleNamespace(step=first)
+  return train(
+    state, recorder.train_step, iter(range(100)), recorder,
+    first_step=first, total_steps=total, eval_every=eval_every, save_every=save_every,
+  )  # fmt: skip
+
+
+def test_a_step_is_dispatched_before_the_last_one_is_read():
+  recorder = Recorder()
+  assert run(recorder).step == 4
+  kinds = [event[:2] for event in recorder.events]
+  assert kinds[:4] == [('dispatch', 1), ('dispatch', 2), ('step', 1), ('dispatch', 3)]
+  assert kinds[-3:] == [('step', 4), ('evaluate', 4), ('save', 4)]
+  assert [event[2] for event in recorder.events if event[0] == 'dispatch'] == [0, 1, 2, 3]
+
+
+def test_evaluation_and_saving_come_when_due_behind_their_own_step():
+  recorder = Recorder()
+  run(recorder, first=1, total=5, eval_every=2, save_every=3)
+  rest = [event for event in recorder.events if event[0] != 'dispatch']
+  assert rest == [
+    ('step', 2), ('evaluate', 2), ('step', 3), ('save', 3), ('step', 4), ('evaluate', 4),
+    ('step', 5), ('evaluate', 5), ('save', 5),
+  ]  # fmt: skip
+
+
+@pytest.mark.parametrize('name', ['loss', 'grad_norm'])
+def test_a_step_that_is_not_finite_stops_the_run_and_is_never_saved(name):
+  recorder = Recorder(bad_step=3, bad_name=name)
+  with pytest.raises(UserError, match=f'step 3: {name} is nan'):
+    run(recorder, total=10, save_every=1)
+  assert ('save', 2) in recorder.events
+  assert ('save', 3) not in recorder.events
+  recorder = Recorder(bad_step=10, bad_name=name)
+  with pytest.raises(UserError, match='step 10'):
+    run(recorder, total=10)
+
+
+def test_nothing_is_left_to_do():
+  recorder = Recorder()
+  assert run(recorder, first=4, total=4).step == 4
+  assert recorder.events == []

@@ -1,0 +1,103 @@
+"""The two optimizers against the update rules of the papers, in float64 NumPy."""
+
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from mixer_jax.errors import UserError
+from mixer_jax.training.optimizer import OptimizerConfig, make_optimizer, make_schedule
+
+RNG = np.random.default_rng(0)
+PARAMS = {
+  'layer': {'kernel': RNG.normal(size=(4, 3)), 'bias': RNG.normal(size=3)},
+  'norm': {'scale': RNG.normal(size=3)},
+}
+PATHS = [('layer', 'kernel'), ('layer', 'bias'), ('norm', 'scale')]
+GRADS = [
+  {
+    'layer': {'kernel': RNG.normal(size=(4, 3)), 'bias': RNG.normal(size=3)},
+    'norm': {'scale': RNG.normal(size=3)},
+  }
+  for _ in range(4)
+]
+
+
+def run(config: OptimizerConfig, total_steps: int):
+  optimizer = make_optimizer(config, make_schedule(config, total_steps))
+  to_jax = lambda tree: {
+    a: {b: jnp.float32(x) for b, x in inner.items()} for a, inner in tree.items()
+  }
+  params = to_jax(PARAMS)
+  state = optimizer.init(params)
+  for grads in GRADS:
+    updates, state = optimizer.update(to_jax(grads), state, params)
+    params = optax.apply_updates(params, updates)
+  return params
+
+
+def clipped(grads):
+  norm = np.sqrt(sum((grads[a][b] ** 2).sum() for a, b in PATHS))
+  return {(a, b): grads[a][b] / max(norm, 1) for a, b in PATHS}
+
+
+def test_adam_with_decoupled_decay_of_kernels():
+  config = OptimizerConfig('adam', learning_rate=0.1, warmup_steps=2, weight_decay=0.3)
+  rates = [0, 0.05, 0.1, 0.1 * 3 / 4]  # warm-up over 2, then linearly to 0 over 4
+  want = {(a, b): PARAMS[a][b].copy() for a, b in PATHS}
+  m, v = dict.fromkeys(PATHS, 0.0), dict.fromkeys(PATHS, 0.0)
+  for t, (grads, rate) in enumerate(zip(GRADS, rates, strict=True), 1):
+    for path, g in clipped(grads).items():
+      m[path] = 0.9 * m[path] + 0.1 * g
+      v[path] = 0.999 * v[path] + 0.001 * g**2
+      step = m[path] / (1 - 0.9**t) / (np.sqrt(v[path] / (1 - 0.999**t)) + 1e-8)
+      decay = 0.3 * want[path] if path[1] == 'kernel' else 0
+      want[path] -= rate * (step + decay)
+  got = run(config, total_steps=6)
+  for a, b in PATHS:
+    np.testing.assert_allclose(got[a][b], want[a, b], rtol=2e-5, atol=2e-6)
+
+
+def test_momentum_sgd_with_cosine():
+  config = OptimizerConfig(
+    'sgd', learning_rate=0.1, warmup_steps=1, schedule='cosine', weight_decay=0.0
+  )
+  rates = [0, 0.1, 0.1 * (1 + np.cos(np.pi / 3)) / 2, 0.1 * (1 + np.cos(2 * np.pi / 3)) / 2]
+  want = {(a, b): PARAMS[a][b].copy() for a, b in PATHS}
+  momentum = dict.fromkeys(PATHS, 0.0)
+  for grads, rate in zip(GRADS, rates, strict=True):
+    for path, g in clipped(grads).items():
+      momentum[path] = 0.9 * momentum[path] + g
+      want[path] = want[path] - rate * momentum[path]
+  got = run(config, total_steps=4)
+  for a, b in PATHS:
+    np.testing.assert_allclose(got[a][b], want[a, b], rtol=2e-5, atol=2e-6)
+
+
+def test_schedules_start_at_zero_peak_and_end_at_zero():
+  for name in ('linear', 'cosine'):
+    schedule = make_schedule(OptimizerConfig(warmup_steps=10, schedule=name), 100)
+    assert float(schedule(0)) == 0
+    assert float(schedule(10)) == pytest.approx(1e-3)
+    assert float(schedule(100)) == pytest.approx(0, abs=1e-9)
+  flat = make_schedule(OptimizerConfig(warmup_steps=0, schedule='constant'), 5)
+  assert float(flat(0)) == float(flat(5)) == pytest.approx(1e-3)
+
+
+@pytest.mark.parametrize(
+  ('fields', 'message'),
+  [
+    ({'name': 'lion'}, "optimizer.name must be 'adam' or 'sgd'"),
+    ({'schedule': 'step'}, 'optimizer.schedule must be'),
+    ({'learning_rate': -1.0}, 'optimizer.learning_rate must not be negative'),
+    ({'weight_decay': float('nan')}, 'optimizer.weight_decay must not be negative'),
+  ],
+)
+def test_bad_fields_are_named(fields, message):
+  with pytest.raises(UserError, match=message):
+    OptimizerConfig(**fields)
+
+
+def test_a_warm_up_as_long_as_the_run_is_refused():
+  with pytest.raises(UserError, match='warmup_steps 100 leaves nothing of total_steps 100'):
+    make_schedule(OptimizerConfig(warmup_steps=100), 100)
