@@ -21,7 +21,14 @@ log = logging.getLogger(__name__)
 
 _FOLDER = 'checkpoints'
 
-_REFUSALS = ('No space left on device', 'Read-only file system', 'Permission denied')
+_REFUSALS = (
+  'No space left on device',
+  'Disk quota exceeded',
+  'File too large',
+  'Read-only file system',
+  'Permission denied',
+  'Not a directory',
+)
 """What an operating system says, to be found in the long stories of those who asked it."""
 
 

@@ -1,0 +1,46 @@
+"""A small run of the train command, in this process or in one of its own."""
+
+import os
+import subprocess
+import sys
+
+from mixer_jax.__main__ import main
+
+SMALL = (
+  '--config.total_steps=6',
+  '--config.batch_size=16',
+  '--config.eval_batch_size=64',
+  '--config.log_every=2',
+  '--config.eval_every=3',
+  '--config.checkpoint_every=3',
+  '--config.optimizer.warmup_steps=2',
+)
+TINY_MODEL = ('--config.model.num_blocks=1', '--config.model.hidden_dim=16')
+
+
+def flags(workdir, data_dir, *more: str, config: str = 'configs/digits.py') -> list[str]:
+  """Arguments of a small run; later flags win."""
+  model = TINY_MODEL if config == 'configs/digits.py' else ()
+  where = (f'--config={config}', f'--workdir={workdir}', f'--config.data.data_dir={data_dir}')
+  return ['train', *where, *SMALL, *model, *more]
+
+
+def train(workdir, data_dir, *more: str, **kwargs) -> int:
+  """The exit code of a small run in this process, on its eight devices."""
+  return main(flags(workdir, data_dir, *more, **kwargs))
+
+
+def start(workdir, data_dir, *more: str, cache=None, **kwargs) -> subprocess.Popen:
+  """A small run in a process of its own, on two devices."""
+  environment = {**os.environ, 'XLA_FLAGS': '--xla_force_host_platform_device_count=2'}
+  if cache is not None:
+    environment['JAX_COMPILATION_CACHE_DIR'] = str(cache)
+    environment['JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS'] = '0'
+  return subprocess.Popen(
+    [sys.executable, '-m', 'mixer_jax', *flags(workdir, data_dir, *more, **kwargs)],
+    env=environment,
+    stdin=subprocess.DEVNULL,
+    stdout=subprocess.PIPE,
+    stderr=subprocess.STDOUT,
+    text=True,
+  )

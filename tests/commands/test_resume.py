@@ -1,0 +1,157 @@
+"""A run that is killed goes on to the very bits of a run that never was."""
+
+import os
+import pathlib
+import random
+import signal
+import subprocess
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from mixer_jax.checkpoints.store import read_params
+from mixer_jax.reporting.metrics import read_metrics
+from tests.commands import runs
+
+STEPS = 40
+FLAGS = (
+  f'--config.total_steps={STEPS}',
+  '--config.checkpoint_every=8',
+  '--config.eval_every=20',
+  '--config.log_every=1',
+  '--config.model.dropout=0.1',
+  '--config.model.stochastic_depth=0.1',
+  '--config.model.num_blocks=2',
+  '--config.keep_checkpoints=2',
+)
+
+
+@pytest.fixture(scope='module')
+def cache(tmp_path_factory):
+  return tmp_path_factory.mktemp('cache')
+
+
+def start(workdir, digits_dir, cache) -> subprocess.Popen:
+  return runs.start(workdir, digits_dir, *FLAGS, cache=cache)
+
+
+def finish(workdir, digits_dir, cache) -> str:
+  process = start(workdir, digits_dir, cache)
+  output, _ = process.communicate(timeout=300)
+  assert process.returncode == 0, output
+  return output
+
+
+@pytest.fixture(scope='module')
+def undisturbed(tmp_path_factory, digits_dir, cache):
+  """The final params of a run that nobody disturbed."""
+  workdir = tmp_path_factory.mktemp('undisturbed')
+  finish(workdir, digits_dir, cache)
+  return final(workdir)
+
+
+def final(workdir):
+  return read_params(pathlib.Path(workdir) / 'checkpoints' / str(STEPS))[1]
+
+
+def assert_same_bits(a, b):
+  view = lambda leaf: np.asarray(leaf).view(np.uint32)
+  jax.tree.map(lambda x, y: np.testing.assert_array_equal(view(x), view(y)), a, b)
+
+
+def kill_when(process: subprocess.Popen, ready) -> None:
+  """SIGKILL as soon as `ready()`; fails if the run ends before."""
+  while not ready():
+    if process.poll() is not None:
+      pytest.fail(f'the run ended by itself: {process.communicate()[0]}')
+    time.sleep(0.0005)
+  os.kill(process.pid, signal.SIGKILL)
+  process.communicate()
+
+
+def last_step(workdir) -> int:
+  return max((row['step'] for row in read_metrics(workdir) if 'event' not in row), default=0)
+
+
+def starts(workdir) -> list[dict]:
+  return [row for row in read_metrics(workdir) if row.get('event') == 'start']
+
+
+def test_killed_at_a_random_step(tmp_path, digits_dir, cache, undisturbed):
+  step = random.randrange(17, STEPS - 2)
+  print('killed at step', step)
+  kill_when(start(tmp_path, digits_dir, cache), lambda: last_step(tmp_path) >= step)
+  output = finish(tmp_path, digits_dir, cache)
+  assert_same_bits(final(tmp_path), undisturbed)
+  first, second = starts(tmp_path)
+  assert first['restored'] is None
+  assert second['step'] in (step // 8 * 8, step // 8 * 8 - 8)  # the last save may have been open
+  assert second['restored'].endswith(f'checkpoints/{second["step"]}')
+  assert f'going on behind step {second["step"]}' in output
+  assert first['pid'] != second['pid']
+
+
+def saving(workdir) -> list[pathlib.Path]:
+  return list((pathlib.Path(workdir) / 'checkpoints').glob('*.orbax-checkpoint-tmp*'))
+
+
+def test_killed_in_the_middle_of_a_save(tmp_path, digits_dir, cache, undisturbed):
+  for _ in range(5):
+    kill_when(start(tmp_path, digits_dir, cache), lambda: saving(tmp_path))
+    if saving(tmp_path):  # it was faster than the end of the save
+      break
+  assert saving(tmp_path)
+  finish(tmp_path, digits_dir, cache)
+  assert not saving(tmp_path)
+  assert_same_bits(final(tmp_path), undisturbed)
+
+
+def test_a_damaged_newest_state_is_passed_over(tmp_path, digits_dir, cache, undisturbed):
+  kill_when(start(tmp_path, digits_dir, cache), lambda: last_step(tmp_path) >= 30)
+  steps = sorted(int(path.name) for path in (tmp_path / 'checkpoints').glob('[0-9]*')
+                 if path.name.isdigit())  # fmt: skip
+  newest = tmp_path / 'checkpoints' / str(steps[-1])
+  for path in newest.rglob('d/*'):
+    path.write_bytes(path.read_bytes()[:-40])
+  output = finish(tmp_path, digits_dir, cache)
+  assert f'{newest} is damaged' in output
+  assert starts(tmp_path)[-1]['step'] == steps[-2]
+  assert_same_bits(final(tmp_path), undisturbed)
+
+
+def test_an_interrupt_is_one_line_and_loses_nothing(tmp_path, digits_dir, cache, undisturbed):
+  process = start(tmp_path, digits_dir, cache)
+  while last_step(tmp_path) < 10:
+    assert process.poll() is None
+    time.sleep(0.001)
+  process.send_signal(signal.SIGINT)
+  output, _ = process.communicate(timeout=60)
+  assert process.returncode == 130
+  assert 'Traceback' not in output
+  assert output.splitlines()[-1] == (
+    'mixer-jax: interrupted; the same command goes on from the last saved state'
+  )
+  finish(tmp_path, digits_dir, cache)
+  assert_same_bits(final(tmp_path), undisturbed)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize('trial', range(6))
+def test_killed_again_and_again(tmp_path, digits_dir, cache, undisturbed, trial):
+  while True:
+    process = start(tmp_path, digits_dir, cache)
+    target = last_step(tmp_path) + random.randrange(1, 25)
+    began = len(starts(tmp_path))
+    while process.poll() is None:
+      done = [row for row in read_metrics(tmp_path) if 'event' not in row]
+      if len(starts(tmp_path)) > began and done and done[-1]['step'] >= target:
+        os.kill(process.pid, signal.SIGKILL)
+        break
+      time.sleep(0.002)
+    output, _ = process.communicate()
+    if process.returncode == 0:
+      break
+    assert process.returncode == -signal.SIGKILL, output
+  assert_same_bits(final(tmp_path), undisturbed)

@@ -1,0 +1,194 @@
+"""`mixer-jax train` from end to end, and every way to use it wrongly."""
+
+import io
+import json
+import math
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+import mixer_jax
+from mixer_jax.checkpoints.store import Store, read_params
+from mixer_jax.reporting.metrics import read_metrics
+from tests import reference
+from tests.commands import runs
+
+
+@pytest.fixture(scope='module')
+def trained(tmp_path_factory, digits_dir):
+  """The workdir of a finished small run."""
+  workdir = tmp_path_factory.mktemp('trained') / 'run'
+  assert runs.train(workdir, digits_dir) == 0
+  return workdir
+
+
+def test_a_run_leaves_states_metrics_and_pictures(trained):
+  rows = read_metrics(trained)
+  (start,) = [row for row in rows if row.get('event') == 'start']
+  assert (start['step'], start['restored'], start['process']) == (0, None, 0)
+  assert start['pid'] > 0
+  steps = [row for row in rows if 'event' not in row]
+  assert [row['step'] for row in steps] == [2, 4, 6]
+  for row in steps:
+    numbers = ('loss', 'accuracy', 'grad_norm', 'learning_rate', 'images_per_second', 'seconds')
+    assert all(math.isfinite(row[name]) for name in numbers)
+  evals = [row for row in rows if row.get('event') == 'eval']
+  assert [row['step'] for row in evals] == [3, 6]
+  assert all(row['examples'] == 360 and row['undecodable'] == 0 for row in evals)
+  (total,) = [row for row in rows if row.get('event') == 'total']
+  assert total['device_hours'] == pytest.approx(8 * rows[-2]['seconds'] / 3600, rel=0.1)
+  assert total['core_days'] == pytest.approx(total['device_hours'] / 24)
+  assert Store(trained, keep=3).steps() == [3, 6]
+  for name in ('curves.png', 'predictions.png'):
+    assert Image.open(io.BytesIO((trained / name).read_bytes())).size[0] > 500
+  stored = json.loads((trained / 'config.json').read_text())
+  assert stored['config']['batch_size'] == 16
+  assert stored['model']['hidden_dim'] == 16
+
+
+def test_the_same_command_again_has_nothing_to_do(trained, digits_dir):
+  before = mixer_jax.load(trained)
+  assert runs.train(trained, digits_dir) == 0
+  last = [row for row in read_metrics(trained) if row.get('event') == 'start'][-1]
+  assert last['step'] == 6
+  assert last['restored'].endswith('checkpoints/6')
+  jax.tree.map(np.testing.assert_array_equal, before[1], mixer_jax.load(trained)[1])
+
+
+def test_what_is_watched_may_change_what_is_computed_may_not(trained, digits_dir, capsys):
+  assert runs.train(trained, digits_dir, '--config.log_every=1', '--config.mesh.fsdp=2') == 0
+  capsys.readouterr()
+  assert runs.train(trained, digits_dir, '--config.seed=1', '--config.batch_size=32') == 2
+  line = capsys.readouterr().err
+  assert 'holds another run: its config.batch_size is 16, not 32 and 1 more differ' in line
+  assert runs.train(trained, digits_dir, '--config.model.num_blocks=2') == 2
+  assert 'config.model.num_blocks is 1, not 2' in capsys.readouterr().err
+
+
+def finetune(workdir, data_dir, source, *more):
+  return runs.train(
+    workdir, data_dir, f'--config.init_from={source}', *more, config='configs/digits_finetune.py'
+  )
+
+
+def test_fine_tuning_grows_the_model_and_begins_with_a_zero_head(trained, digits_dir, tmp_path):
+  frozen = ('--config.optimizer.learning_rate=0', '--config.total_steps=3')
+  assert finetune(tmp_path / 'run', digits_dir, trained, *frozen) == 0
+  config, params = mixer_jax.load(tmp_path / 'run')
+  small_config, small = mixer_jax.load(trained)
+  assert (config.image_size, config.tokens_mlp_dim) == (32, 4 * small_config.tokens_mlp_dim)
+  assert not params['head']['kernel'].any()
+  # At learning rate 0 the features are the mean of the small model's over the parts.
+  image = np.random.default_rng(0).uniform(-1, 1, (1, 32, 32, 3)).astype(np.float32)
+  whole = mixer_jax.features(config, params, image)['pre_logits']
+  parts = np.stack([image[0, i : i + 16, j : j + 16] for i in (0, 16) for j in (0, 16)])
+  wanted = mixer_jax.features(small_config, small, parts)['pre_logits'].mean(0)
+  np.testing.assert_allclose(whole[0], wanted, atol=1e-5)
+
+
+def test_fine_tuning_from_one_step_and_from_a_published_file(trained, digits_dir, tmp_path):
+  step = trained / 'checkpoints' / '3'
+  assert finetune(tmp_path / 'a', digits_dir, step, '--config.model.image_size=16') == 0
+  published = reference.DATA / 'mixer_tiny.npz'
+  assert finetune(tmp_path / 'b', digits_dir, published, '--config.model.image_size=64') == 0
+  config, params = mixer_jax.load(tmp_path / 'b')
+  assert (config.num_classes, config.image_size, config.patch_size) == (10, 64, 8)
+  assert params['head']['kernel'].any()
+
+
+def test_a_fine_tuned_run_goes_on_without_the_weights_it_began_with(trained, digits_dir, tmp_path):
+  source = tmp_path / 'source'
+  trained.rename(source)
+  try:
+    assert finetune(tmp_path / 'run', digits_dir, source, '--config.total_steps=3') == 0
+  finally:
+    source.rename(trained)
+  assert finetune(tmp_path / 'run', digits_dir, source, '--config.total_steps=3') == 0
+
+
+BAD = [
+  (['--config.total_step=3'], "no field 'total_step': did you mean config.total_steps?"),
+  (['--config.total_steps=many'], "config.total_steps is a int (now 6), not 'many'"),
+  (['--config.total_steps=0'], 'config.total_steps must be at least 1'),
+  (['--config.model.image_size=18'], 'model.image_size 18 is not a multiple of model.patch_size 4'),
+  (['--config.batch_size=12'], 'batch_size 12 cannot be shared evenly by 8 devices: take 16'),
+  (['--config.eval_batch_size=9'], 'batch_size 9 cannot be shared evenly'),
+  (['--config.accumulate=3'], '8 devices × 3 micro-batches: take 24'),
+  (['--config.mesh.fsdp=3'], 'does not make a mesh of the 8 devices'),
+  (['--config.data.name=digit'], "no TFDS data set is called 'digit'"),
+  (['--config.data.eval_split=validation'], "no split 'validation': it has train, test"),
+  (['--config.data.name='], 'no data set: set --config.data.name'),
+  (['--config.model.num_classes=7'], 'the model has 7 classes and digits/train 10'),
+  (['--config.loss=hinge'], 'loss must be one of softmax, sigmoid'),
+  (['--config.optimizer.name=lion'], "optimizer.name must be 'adam' or 'sgd'"),
+  (['--config.optimizer.warmup_steps=6'], 'warmup_steps 6 leaves nothing of total_steps 6'),
+  (['--config.init_from=nowhere'], 'no checkpoint nowhere'),
+  (['--config=configs/none.py'], 'no config file configs/none.py'),
+  (['--stps=3'], 'unknown argument --stps=3'),
+]
+
+
+@pytest.mark.parametrize(('more', 'message'), BAD, ids=[more[0] for more, _ in BAD])
+def test_bad_input_is_one_line_and_writes_nothing(more, message, digits_dir, tmp_path, capsys):
+  workdir = tmp_path / 'run'
+  assert runs.train(workdir, digits_dir, *more) == 2
+  error = capsys.readouterr().err
+  assert error.count('\n') == 1
+  assert error.startswith('mixer-jax: ')
+  assert message in error
+  assert not workdir.exists()
+
+
+def test_growth_that_is_no_integer_and_classes_that_differ(trained, digits_dir, tmp_path, capsys):
+  for more, message in (
+    ('--config.model.image_size=24', 'image size 24 is not an integer multiple of the 16 px'),
+    ('--config.model.num_classes=7', 'the model has 7 classes and digits/train 10'),
+  ):
+    assert finetune(tmp_path / 'run', digits_dir, trained, more) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / 'run').exists()
+
+
+def test_a_folder_that_cannot_be_written(digits_dir, tmp_path, capsys):
+  (tmp_path / 'file').write_text('in the way')
+  assert runs.train(tmp_path / 'file' / 'run', digits_dir) == 2
+  error = capsys.readouterr().err
+  assert error.splitlines()[-1].startswith(f'mixer-jax: {tmp_path}/file')
+  assert error.endswith(': Not a directory\n')
+
+
+def test_a_run_that_diverges_stops_and_saves_nothing_of_it(digits_dir, tmp_path, capsys):
+  more = ('--config.optimizer.learning_rate=1e30', '--config.checkpoint_every=1',
+          '--config.keep_checkpoints=9')  # fmt: skip
+  assert runs.train(tmp_path, digits_dir, *more) == 2
+  last = capsys.readouterr().err.splitlines()[-1]
+  assert last.startswith('mixer-jax: ')
+  saved = Store(tmp_path, keep=9).steps()
+  assert 1 in saved
+  assert max(saved) < 6
+  assert f'step {max(saved) + 1}' in last
+  for step in saved:
+    for leaf in jax.tree.leaves(read_params(tmp_path / 'checkpoints' / str(step))[1]):
+      assert np.isfinite(leaf).all()
+
+
+def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(digits_dir, tmp_path):
+  # A limit on the size of files stands for the full disk: arrays no longer fit.
+  flags = runs.flags(tmp_path / 'full', digits_dir, '--config.model.hidden_dim=128')
+  done = subprocess.run(
+    ['bash', '-c', 'ulimit -f 60; exec "$@"', '_', sys.executable, '-m', 'mixer_jax', *flags],
+    capture_output=True,
+    text=True,
+    check=False,
+    timeout=200,
+  )
+  assert done.returncode == 2, done.stderr
+  last = done.stderr.splitlines()[-1]
+  assert last.startswith('mixer-jax: the state of step 3 could not be written to')
+  assert 'File too large' in last
+  assert 'Traceback' not in done.stderr
+  assert not list((tmp_path / 'full' / 'checkpoints').iterdir())

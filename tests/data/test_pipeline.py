@@ -1,0 +1,158 @@
+"""One global order of examples, whoever reads it and wherever it begins."""
+
+import dataclasses
+import io
+import logging
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mixer_jax.data import pipeline
+from mixer_jax.data.source import Source
+from mixer_jax.errors import UserError
+
+CONFIG = pipeline.DataConfig('made', threads=0, eval_crop_fraction=1.0, min_crop_area=0.3)
+
+
+def made(count: int, bad: tuple[int, ...] = ()) -> Source:
+  """`count` records; the image's pixels and the label both tell the index."""
+  records = []
+  for i in range(count):
+    image = np.full((10, 10, 3), i, np.uint8)
+    image[:, :5] = 255 - i
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, 'PNG')
+    data = b'broken' if i in bad else buffer.getvalue()
+    records.append({'image': data, 'label': i, 'file_name': f'{i}.png'})
+  return Source('made/train', tuple(map(str, range(count))), records)
+
+
+def train(count: int, steps: int, *, batch_size=8, config=CONFIG, **kwargs) -> list[dict]:
+  iterator = pipeline.train_batches(
+    made(count), config, image_size=12, batch_size=batch_size, seed=kwargs.pop('seed', 0), **kwargs
+  )
+  return [next(iterator) for _ in range(steps)]
+
+
+def assert_same(a: list[dict], b: list[dict]):
+  assert len(a) == len(b)
+  for left, right in zip(a, b, strict=True):
+    assert left.keys() == right.keys()
+    for name in left:
+      np.testing.assert_array_equal(left[name], right[name])
+
+
+def test_batches_have_their_shapes_and_types():
+  batch = train(20, 1)[0]
+  assert batch['image'].shape == (8, 12, 12, 3)
+  assert batch['image'].dtype == np.uint8
+  assert batch['label'].shape == (8,)
+  assert batch['label'].dtype == np.int32
+
+
+def test_an_epoch_is_a_permutation_and_each_epoch_another():
+  labels = np.concatenate([batch['label'] for batch in train(20, 10)]).reshape(4, 20)
+  for epoch in labels:
+    assert sorted(epoch) == list(range(20))
+  assert len({tuple(epoch) for epoch in labels}) == 4
+
+
+def test_pixels_belong_to_their_labels():
+  for batch in train(20, 3, config=dataclasses.replace(CONFIG, flip=False, min_crop_area=1.0)):
+    np.testing.assert_array_equal(batch['image'][:, 0, -1, 0], batch['label'])
+
+
+def test_seed_and_step_decide_alone():
+  whole = train(20, 8)
+  assert_same(whole, train(20, 8))
+  assert_same(whole[5:], train(20, 3, first_step=5))
+  other = train(20, 8, seed=1)
+  assert any((a['label'] != b['label']).any() for a, b in zip(whole, other, strict=True))
+
+
+@pytest.mark.parametrize('threads', [1, 4])
+def test_threads_change_nothing(threads):
+  config = dataclasses.replace(CONFIG, threads=threads, prefetch=16)
+  assert_same(train(20, 6), train(20, 6, config=config))
+
+
+@pytest.mark.parametrize('count', [2, 4, 8])
+def test_processes_cut_the_same_global_batches(count):
+  whole = train(20, 6)
+  parts = [train(20, 6, process=pipeline.Process(i, count)) for i in range(count)]
+  joined = [
+    {name: np.concatenate([part[step][name] for part in parts]) for name in whole[0]}
+    for step in range(6)
+  ]
+  assert_same(whole, joined)
+  late = train(20, 2, process=pipeline.Process(1, count), first_step=4)
+  assert_same(parts[1][4:], late)
+
+
+def test_an_example_is_augmented_anew_each_epoch():
+  batches = train(4, 6, batch_size=4)
+  crops = {batch['image'][list(batch['label']).index(2)].tobytes() for batch in batches}
+  assert len(crops) > 1
+
+
+def test_flips_are_half_of_the_time():
+  config = dataclasses.replace(CONFIG, min_crop_area=1.0)
+  batches = train(100, 10, config=config, batch_size=40)
+  flipped = np.concatenate([batch['image'][:, 0, 0, 0] == batch['label'] for batch in batches])
+  assert 0.4 < flipped.mean() < 0.6
+  straight = dataclasses.replace(config, flip=False)
+  for batch in train(100, 2, config=straight):
+    np.testing.assert_array_equal(batch['image'][:, 0, 0, 0], 255 - batch['label'])
+
+
+def evaluation(count: int, batch_size: int, **kwargs):
+  source = made(count, kwargs.pop('bad', ()))
+  return list(pipeline.eval_batches(source, CONFIG, image_size=12, batch_size=batch_size, **kwargs))
+
+
+@pytest.mark.parametrize('count', [8, 20, 3])
+def test_evaluation_sees_every_example_once_and_fills_up(count):
+  batches = evaluation(count, 8)
+  assert all(batch['image'].shape == (8, 12, 12, 3) for batch in batches)
+  index = np.concatenate([batch['index'] for batch in batches])
+  mask = np.concatenate([batch['mask'] for batch in batches])
+  label = np.concatenate([batch['label'] for batch in batches])
+  np.testing.assert_array_equal(label[mask], np.arange(count))
+  np.testing.assert_array_equal(index[mask], np.arange(count))
+  assert (index[~mask] == pipeline.FILLER).all()
+
+
+def test_processes_share_an_evaluation():
+  whole = evaluation(20, 8)
+  parts = [evaluation(20, 8, process=pipeline.Process(i, 4)) for i in range(4)]
+  assert {len(part) for part in parts} == {3}
+  for step, batch in enumerate(whole):
+    joined = np.concatenate([part[step]['index'] for part in parts])
+    np.testing.assert_array_equal(joined, batch['index'])
+
+
+def test_undecodable_images_are_named_masked_and_told_from_filling(caplog):
+  with caplog.at_level(logging.WARNING):
+    batches = evaluation(6, 4, bad=(2,))
+  mask = np.concatenate([batch['mask'] for batch in batches])
+  index = np.concatenate([batch['index'] for batch in batches])
+  assert list(mask) == [True, True, False, True, True, True, False, False]
+  assert list(index[~mask]) == [2, pipeline.FILLER, pipeline.FILLER]
+  assert 'made/train#2 (2.png) does not decode' in caplog.text
+
+
+@pytest.mark.parametrize('threads', [0, 2])
+def test_training_stops_at_an_undecodable_image_and_names_it(threads):
+  config = dataclasses.replace(CONFIG, threads=threads)
+  iterator = pipeline.train_batches(made(8, bad=(5,)), config, image_size=12, batch_size=8, seed=0)
+  with pytest.raises(UserError, match=r'made/train#5 \(5.png\) does not decode'):
+    next(iterator)
+
+
+@pytest.mark.parametrize(
+  ('field', 'value'), [('min_crop_area', 0.0), ('threads', -1), ('eval_resize', 'x')]
+)
+def test_bad_fields_are_named(field, value):
+  with pytest.raises(UserError, match=f'data.{field}'):
+    dataclasses.replace(CONFIG, **{field: value})

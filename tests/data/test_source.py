@@ -1,0 +1,73 @@
+"""Data sets by name: TFDS slicing, and one clear line for what is not there."""
+
+import pytest
+import tensorflow_datasets as tfds
+
+from mixer_jax.data import digits
+from mixer_jax.data.source import open_source
+from mixer_jax.errors import UserError
+
+
+@pytest.mark.parametrize(
+  ('split', 'count'), [('train', 1437), ('train[:99%]', 1423), ('test[100:200]', 100)]
+)
+def test_splits_are_sliced_as_tfds_does(digits_dir, split, count):
+  source = open_source('digits', split, str(digits_dir))
+  whole = open_source('digits', split.split('[')[0], str(digits_dir))
+  assert len(source) == count
+  first = 100 if split.startswith('test') else 0
+  assert source[0]['image'] == whole[first]['image']
+  assert source[count - 1]['label'] == whole[first + count - 1]['label']
+
+
+@pytest.mark.parametrize(
+  ('name', 'split', 'message'),
+  [
+    ('nonsense_set', 'train', "no TFDS data set is called 'nonsense_set'"),
+    ('imagnet2012', 'train', 'did you mean imagenet2012 or'),
+    ('digit', 'train', 'did you mean digits'),
+    ('cifar10', 'train', r'not prepared in .*: run `tfds build cifar10 --file_format=array_record'),
+    ('digits', 'tran', r"no split 'tran': it has train, test, sliced as in"),
+    ('digits', 'train[:150%', r"no split 'train\[:150%'"),
+    ('digits', 'train[:0]', 'is empty'),
+    ('digits', '', 'no split was named; it has train, test'),
+  ],
+)
+def test_what_is_not_there_is_named(digits_dir, name, split, message):
+  with pytest.raises(UserError, match=message) as error:
+    open_source(name, split, str(digits_dir))
+  assert '\n' not in str(error.value)
+
+
+def test_data_sets_of_something_else_are_refused(tmp_path):
+  with tfds.testing.mock_data(num_examples=1):
+    pass  # imports what the builder below needs
+
+  class Texts(tfds.core.GeneratorBasedBuilder):
+    VERSION = tfds.core.Version('1.0.0')
+
+    def _info(self):
+      features = tfds.features.FeaturesDict({'text': tfds.features.Text()})
+      return tfds.core.DatasetInfo(builder=self, features=features)
+
+    def _split_generators(self, dl_manager):
+      return {'train': iter([(0, {'text': 'a'})])}
+
+    def _generate_examples(self):
+      yield from ()
+
+  Texts(data_dir=tmp_path, file_format='array_record').download_and_prepare()
+  with pytest.raises(UserError, match='not one of images with one label each'):
+    open_source('texts', 'train', str(tmp_path))
+
+
+def test_a_data_set_without_random_access_says_how_to_get_it(tmp_path):
+  digits.Digits(data_dir=tmp_path, file_format='tfrecord').download_and_prepare()
+  # Under another name, so that it is not prepared anew as the embedded one.
+  (tmp_path / 'digits').rename(tmp_path / 'others')
+  info = tmp_path / 'others' / '1.0.0' / 'dataset_info.json'
+  info.write_text(info.read_text().replace('"name": "digits"', '"name": "others"'))
+  for path in info.parent.glob('digits-*'):
+    path.rename(path.with_name(path.name.replace('digits', 'others')))
+  with pytest.raises(UserError, match=r'is stored as .*--file_format=array_record'):
+    open_source('others', 'train', str(tmp_path))

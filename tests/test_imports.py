@@ -1,0 +1,128 @@
+"""Imports run one way, and touch nothing heavy before it is needed."""
+
+import ast
+import pathlib
+import subprocess
+import sys
+
+import pytest
+
+ROOT = pathlib.Path(__file__).parent.parent / 'mixer_jax'
+
+# Which rooms a room may import (design: the house); `errors` is open to all.
+ALLOWED = {
+  'errors': set(),
+  'models': set(),
+  'parallel': set(),
+  'data': set(),
+  'reporting': set(),
+  'checkpoints': {'models'},
+  'training': {'models', 'parallel'},
+  'evaluation': {'models', 'data', 'parallel'},
+  'commands': {'models', 'parallel', 'data', 'reporting', 'checkpoints', 'training', 'evaluation'},
+  '__init__': {'models', 'checkpoints'},
+  '__main__': {'commands'},
+}
+BARE = {'jax', 'numpy', 'optax', 'flax', 'mixer_jax'}  # what the lent accelerators have, too
+
+
+def imports(path: pathlib.Path) -> list[tuple[str, bool]]:
+  """(module, is it imported when the file is) of every import in a file."""
+  tree = ast.parse(path.read_text())
+  top = set(tree.body)
+  found = []
+  for node in ast.walk(tree):
+    if isinstance(node, ast.Import):
+      found += [(alias.name, node in top) for alias in node.names]
+    elif isinstance(node, ast.ImportFrom):
+      found += [(f'{node.module}.{alias.name}', node in top) for alias in node.names]
+  return found
+
+
+FILES = sorted(ROOT.rglob('*.py'))
+
+
+@pytest.mark.parametrize('path', FILES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_imports_run_one_way(path):
+  room = path.relative_to(ROOT).parts[0].removesuffix('.py')
+  for module, _ in imports(path):
+    if module.split('.')[0] == 'mixer_jax' and len(module.split('.')) > 1:
+      other = module.split('.')[1]
+      if other in ALLOWED:
+        assert other in {room, 'errors'} | ALLOWED[room], f'{path}: {module}'
+
+
+def test_only_models_know_flax_and_only_the_store_knows_orbax():
+  for path in FILES:
+    names = {module.split('.')[0] for module, _ in imports(path)}
+    assert 'flax' not in names or path.parent.name == 'models', path
+    assert 'orbax' not in names or path.name == 'store.py', path
+    assert 'ml_collections' not in names or path.parent.name == 'commands', path
+
+
+def test_tensorflow_is_imported_by_no_file():
+  for path in FILES:
+    for module, at_import in imports(path):
+      assert module.split('.')[0] != 'tensorflow', path
+      if module.startswith(('clu.metric_writers', 'clu.periodic_actions')):
+        assert not at_import, path
+      if module.startswith('tensorflow_datasets'):
+        assert not at_import or path.name == 'digits.py', path
+
+
+@pytest.mark.parametrize('room', ['models', 'parallel', 'training'])
+def test_model_and_step_need_jax_flax_optax_and_numpy_alone(room):
+  for path in (ROOT / room).glob('*.py'):
+    for module, _ in imports(path):
+      name = module.split('.')[0]
+      assert name in BARE or name in sys.stdlib_module_names, f'{path}: {module}'
+
+
+def python(code: str) -> str:
+  done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=False)
+  assert done.returncode == 0, done.stderr
+  return done.stdout
+
+
+def test_the_package_alone_imports_nothing_heavy():
+  code = """
+import sys, mixer_jax
+print(sorted({'jax', 'flax', 'numpy', 'tensorflow', 'orbax', 'grain'} & set(sys.modules)))
+print(dir(mixer_jax))
+"""
+  modules, names = python(code).splitlines()
+  assert modules == '[]'
+  assert "'apply'" in names
+  assert "'load'" in names
+
+
+WITHOUT_TENSORFLOW = """
+import sys
+class Blocker:
+  def find_spec(self, name, path=None, target=None):
+    if name.split('.')[0] in ('tensorflow', 'tensorboard'):
+      raise ModuleNotFoundError(f'No module named {name!r}', name=name)
+if BLOCK:
+  sys.meta_path.insert(0, Blocker())
+import mixer_jax
+mixer_jax.init, mixer_jax.apply, mixer_jax.features, mixer_jax.load, mixer_jax.VARIANTS
+import mixer_jax.training.step, mixer_jax.training.loop, mixer_jax.evaluation.classify
+import mixer_jax.checkpoints.store, mixer_jax.data.pipeline, mixer_jax.commands.train
+config, params = mixer_jax.load(PATH)
+print(mixer_jax.apply(config, params, __import__('numpy').zeros((1, 32, 32, 3), 'uint8')).shape)
+print([name for name in sys.modules if name.split('.')[0] in ('tensorflow', 'tensorboard')])
+"""
+
+
+@pytest.mark.parametrize('block', [False, True])
+def test_tensorflow_is_neither_loaded_nor_needed(block):
+  weights = pathlib.Path(__file__).parent / 'data' / 'mixer_tiny.npz'
+  code = WITHOUT_TENSORFLOW.replace('BLOCK', str(block)).replace('PATH', repr(str(weights)))
+  assert python(code).splitlines() == ['(1, 7)', '[]']
+
+
+def test_an_unknown_name_is_an_attribute_error():
+  import mixer_jax
+
+  with pytest.raises(AttributeError, match='nothing'):
+    mixer_jax.nothing  # noqa: B018  # pyright: ignore[reportAttributeAccessIssue]
