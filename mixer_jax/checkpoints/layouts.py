@@ -7,6 +7,7 @@ our params joined by `/`. The configuration is read off the arrays.
 import math
 import zipfile
 import zlib
+from typing import Any
 
 import jax
 import numpy as np
@@ -16,8 +17,8 @@ from mixer_jax import models
 from mixer_jax.errors import UserError
 
 
-def flatten(params: dict) -> dict[str, np.ndarray]:
-  """{'stem': {'kernel': a}} -> {'stem/kernel': a}."""
+def flatten(params: Any) -> dict[str, Any]:
+  """{'stem': {'kernel': a}} -> {'stem/kernel': a}, for a tree of any kind of leaves."""
   leaves, _ = jax.tree_util.tree_flatten_with_path(params)
   return {jax.tree_util.keystr(path, simple=True, separator='/'): leaf for path, leaf in leaves}
 

@@ -7,9 +7,8 @@ import time
 from etils import epath
 
 from mixer_jax import checkpoints
-from mixer_jax.commands import arguments, screen, setup, workdir
+from mixer_jax.commands import arguments, experiment, screen, workdir
 from mixer_jax.data import pipeline
-from mixer_jax.data.source import open_source
 from mixer_jax.errors import UserError
 from mixer_jax.evaluation import classify
 from mixer_jax.parallel import mesh as meshes
@@ -23,43 +22,41 @@ def main(argv: list[str]) -> None:
   parser.add_argument('--json', metavar='FILE', help='also write the figures there; - is stdout')
   args, overrides = parser.parse(argv)
   terminal = screen.open_screen()
-  config = _config(args.config, args.checkpoint, overrides)
-  data = setup.data_config(config)
-  mesh = meshes.make_mesh(**config.mesh)
-  meshes.check_batch(mesh, config.eval_batch_size)
-  source = open_source(data.name, data.eval_split, data.data_dir)
+  on = experiment.check_evaluation(_config(args.config, args.checkpoint, overrides))
   model, params, metadata = checkpoints.load_with_metadata(args.checkpoint)
-  setup.check_classes(model, source)
+  experiment.check_classes(model, on.source)
 
   begun = time.monotonic()
-  params = meshes.put_replicated(mesh, params)
   batches = pipeline.eval_batches(
-    source, data, image_size=model.image_size, batch_size=config.eval_batch_size
+    on.source,
+    on.data,
+    image_size=model.image_size,
+    batch_size=on.batch_size,
+    process=experiment.this_process(),
   )
-  eval_step = classify.make_eval_step(model, mesh)
   result = classify.evaluate(
-    eval_step,
-    params,
-    _told(batches, terminal, config.eval_batch_size, len(source)),
-    mesh,
-    size=len(source),
+    classify.make_eval_step(model, on.mesh),
+    meshes.put_replicated(on.mesh, params),
+    _told(batches, terminal, on.batch_size, len(on.source)),
+    on.mesh,
+    size=len(on.source),
   )
   terminal.finish()
   seconds = time.monotonic() - begun
   figures = {
     'checkpoint': args.checkpoint,
     'step': metadata.get('step'),
-    'data': source.name,
+    'data': on.source.name,
     'image_size': model.image_size,
-    'eval_resize': data.eval_resize,
-    'eval_crop_fraction': data.eval_crop_fraction,
+    'eval_resize': on.data.eval_resize,
+    'eval_crop_fraction': on.data.eval_crop_fraction,
     **result.numbers(),
     'seconds': round(seconds, 3),
     'images_per_second': round(result.examples / seconds, 1),
   }
   line = (
     f'top-1 {result.top1:.2f} %  top-5 {result.top5:.2f} %  loss {result.loss:.4f}  '
-    f'{result.examples} images of {source.name} at {model.image_size} px'
+    f'{result.examples} images of {on.source.name} at {model.image_size} px'
   )
   print(line + (f', {result.undecodable} did not decode' if result.undecodable else ''))
   if args.json == '-':

@@ -11,6 +11,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 
 from mixer_jax.errors import UserError
@@ -220,6 +221,14 @@ def init(config: MixerConfig, key: jax.Array) -> dict:
   LeCun-normal kernels, zero biases, a zero head kernel. `key` is a `jax.random.key`.
   """
   return nnx.to_pure_dict(nnx.state(Mixer(config, nnx.Rngs(params=key)), nnx.Param))
+
+
+def with_zero_head(config: MixerConfig, params: dict, num_classes: int) -> tuple[MixerConfig, dict]:
+  """The same body under a new head for `num_classes`: zeros, its bias at `head_bias`."""
+  config = dataclasses.replace(config, num_classes=num_classes)
+  kernel = np.zeros((config.hidden_dim, num_classes), np.float32)
+  bias = np.full(num_classes, config.head_bias, np.float32)
+  return config, {**params, 'head': {'kernel': kernel, 'bias': bias}}
 
 
 def run(config: MixerConfig, params: dict, images, key=None):

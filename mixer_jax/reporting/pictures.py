@@ -36,16 +36,16 @@ def curves(rows: Sequence[dict[str, Any]]) -> bytes:
 
 
 def predictions(
-  images: np.ndarray,
+  images: Sequence[np.ndarray],
   labels: np.ndarray,
   predicted: np.ndarray,
   confidences: np.ndarray,
   classes: Sequence[str],
 ) -> bytes:
-  """A grid of images (K, H, W, 3) uint8, each under its label and prediction, mistakes red."""
+  """A grid of (H, W, 3) uint8 images, each under what is predicted, mistakes in red."""
   plt = _pyplot()
   columns = 8
-  rows = -(-len(images) // columns)
+  rows = max(-(-len(images) // columns), 1)
   figure, axes = plt.subplots(
     rows, columns, figsize=(1.5 * columns, 1.8 * rows), layout='constrained', squeeze=False
   )

@@ -2,13 +2,15 @@
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import optax
 
 from mixer_jax.errors import UserError
 
-Schedule = Callable[[jax.typing.ArrayLike], jax.typing.ArrayLike]
+Schedule = Callable[[jax.typing.ArrayLike], Any]
+"""Learning rate, a float scalar, as a function of the step (0 for the first update)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,7 +52,7 @@ class OptimizerConfig:
 
 
 def make_schedule(config: OptimizerConfig, total_steps: int) -> Schedule:
-  """Learning rate as a function of the step (0 for the first update)."""
+  """Warm-up, then the descent that `config` names."""
   peak, warmup = config.learning_rate, config.warmup_steps
   if warmup >= total_steps and warmup > 0:
     raise UserError(

@@ -20,6 +20,11 @@ def arrays() -> dict[str, np.ndarray]:
     return dict(file)
 
 
+def write(path, weights: dict) -> None:
+  """An .npz file of these arrays."""
+  np.savez(path, **weights)  # pyright: ignore[reportArgumentType]
+
+
 def test_the_config_is_read_off_the_arrays_and_the_bits_stay():
   config, params = mixer_jax.load(GOLDEN)
   assert config == reference.golden()[0]
@@ -34,7 +39,7 @@ def test_the_config_is_read_off_the_arrays_and_the_bits_stay():
 def test_a_file_of_a_paper_variant_is_recognised(tmp_path, name):
   shapes = flatten(mixer_jax.models.shapes(mixer_jax.VARIANTS[name]))
   path = tmp_path / 'weights.npz'
-  np.savez_compressed(path, **{n: np.zeros(leaf.shape, np.float32) for n, leaf in shapes.items()})
+  write(path, {n: np.zeros(leaf.shape, np.float32) for n, leaf in shapes.items()})
   assert mixer_jax.load(path)[0] == mixer_jax.VARIANTS[name]
 
 
@@ -45,7 +50,7 @@ def test_all_faults_are_told_at_once(tmp_path):
   weights['extra/kernel'] = np.zeros(3, np.float32)
   weights['stem/bias'] = weights['stem/bias'].astype(np.int32)
   path = tmp_path / 'weights.npz'
-  np.savez(path, **weights)
+  write(path, weights)
   with pytest.raises(UserError) as error:
     mixer_jax.load(path)
   for part in (
@@ -96,7 +101,7 @@ def test_archives_of_something_else_are_refused(tmp_path):
   weights = arrays()
   for i in range(3):
     weights[f'MixerBlock_{i}/token_mixing/Dense_0/kernel'] = np.zeros((15, 12), np.float32)
-  np.savez(path, **weights)
+  write(path, weights)
   with pytest.raises(UserError, match='15 tokens do not fill a square image'):
     mixer_jax.load(path)
 

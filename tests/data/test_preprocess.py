@@ -17,7 +17,7 @@ def picture(height: int, width: int) -> np.ndarray:
   return np.rint(127.5 * (rgb * 0.9 + 1)).astype(np.uint8)
 
 
-def encoded(image: np.ndarray, kind: str, mode: str | None = None, **kwargs) -> bytes:
+def encoded(image: np.ndarray, kind: str, *, mode: str = '', **kwargs) -> bytes:
   buffer = io.BytesIO()
   pillow = Image.fromarray(image)
   (pillow.convert(mode) if mode else pillow).save(buffer, kind, **kwargs)
@@ -26,12 +26,12 @@ def encoded(image: np.ndarray, kind: str, mode: str | None = None, **kwargs) -> 
 
 def test_lossless_images_are_decoded_exactly():
   image = picture(37, 51)
-  for kind, options in (('PNG', {}), ('WEBP', {'lossless': True})):
-    np.testing.assert_array_equal(preprocess.decode(encoded(image, kind, **options)), image)
-  grey = preprocess.decode(encoded(image, 'PNG', 'L'))
+  for kind, lossless in (('PNG', False), ('WEBP', True)):
+    np.testing.assert_array_equal(preprocess.decode(encoded(image, kind, lossless=lossless)), image)
+  grey = preprocess.decode(encoded(image, 'PNG', mode='L'))
   wanted = np.asarray(Image.fromarray(image).convert('L'))
   np.testing.assert_array_equal(grey, np.repeat(wanted[..., None], 3, -1))
-  assert preprocess.decode(encoded(image, 'PNG', 'RGBA')).shape == (37, 51, 3)
+  assert preprocess.decode(encoded(image, 'PNG', mode='RGBA')).shape == (37, 51, 3)
 
 
 def test_jpeg_is_decoded_as_pillow_and_tensorflow_do():

@@ -24,7 +24,7 @@ def test_predictions_draw_each_image_and_mistakes_in_red():
     Image.open(
       io.BytesIO(
         pictures.predictions(
-          images, np.array([0, 1, 2]), predicted, np.array([0.5, 0.6, 0.7]), ['a', 'b', 'c']
+          list(images), np.array([0, 1, 2]), predicted, np.array([0.5, 0.6, 0.7]), ['a', 'b', 'c']
         )
       )
     ).convert('RGB')

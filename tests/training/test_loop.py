@@ -2,6 +2,7 @@
 
 import math
 import types
+from typing import Any
 
 import numpy as np
 import pytest
@@ -39,11 +40,18 @@ class Recorder:
 
 
 def run(recorder, first=0, total=4, eval_every=0, save_every=0):
-  state = types.SimpleNamespace(step=first)
+  state: Any = types.SimpleNamespace(step=first)
+  batches: Any = iter(range(100))
   return train(
-    state, recorder.train_step, iter(range(100)), recorder,
-    first_step=first, total_steps=total, eval_every=eval_every, save_every=save_every,
-  )  # fmt: skip
+    state,
+    recorder.train_step,
+    batches,
+    recorder,
+    first_step=first,
+    total_steps=total,
+    eval_every=eval_every,
+    save_every=save_every,
+  )
 
 
 def test_a_step_is_dispatched_before_the_last_one_is_read():

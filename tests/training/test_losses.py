@@ -1,5 +1,6 @@
 """Losses against float64 NumPy."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -12,7 +13,7 @@ LABELS = np.array([0, 4, 2, 2, 1, 3])
 
 def test_softmax():
   wanted = np.log(np.exp(LOGITS).sum(1)) - LOGITS[np.arange(6), LABELS]
-  got = get_loss('softmax')(LOGITS.astype(np.float32), LABELS)
+  got = get_loss('softmax')(jnp.float32(LOGITS), jnp.int32(LABELS))
   np.testing.assert_allclose(got, wanted, rtol=1e-5)
 
 
@@ -20,7 +21,7 @@ def test_sigmoid_sums_over_classes():
   probability = 1 / (1 + np.exp(-LOGITS))
   target = np.eye(5)[LABELS]
   wanted = -(target * np.log(probability) + (1 - target) * np.log(1 - probability)).sum(1)
-  got = get_loss('sigmoid')(LOGITS.astype(np.float32), LABELS)
+  got = get_loss('sigmoid')(jnp.float32(LOGITS), jnp.int32(LABELS))
   np.testing.assert_allclose(got, wanted, rtol=1e-5)
 
 

@@ -1,0 +1,161 @@
+"""What the commands make of a config: pieces that are checked, ready to be wired."""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import optax
+from jax.sharding import Mesh
+from ml_collections import ConfigDict
+
+from mixer_jax import checkpoints
+from mixer_jax.data.pipeline import DataConfig, Process
+from mixer_jax.data.source import Source, open_source
+from mixer_jax.errors import UserError
+from mixer_jax.models import MixerConfig
+from mixer_jax.models.mixer import with_zero_head
+from mixer_jax.parallel import mesh as meshes
+from mixer_jax.training.losses import get_loss
+from mixer_jax.training.optimizer import (
+  OptimizerConfig,
+  Schedule,
+  make_optimizer,
+  make_schedule,
+)
+
+_LEAST = {
+  'total_steps': 1,
+  'batch_size': 1,
+  'eval_batch_size': 1,
+  'accumulate': 1,
+  'log_every': 1,
+  'eval_every': 0,
+  'checkpoint_every': 0,
+  'keep_checkpoints': 1,
+  'seed': 0,
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluated:
+  """Where and on what a model is evaluated."""
+
+  data: DataConfig
+  mesh: Mesh
+  batch_size: int
+  """Over all devices of all processes."""
+  source: Source
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+  """A training run whose parts fit together."""
+
+  config: ConfigDict
+  model: MixerConfig
+  initial_params: Callable[[], dict] | None
+  """Params on the host to begin with; None: random ones."""
+  schedule: Schedule
+  optimizer: optax.GradientTransformation
+  source: Source
+  evaluated: Evaluated
+
+  def metadata(self) -> dict[str, Any]:
+    """What a saved state needs to be used without this config."""
+    data = self.evaluated.data
+    return {
+      'model': dataclasses.asdict(self.model),
+      'data': data.name,
+      'classes': list(self.source.classes),
+      'eval_resize': data.eval_resize,
+      'eval_crop_fraction': data.eval_crop_fraction,
+    }
+
+
+def check(config: ConfigDict, known_model: dict[str, Any] | None) -> Experiment:
+  """Everything a training run needs; writes nothing.
+
+  `known_model` is the model of a run that goes on: its `init_from` is then not
+  looked at again, unless the run stopped before its first save.
+
+  Raises:
+    UserError: something is missing, wrong or does not fit.
+  """
+  for name, least in _LEAST.items():
+    if name not in config:
+      raise UserError(f'the config has no field {name!r}: begin with configs/common.py')
+    if config[name] < least:
+      raise UserError(f'config.{name} must be at least {least}, is {config[name]}')
+  get_loss(config.loss)
+  optimizer_config = _build(OptimizerConfig, config.optimizer, 'optimizer')
+  schedule = make_schedule(optimizer_config, config.total_steps)
+  evaluated = check_evaluation(config)
+  meshes.check_batch(evaluated.mesh, config.batch_size, config.accumulate)
+  if not config.init_from:
+    model, initial_params = _build(MixerConfig, config.model, 'model'), None
+  else:
+    begin = functools.cache(lambda: _start_from(config.init_from, config.model))
+    model = MixerConfig(**known_model) if known_model else begin()[0]
+    initial_params = lambda: begin()[1]
+  data = evaluated.data
+  source = open_source(data.name, data.train_split, data.data_dir)
+  check_classes(model, source)
+  optimizer = make_optimizer(optimizer_config, schedule)
+  return Experiment(config, model, initial_params, schedule, optimizer, source, evaluated)
+
+
+def check_evaluation(config: ConfigDict) -> Evaluated:
+  """The part of a config that evaluation needs, checked."""
+  if not config.data.name:
+    raise UserError('no data set: set --config.data.name, such as digits or imagenet2012')
+  data = _build(DataConfig, config.data, 'data')
+  mesh = meshes.make_mesh(**config.mesh)
+  meshes.check_batch(mesh, config.eval_batch_size)
+  source = open_source(data.name, data.eval_split, data.data_dir)
+  return Evaluated(data, mesh, config.eval_batch_size, source)
+
+
+def check_classes(model: MixerConfig, source: Source) -> None:
+  """Raises `UserError` unless the head has one output for each class of the data."""
+  if model.num_classes != len(source.classes):
+    raise UserError(
+      f'the model has {model.num_classes} classes and {source.name} {len(source.classes)}: '
+      f'train with --config.model.num_classes={len(source.classes)}'
+    )
+
+
+def this_process() -> Process:
+  """Which part of each batch is ours."""
+  return Process(jax.process_index(), jax.process_count())
+
+
+def _start_from(path: str, chosen: ConfigDict) -> tuple[MixerConfig, dict]:
+  """A checkpoint made ready to be fine-tuned: grown, its head new and zero (Appendix C).
+
+  `chosen` holds the fields of `MixerConfig` that are set anew; the others stay.
+  """
+  fields = dict(chosen)
+  image_size, num_classes = fields.pop('image_size', None), fields.pop('num_classes', None)
+  config, params = checkpoints.load(path, image_size=image_size)
+  for name in ('patch_size', 'num_blocks', 'hidden_dim', 'tokens_mlp_dim', 'channels_mlp_dim'):
+    if fields.pop(name, getattr(config, name)) != getattr(config, name):
+      raise UserError(
+        f'config.model.{name} cannot differ from the checkpoint {path}, where it is '
+        f'{getattr(config, name)}: leave it out'
+      )
+  config = _build(MixerConfig, {**dataclasses.asdict(config), **fields}, 'model')
+  return with_zero_head(config, params, num_classes or config.num_classes)
+
+
+def _build(cls, fields: Any, group: str):
+  """`cls(**fields)`, where a superfluous or missing field is the user's to mend."""
+  known = {field.name for field in dataclasses.fields(cls)}
+  for name in fields:
+    if name not in known:
+      raise UserError(f'config.{group} has no field {name!r}: it has {", ".join(sorted(known))}')
+  try:
+    return cls(**fields)
+  except TypeError as error:
+    raise UserError(f'config.{group}: {" ".join(str(error).split())}') from error
