@@ -45,7 +45,7 @@ class Store:
   """
 
   def __init__(self, workdir, *, keep: int):
-    self.directory = epath.Path(workdir) / _FOLDER
+    self.directory = epath.Path(workdir).resolve() / _FOLDER  # Orbax refuses relative paths
     self.keep = keep
     self._pending: tuple[int, Any] | None = None
     if jax.process_index() == 0:
@@ -148,7 +148,7 @@ def read_params(path) -> tuple[dict[str, Any], dict]:
   Raises:
     UserError: there is no state, or none that verifies.
   """
-  path = epath.Path(path)
+  path = epath.Path(path).resolve()
   if path.name.isdigit() and not (path / _FOLDER).exists():
     candidates = [path]
   else:

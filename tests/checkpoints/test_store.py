@@ -74,6 +74,14 @@ def test_what_is_saved_comes_back_on_any_mesh(tmp_path):
     assert jax.tree.map(lambda leaf: leaf.sharding, found) == wanted
 
 
+def test_paths_may_be_relative(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  store = saved(pathlib.Path('run'), seeds=(1,))
+  assert store.restore(abstract(meshes.make_mesh())) is not None
+  for path in ('run', 'run/checkpoints/10', 'run/checkpoints'):
+    assert_same(mixer_jax.load(path)[1], host_parts(1)['params'])
+
+
 def test_a_new_run_has_nothing_to_restore(tmp_path):
   assert Store(tmp_path, keep=1).restore(abstract(meshes.make_mesh())) is None
 
