@@ -45,7 +45,7 @@ class Store:
   """
 
   def __init__(self, workdir, *, keep: int):
-    self.directory = epath.Path(workdir).resolve() / _FOLDER  # Orbax refuses relative paths
+    self.directory = _absolute(workdir) / _FOLDER
     self.keep = keep
     self._pending: tuple[int, Any] | None = None
     if jax.process_index() == 0:
@@ -148,7 +148,7 @@ def read_params(path) -> tuple[dict[str, Any], dict]:
   Raises:
     UserError: there is no state, or none that verifies.
   """
-  path = epath.Path(path).resolve()
+  path = _absolute(path)
   if path.name.isdigit() and not (path / _FOLDER).exists():
     candidates = [path]
   else:
@@ -208,6 +208,12 @@ def _target(path: epath.Path, name: str, tree):
     return tree
   stored = ocp.checkpointables_metadata(path).metadata[name]
   return jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), stored)
+
+
+def _absolute(path) -> epath.Path:
+  """As Orbax wants it; a bucket's path is so already."""
+  path = epath.Path(path)
+  return path if '://' in str(path) else path.absolute()
 
 
 def _steps(folder: epath.Path) -> list[int]:
