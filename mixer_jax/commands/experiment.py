@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import importlib.util
 from collections.abc import Callable
 from typing import Any
 
@@ -88,6 +89,12 @@ def check(config: ConfigDict, known_model: dict[str, Any] | None) -> Experiment:
       raise UserError(f'the config has no field {name!r}: begin with configs/common.py')
     if config[name] < least:
       raise UserError(f'config.{name} must be at least {least}, is {config[name]}')
+  if config.tensorboard:
+    for package in ('tensorflow', 'tensorboard'):
+      if importlib.util.find_spec(package) is None:
+        raise UserError(
+          f"config.tensorboard needs {package}: pip install 'mixer_jax[prepare]', or set it false"
+        )
   get_loss(config.loss)
   optimizer_config = _build(OptimizerConfig, config.optimizer, 'optimizer')
   schedule = make_schedule(optimizer_config, config.total_steps)

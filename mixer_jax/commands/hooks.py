@@ -9,7 +9,6 @@ import jax
 from mixer_jax.checkpoints.store import Store
 from mixer_jax.commands.experiment import Experiment, this_process
 from mixer_jax.data import pipeline
-from mixer_jax.errors import UserError
 from mixer_jax.evaluation import classify
 from mixer_jax.reporting.progress import Progress
 from mixer_jax.training.step import TrainState
@@ -72,8 +71,9 @@ class Hooks:
 def _tensorboard(folder: str):
   if jax.process_index():
     return None
-  try:
-    from clu.metric_writers import SummaryWriter  # imports TensorFlow
-  except ImportError as error:
-    raise UserError(f'config.tensorboard needs TensorFlow: {error}') from error
+  # TensorFlow writes files here and computes nothing: so it has nothing to announce.
+  os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
+  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
+  from clu.metric_writers import SummaryWriter  # imports TensorFlow
+
   return SummaryWriter(os.path.join(folder, 'tensorboard'))

@@ -176,6 +176,16 @@ def test_a_run_that_diverges_stops_and_saves_nothing_of_it(digits_dir, tmp_path,
       assert np.isfinite(leaf).all()
 
 
+def test_tensorboard_events_are_written_where_asked(digits_dir, tmp_path):
+  process = runs.start(tmp_path, digits_dir, '--config.tensorboard=true')
+  output, _ = process.communicate(timeout=200)
+  assert process.returncode == 0, output
+  assert 'oneDNN' not in output
+  (events,) = (tmp_path / 'tensorboard').glob('events.out.tfevents.*')
+  for name in (b'grad_norm', b'eval/top1'):
+    assert name in events.read_bytes()
+
+
 def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(digits_dir, tmp_path):
   # A limit on the size of files stands for the full disk: arrays no longer fit.
   flags = runs.flags(tmp_path / 'full', digits_dir, '--config.model.hidden_dim=128')
