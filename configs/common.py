@@ -8,11 +8,11 @@ from ml_collections import ConfigDict
 
 
 def get_config() -> ConfigDict:
-  """The paper's pre-training recipe (section 3, Table 4), still without model and data."""
+  """The paper's pre-training recipe (section 3, Table 4) for B/16, still without data."""
   config = ConfigDict()
 
   config.seed = 0  # of initialisation, order of examples, augmentation and dropout
-  config.total_steps = 10_000  # updates
+  config.total_steps = 94_000  # updates; 300 epochs of ImageNet at batch 4096
   config.batch_size = 4096  # images an update, over all devices of all processes
   config.eval_batch_size = 4096  # images, likewise
   config.accumulate = 1  # micro-batches an update; the memory of batch_size / accumulate
@@ -28,6 +28,15 @@ def get_config() -> ConfigDict:
   config.tensorboard = False  # also write TensorBoard events (needs TensorFlow)
 
   config.model = ConfigDict()  # fields of mixer_jax.MixerConfig
+  config.model.patch_size = 16  # pixels; this and the next four are B/16's of Table 1
+  config.model.num_blocks = 12
+  config.model.hidden_dim = 768  # channels
+  config.model.tokens_mlp_dim = 384  # width of the token-mixing MLP
+  config.model.channels_mlp_dim = 3072  # width of the channel-mixing MLP
+  config.model.image_size = 224  # pixels, a multiple of patch_size
+  config.model.num_classes = 1000
+  config.model.gelu = 'tanh'  # as in the published weights, or 'erf', the exact form
+  config.model.head_bias = 0.0  # the head's bias at the start
   config.model.dtype = 'bfloat16'  # of activations and matrix multiplies
   config.model.stochastic_depth = 0.0  # probability to skip the last block, linear in depth
   config.model.dropout = 0.0  # probability, behind each GELU
@@ -73,3 +82,16 @@ def finetune(config: ConfigDict) -> ConfigDict:
   config.optimizer.learning_rate = 0.01  # the paper tries .003, .01, .03, .06
   config.batch_size = 512
   return config
+
+
+def keep_architecture(config: ConfigDict) -> None:
+  """Leaves to the checkpoint of `init_from` what only a checkpoint can say."""
+  for name in (
+    'patch_size',
+    'num_blocks',
+    'hidden_dim',
+    'tokens_mlp_dim',
+    'channels_mlp_dim',
+    'gelu',
+  ):
+    del config.model[name]

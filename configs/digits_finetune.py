@@ -17,11 +17,6 @@ def get_config() -> ConfigDict:
   config.optimizer.warmup_steps = 50
   config.data.min_crop_area = 0.8
 
-  config.model = ConfigDict()  # the architecture is the checkpoint's
+  common.keep_architecture(config)
   config.model.image_size = 32
-  config.model.num_classes = 10
-  config.model.dtype = 'float32'
-  config.model.stochastic_depth = 0.0
-  config.model.dropout = 0.0
-  config.model.remat = False
   return config

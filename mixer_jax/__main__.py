@@ -44,7 +44,8 @@ def main(argv: list[str] | None = None) -> int:
       raise
     return _complain(f'{error.filename or "a file"}: {error.strerror}')
   except KeyboardInterrupt:
-    _complain('interrupted; the same command goes on from the last saved state')
+    goes_on = '; the same command goes on from the last saved state' if argv[0] == 'train' else ''
+    _complain('interrupted' + goes_on)
     return 130
   return 0
 

@@ -9,7 +9,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent / 'mixer_jax'
 
-# Which rooms a room may import (design: the house); `errors` is open to all.
+# Which rooms a room may import; `errors` is open to all.
 ALLOWED = {
   'errors': set(),
   'models': set(),
@@ -23,7 +23,7 @@ ALLOWED = {
   '__init__': {'models', 'checkpoints'},
   '__main__': {'commands'},
 }
-BARE = {'jax', 'numpy', 'optax', 'flax', 'mixer_jax'}  # what the lent accelerators have, too
+BARE = {'jax', 'numpy', 'optax', 'flax', 'mixer_jax'}  # so that it runs where there is no more
 
 
 def imports(path: pathlib.Path) -> list[tuple[str, bool]]:

@@ -20,6 +20,7 @@ from mixer_jax.errors import UserError
 log = logging.getLogger(__name__)
 
 _FOLDER = 'checkpoints'
+_METADATA = '_CHECKPOINT_METADATA'  # Orbax's file in each step's folder
 
 _REFUSALS = (
   'No space left on device',
@@ -149,7 +150,7 @@ def read_params(path) -> tuple[dict[str, Any], dict]:
     UserError: there is no state, or none that verifies.
   """
   path = _absolute(path)
-  if path.name.isdigit() and not (path / _FOLDER).exists():
+  if (path / _METADATA).exists() or (path.name.isdigit() and not (path / _FOLDER).exists()):
     candidates = [path]
   else:
     folder = path / _FOLDER if (path / _FOLDER).exists() else path

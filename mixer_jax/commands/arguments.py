@@ -16,7 +16,8 @@ class Parser(argparse.ArgumentParser):
   """argparse, whose complaint is one line."""
 
   def __init__(self, command: str, description: str):
-    super().__init__(prog=f'mixer-jax {command}', description=description, allow_abbrev=False)
+    _, _, text = description.partition(': ')
+    super().__init__(prog=f'mixer-jax {command}', description=text, allow_abbrev=False)
 
   def error(self, message: str) -> NoReturn:
     raise UserError(f'{message} (see {self.prog} --help)')
@@ -59,14 +60,15 @@ def load_config(spec: str, overrides: list[str]) -> ConfigDict:
     known = sorted(p.name for p in path.parent.glob('*.py') if p.stem != 'common')
     raise UserError(f'no config file {file}' + (f': there are {", ".join(known)}' if known else ''))
   # Experiments import each other as `configs.NAME`, from wherever they are started.
-  sys.path.insert(0, str(path.parent.parent))
+  here = [str(path.parent.parent), str(pathlib.Path.cwd())]
+  sys.path[:0] = here
   try:
     get_config = runpy.run_path(str(path))['get_config']
     config = get_config(arg) if arg else get_config()
   except Exception as error:  # whatever the file of an experiment raises
     raise UserError(f'config {spec}: {type(error).__name__}: {error}') from error
   finally:
-    sys.path.pop(0)
+    del sys.path[: len(here)]
   return with_overrides(config, overrides)
 
 

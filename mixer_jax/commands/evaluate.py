@@ -1,16 +1,19 @@
 """`mixer-jax evaluate`: accuracy of a checkpoint on a whole split, every image counted once."""
 
+import dataclasses
 import json
 import sys
 import time
 
 from etils import epath
+from ml_collections import ConfigDict
 
 from mixer_jax import checkpoints
-from mixer_jax.commands import arguments, experiment, screen, workdir
+from mixer_jax.commands import arguments, experiment, screen
 from mixer_jax.data import pipeline
 from mixer_jax.errors import UserError
 from mixer_jax.evaluation import classify
+from mixer_jax.models import MixerConfig
 from mixer_jax.parallel import mesh as meshes
 
 
@@ -18,12 +21,22 @@ def main(argv: list[str]) -> None:
   """Prints one line of figures; the same as JSON where asked."""
   parser = arguments.Parser('evaluate', __doc__ or '')
   parser.add_argument('--checkpoint', required=True, help='a workdir, one of its steps, or .npz')
-  parser.add_config(required=False, note="; default: that of the checkpoint's workdir")
+  parser.add_config(required=False, note="; default: that of the checkpoint's run")
   parser.add_argument('--json', metavar='FILE', help='also write the figures there; - is stdout')
   args, overrides = parser.parse(argv)
   terminal = screen.open_screen()
-  on = experiment.check_evaluation(_config(args.config, args.checkpoint, overrides))
+  to_file = bool(args.json) and args.json != '-'
+  if to_file and not epath.Path(args.json).parent.is_dir():
+    raise UserError(f'no folder for --json={args.json}: make it first')
   model, params, metadata = checkpoints.load_with_metadata(args.checkpoint)
+  if args.config:
+    config = arguments.load_config(args.config, overrides)
+  elif 'config' in metadata:
+    config = arguments.with_overrides(ConfigDict(metadata['config']), overrides)
+  else:
+    raise UserError(f'{args.checkpoint} has no config in it: name one with --config=configs/….py')
+  model = _with_chosen(model, config, overrides)
+  on = experiment.check_evaluation(config)
   experiment.check_classes(model, on.source)
 
   begun = time.monotonic()
@@ -58,25 +71,25 @@ def main(argv: list[str]) -> None:
     f'top-1 {result.top1:.2f} %  top-5 {result.top5:.2f} %  loss {result.loss:.4f}  '
     f'{result.examples} images of {on.source.name} at {model.image_size} px'
   )
-  print(line + (f', {result.undecodable} did not decode' if result.undecodable else ''))
-  if args.json == '-':
-    json.dump(figures, sys.stdout)
-    print()
-  elif args.json:
+  if result.undecodable:
+    line += f', {result.undecodable} did not decode'
+  print(line, file=sys.stderr if args.json == '-' else sys.stdout)
+  if to_file:
     epath.Path(args.json).write_text(json.dumps(figures) + '\n')
+  elif args.json:
+    print(json.dumps(figures))
 
 
-def _config(spec: str | None, checkpoint: str, overrides: list[str]):
-  from ml_collections import ConfigDict
-
-  if spec:
-    return arguments.load_config(spec, overrides)
-  path = epath.Path(checkpoint)
-  for folder in (path, *path.parents[:2]):
-    stored = workdir.stored_run(folder)
-    if stored:
-      return arguments.with_overrides(ConfigDict(stored['config']), overrides)
-  raise UserError(f'{checkpoint} has no config of its own: name one with --config=configs/….py')
+def _with_chosen(model: MixerConfig, config: ConfigDict, overrides: list[str]) -> MixerConfig:
+  """The checkpoint's model, with what of its arithmetic the command line sets."""
+  chosen = {}
+  for flag in overrides:
+    group, _, name = flag.partition('=')[0].removeprefix('--config.').partition('.')
+    if group == 'model' and name not in ('dtype', 'gelu'):
+      raise UserError(f"config.model.{name} is the checkpoint's: only dtype and gelu can be set")
+    if group == 'model':
+      chosen[name] = config.model[name]
+  return dataclasses.replace(model, **chosen)
 
 
 def _told(batches, terminal, batch_size: int, size: int):

@@ -37,6 +37,7 @@ _LEAST = {
   'keep_checkpoints': 1,
   'seed': 0,
 }
+_OTHERS = ('loss', 'init_from', 'tensorboard', 'model', 'data', 'optimizer', 'mesh')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,6 +73,7 @@ class Experiment:
       'classes': list(self.source.classes),
       'eval_resize': data.eval_resize,
       'eval_crop_fraction': data.eval_crop_fraction,
+      'config': self.config.to_dict(),
     }
 
 
@@ -84,9 +86,8 @@ def check(config: ConfigDict, known_model: dict[str, Any] | None) -> Experiment:
   Raises:
     UserError: something is missing, wrong or does not fit.
   """
+  _check_fields(config)
   for name, least in _LEAST.items():
-    if name not in config:
-      raise UserError(f'the config has no field {name!r}: begin with configs/common.py')
     if config[name] < least:
       raise UserError(f'config.{name} must be at least {least}, is {config[name]}')
   if config.tensorboard:
@@ -115,6 +116,7 @@ def check(config: ConfigDict, known_model: dict[str, Any] | None) -> Experiment:
 
 def check_evaluation(config: ConfigDict) -> Evaluated:
   """The part of a config that evaluation needs, checked."""
+  _check_fields(config)
   if not config.data.name:
     raise UserError('no data set: set --config.data.name, such as digits or imagenet2012')
   data = _build(DataConfig, config.data, 'data')
@@ -158,11 +160,22 @@ def _start_from(path: str, chosen: ConfigDict) -> tuple[MixerConfig, dict]:
 
 def _build(cls, fields: Any, group: str):
   """`cls(**fields)`, where a superfluous or missing field is the user's to mend."""
-  known = {field.name for field in dataclasses.fields(cls)}
-  for name in fields:
-    if name not in known:
-      raise UserError(f'config.{group} has no field {name!r}: it has {", ".join(sorted(known))}')
+  known = dataclasses.fields(cls)
+  needed = {field.name for field in known if field.default is dataclasses.MISSING}
+  strange = [name for name in fields if name not in {field.name for field in known}]
+  missing = sorted(name for name in needed if name not in fields)
+  if strange:
+    raise UserError(f'config.{group} has fields that nobody reads: {", ".join(strange)}')
+  if missing:
+    hint = ', or take them from a checkpoint with --config.init_from' if group == 'model' else ''
+    raise UserError(f'config.{group} lacks {", ".join(missing)}: set them{hint}')
   try:
     return cls(**fields)
-  except TypeError as error:
+  except TypeError as error:  # a value of a type that cannot be compared
     raise UserError(f'config.{group}: {" ".join(str(error).split())}') from error
+
+
+def _check_fields(config: ConfigDict) -> None:
+  for name in (*_LEAST, *_OTHERS):
+    if name not in config:
+      raise UserError(f'the config has no field {name!r}: begin with configs/common.py')

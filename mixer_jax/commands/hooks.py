@@ -67,6 +67,12 @@ class Hooks:
     self._progress.event('save', step=step, blocked=round(time.monotonic() - begun, 4))
     self._progress.pause()
 
+  def close(self) -> None:
+    """Writes what is held back."""
+    self._progress.flush()
+    if self._tensorboard:
+      self._tensorboard.flush()
+
 
 def _tensorboard(folder: str):
   if jax.process_index():

@@ -71,7 +71,7 @@ def run(config: ConfigDict, folder: str, terminal: Terminal, started: float) -> 
   )
   store = Store(folder, keep=config.keep_checkpoints)
   state, first_step = _begin(exp, store, progress)
-  _tell(model, mesh)
+  _tell(model, mesh, whole=first_step == 0)
   batches = pipeline.train_batches(
     exp.source,
     exp.evaluated.data,
@@ -95,6 +95,7 @@ def run(config: ConfigDict, folder: str, terminal: Terminal, started: float) -> 
     )
   finally:
     terminal.finish()
+    hooks.close()
     store.wait()  # a save that is under way becomes whole, also when the run stops here
   if hooks.evaluation is None:  # the run was complete already
     hooks.evaluate(config.total_steps, state)
@@ -146,11 +147,13 @@ def _on_mesh(batches: Iterator[pipeline.Batch], mesh: Mesh) -> Iterator[steps.Ba
     yield meshes.put(mesh, batch)
 
 
-def _tell(model: models.MixerConfig, mesh: Mesh) -> None:
-  """The parameters and the devices, on the screen."""
+def _tell(model: models.MixerConfig, mesh: Mesh, *, whole: bool) -> None:
+  """The parameters (all of them, or how many) and the devices, on the screen."""
   from clu import parameter_overview
 
-  table = parameter_overview.get_parameter_overview(models.shapes(model), include_stats=False)
+  table = f'{models.num_params(model):,} parameters'
+  if whole:
+    table = parameter_overview.get_parameter_overview(models.shapes(model), include_stats=False)
   sizes = ' × '.join(f'{mesh.shape[axis]} {axis}' for axis in meshes.AXES)
   device = jax.devices()[0].device_kind
   gflop = models.forward_flops(model) / 1e9
@@ -163,8 +166,7 @@ def _report(exp: Experiment, result: Evaluation, progress: Progress, folder: str
   hours = device_hours(rows)
   progress.event('total', device_hours=hours, core_days=hours / 24)
   source, data = exp.evaluated.source, exp.evaluated.data
-  labels = np.array([source.records[i]['label'] for i in range(len(source))])
-  shown = pictures.mistakes_first(labels, result.predictions, result.confidences, 40)
+  shown = pictures.mistakes_first(result.labels, result.predictions, result.confidences, 40)
   images = [
     preprocess.eval_image(
       preprocess.decode(source[i]['image']),
@@ -178,7 +180,7 @@ def _report(exp: Experiment, result: Evaluation, progress: Progress, folder: str
     'curves.png': pictures.curves(rows),
     'predictions.png': pictures.predictions(
       images,
-      labels[shown],
+      result.labels[shown],
       result.predictions[shown],
       result.confidences[shown],
       source.classes,

@@ -43,15 +43,15 @@ class DataConfig:
   """
 
   name: str
-  data_dir: str = ''
-  train_split: str = 'train'
-  eval_split: str = 'test'
-  min_crop_area: float = 0.05
-  flip: bool = True
-  eval_resize: str = 'resmall'
-  eval_crop_fraction: float = 0.875
-  threads: int = 16
-  prefetch: int = 512
+  data_dir: str
+  train_split: str
+  eval_split: str
+  min_crop_area: float
+  flip: bool
+  eval_resize: str
+  eval_crop_fraction: float
+  threads: int
+  prefetch: int
 
   def __post_init__(self):
     preprocess.check_eval(self.eval_resize, self.eval_crop_fraction)

@@ -27,6 +27,8 @@ class Evaluation:
   examples: int
   """Images that decoded."""
   undecodable: int
+  labels: np.ndarray
+  """Of each example of the split, int32."""
   predictions: np.ndarray
   """Most probable class of each example of the split, int32; -1 where it did not decode."""
   confidences: np.ndarray
@@ -34,7 +36,7 @@ class Evaluation:
 
   def numbers(self) -> dict[str, float]:
     """The scalars, for a log or a file."""
-    arrays = ('predictions', 'confidences')
+    arrays = ('labels', 'predictions', 'confidences')
     return {k: v for k, v in vars(self).items() if k not in arrays}
 
 
@@ -57,6 +59,7 @@ def make_eval_step(config, mesh) -> EvalStep:
       'loss': total(losses),
       'examples': total(1),
       'undecodable': jnp.sum((batch['index'] != FILLER) & ~mask),
+      'label': label,
       'prediction': jnp.where(mask, best[:, 0], -1),
       'confidence': jax.nn.softmax(logits).max(axis=-1),
     }
@@ -86,6 +89,7 @@ def evaluate(
     loss=total['loss'] / count,
     examples=round(total['examples']),
     undecodable=round(total['undecodable']),
+    labels=np.concatenate([r['label'] for r in results])[:size],
     predictions=np.concatenate([r['prediction'] for r in results])[:size],
     confidences=np.concatenate([r['confidence'] for r in results])[:size],
   )

@@ -1,7 +1,7 @@
 """Images, params -> logits: pure functions over a dict of arrays, chosen by the config's type.
 
 A model family is a frozen config class and a module with `init`, `run`, `shapes`
-and `forward_flops` for it; `_FAMILIES` is the only place that knows which there are.
+and `forward_flops` for it; `_FAMILIES` is what the functions here choose from.
 """
 
 import functools
@@ -61,7 +61,8 @@ def apply(
     key: a `jax.random.key`, needed if `train` and the config has either.
 
   Raises:
-    UserError: images of another shape, or no key where one is needed.
+    UserError: images of another shape or dtype, params of another model, or no key
+      where one is needed.
   """
   if train and key is None and (config.stochastic_depth or config.dropout):
     raise UserError('apply(train=True) with stochastic depth or dropout needs key=')

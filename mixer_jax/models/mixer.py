@@ -233,19 +233,40 @@ def with_zero_head(config: MixerConfig, params: dict, num_classes: int) -> tuple
 
 def run(config: MixerConfig, params: dict, images, key=None):
   """Logits (B, N) and all `features` of images; stochastic (training) iff `key` is given."""
-  expected = (config.image_size, config.image_size, 3)
-  if images.ndim != 4 or images.shape[1:] != expected:
-    raise UserError(
-      f'images of shape {tuple(images.shape)}: this model takes (batch, {expected[0]}, '
-      f'{expected[1]}, 3), NHWC, RGB'
-    )
+  size, shape = config.image_size, getattr(images, 'shape', type(images).__name__)
+  if isinstance(shape, str) or len(shape) != 4 or shape[1:] != (size, size, 3):
+    raise UserError(f'images of shape {shape}: this model takes (batch, {size}, {size}, 3), RGB')
   if images.dtype == jnp.uint8:
     images = images.astype(jnp.float32) / 127.5 - 1
+  elif not jnp.issubdtype(images.dtype, jnp.floating):
+    raise UserError(f'images of {images.dtype}: give uint8 in 0..255, or floats in [-1, 1]')
+  _check_params(config, params)
   graph, abstract = _abstract(config)
   # A copy of the abstract state: the cached one must never hold a tracer.
   state = jax.tree.map(lambda leaf: leaf, abstract)
   nnx.replace_by_pure_dict(state, params)
   return nnx.merge(graph, state)(images, key)
+
+
+def _check_params(config: MixerConfig, params: dict) -> None:
+  """Raises `UserError` that lists what in `params` is not this model's. Costs nothing in jit."""
+  found, wanted = (
+    {
+      jax.tree_util.keystr(path, simple=True, separator='/'): getattr(leaf, 'shape', ())
+      for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
+    }
+    for tree in (params, shapes(config))
+  )
+  faults = [f'{name} is missing' for name in wanted if name not in found]
+  faults += [f'{name} is not part of it' for name in found if name not in wanted]
+  faults += [
+    f'{name} has shape {found[name]}, not {shape}'
+    for name, shape in wanted.items()
+    if found.get(name, shape) != shape
+  ]
+  if faults:
+    more = f' and {len(faults) - 3} more' if len(faults) > 3 else ''
+    raise UserError(f'params are not those of {config}: {"; ".join(faults[:3])}{more}')
 
 
 def forward_flops(config: MixerConfig) -> int:

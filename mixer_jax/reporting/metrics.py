@@ -19,7 +19,7 @@ class MetricsFile:
   """Appends rows to a workdir's metrics; local or in a bucket.
 
   A local row is on disk when `write` returns. An object in a bucket cannot grow, so
-  there the whole file is written anew at most every half minute and at `close`.
+  there the whole file is written anew, at most every half minute or with an event.
   """
 
   def __init__(self, workdir):
@@ -44,10 +44,10 @@ class MetricsFile:
       return
     self._remote_text += line
     if 'event' in row or time.monotonic() - self._flushed > _REMOTE_FLUSH_SECONDS:
-      self.close()
+      self.flush()
 
-  def close(self) -> None:
-    """Writes what is held back. More may be added after."""
+  def flush(self) -> None:
+    """Writes what is held back."""
     if not self._local:
       self._path.write_text(self._remote_text)
       self._flushed = time.monotonic()

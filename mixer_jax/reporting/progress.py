@@ -58,6 +58,11 @@ class Progress:
     """A row that tells of something else than a step."""
     self._write({'event': event, **fields})
 
+  def flush(self) -> None:
+    """Writes the rows that are held back."""
+    if self._file is not None:
+      self._file.flush()
+
   def _write(self, row: dict[str, Any]) -> None:
     if self._file is not None:
       self._file.write({**row, 'seconds': round(time.monotonic() - self._started, 3)})

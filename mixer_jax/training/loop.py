@@ -75,7 +75,7 @@ def _settle(hooks: Hooks, step: int, metrics: dict[str, jax.Array]) -> None:
   for name in ('loss', 'grad_norm'):
     if not math.isfinite(values[name]):
       raise UserError(
-        f'step {step}: {name} is {values[name]}, so the run stops here and nothing of it was '
+        f'step {step}: {name} is {values[name]}: the run stops, and no state from this step on was '
         'saved; lower the learning rate, or look at the data around this step'
       )
   hooks.step(step, values)

@@ -28,16 +28,16 @@ class OptimizerConfig:
   momentum: SGD's.
   """
 
-  name: str = 'adam'
-  learning_rate: float = 1e-3
-  warmup_steps: int = 10_000
-  schedule: str = 'linear'
-  weight_decay: float = 0.1
-  clip_norm: float = 1.0
-  b1: float = 0.9
-  b2: float = 0.999
-  eps: float = 1e-8
-  momentum: float = 0.9
+  name: str
+  learning_rate: float
+  warmup_steps: int
+  schedule: str
+  weight_decay: float
+  clip_norm: float
+  b1: float
+  b2: float
+  eps: float
+  momentum: float
 
   def __post_init__(self):
     if self.name not in ('adam', 'sgd'):

@@ -1,6 +1,7 @@
 """`mixer-jax evaluate`, `predict` and `models`: figures, files and bad input."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -52,6 +53,20 @@ def test_a_step_a_split_and_a_batch_size_may_be_chosen(trained, digits_dir, caps
   assert main([argument.replace('/30', '/60') for argument in argv]) == 0
   figures = json.loads(capsys.readouterr().out.splitlines()[-1])
   assert (figures['examples'], figures['step']) == (50, 60)
+
+
+def test_a_step_may_lie_anywhere_and_be_computed_otherwise(trained, tmp_path, capsys, monkeypatch):
+  shutil.copytree(trained / 'checkpoints' / '60', tmp_path / 'best')
+  monkeypatch.chdir(tmp_path)
+  tops = {}
+  for more in ([], ['--config.model.dtype=bfloat16'], ['--config.model.gelu=erf']):
+    capsys.readouterr()
+    assert main(['evaluate', '--checkpoint=best', '--json=-', *more]) == 0
+    tops[tuple(more)] = json.loads(capsys.readouterr().out)['loss']
+  assert len(set(tops.values())) == 3
+  assert max(tops.values()) - min(tops.values()) < 0.05
+  assert main(['evaluate', '--checkpoint=best', '--config.model.image_size=32']) == 2
+  assert "config.model.image_size is the checkpoint's" in capsys.readouterr().err
 
 
 def test_predict_names_the_classes_of_each_image(trained, digits_dir, tmp_path, capsys):
@@ -112,7 +127,12 @@ def test_models_prints_table_1(capsys):
   ('argv', 'message'),
   [
     (['evaluate'], 'the following arguments are required: --checkpoint'),
-    (['evaluate', '--checkpoint=none'], 'none has no config of its own'),
+    (['evaluate', '--checkpoint=none'], 'no checkpoint none'),
+    (
+      ['evaluate', f'--checkpoint={reference.DATA}/mixer_tiny.npz'],
+      'has no config in it: name one',
+    ),
+    (['evaluate', '--checkpoint=none', '--json=none/a.json'], 'no folder for --json=none/a.json'),
     (['evaluate', '--checkpoint=none', '--config=configs/digits.py'], 'no checkpoint none'),
     (
       ['evaluate', f'--checkpoint={reference.DATA}/mixer_tiny.npz', '--config=configs/digits.py'],

@@ -143,6 +143,13 @@ def test_bad_input_is_one_line_and_writes_nothing(more, message, digits_dir, tmp
   assert not workdir.exists()
 
 
+def test_fine_tuning_without_a_checkpoint_says_what_is_missing(digits_dir, tmp_path, capsys):
+  assert finetune(tmp_path / 'run', digits_dir, '') == 2
+  line = capsys.readouterr().err
+  assert 'config.model lacks channels_mlp_dim, hidden_dim, num_blocks, patch_size' in line
+  assert 'with --config.init_from' in line
+
+
 def test_growth_that_is_no_integer_and_classes_that_differ(trained, digits_dir, tmp_path, capsys):
   for more, message in (
     ('--config.model.image_size=24', 'image size 24 is not an integer multiple of the 16 px'),

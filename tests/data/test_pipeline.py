@@ -11,8 +11,9 @@ from PIL import Image
 from mixer_jax.data import pipeline
 from mixer_jax.data.source import Source
 from mixer_jax.errors import UserError
+from tests import configs
 
-CONFIG = pipeline.DataConfig('made', threads=0, eval_crop_fraction=1.0, min_crop_area=0.3)
+CONFIG = configs.data(name='made', threads=0, eval_crop_fraction=1.0, min_crop_area=0.3)
 
 
 def made(count: int, bad: tuple[int, ...] = ()) -> Source:

@@ -244,6 +244,26 @@ def test_images_of_another_shape_are_refused():
       mixer_jax.apply(TINY, params, np.zeros(shape, np.float32))
 
 
+def test_images_of_other_types_are_refused():
+  params = golden_like()
+  with pytest.raises(UserError, match='images of int32: give uint8'):
+    mixer_jax.apply(TINY, params, np.zeros((2, 16, 16, 3), np.int32))
+  with pytest.raises(UserError, match='images of shape list'):
+    mixer_jax.apply(TINY, params, [[0.0]])
+  mixer_jax.apply(TINY, params, np.zeros((2, 16, 16, 3), np.float64))
+
+
+def test_params_of_another_model_are_refused():
+  params, x = golden_like(), images(1)
+  for field, value, message in (
+    ('num_classes', 7, r'head/kernel has shape \(16, 5\), not \(16, 7\)'),
+    ('num_blocks', 4, 'MixerBlock_3/.* is missing; .* and 9 more'),
+    ('num_blocks', 2, 'MixerBlock_2/.* is not part of it'),
+  ):
+    with pytest.raises(UserError, match=message):
+      mixer_jax.apply(dataclasses.replace(TINY, **{field: value}), params, x)
+
+
 def test_a_config_of_another_family_is_refused():
   with pytest.raises(UserError, match='no model for a config of type int: use MixerConfig'):
     models.shapes(3)  # pyright: ignore[reportArgumentType]

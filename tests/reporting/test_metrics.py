@@ -11,7 +11,7 @@ def test_rows_survive_restarts_and_half_written_ones_are_skipped(tmp_path):
     file.write('{"step": 2, "lo')  # killed here
   again = MetricsFile(tmp_path)
   again.write({'event': 'start', 'step': 1})
-  again.close()
+  again.flush()
   assert read_metrics(tmp_path) == [{'step': 1, 'loss': 0.5}, {'event': 'start', 'step': 1}]
 
 

@@ -7,6 +7,7 @@ import pytest
 
 from mixer_jax.errors import UserError
 from mixer_jax.training.optimizer import OptimizerConfig, make_optimizer, make_schedule
+from tests import configs
 
 RNG = np.random.default_rng(0)
 PARAMS = {
@@ -42,7 +43,7 @@ def clipped(grads):
 
 
 def test_adam_with_decoupled_decay_of_kernels():
-  config = OptimizerConfig('adam', learning_rate=0.1, warmup_steps=2, weight_decay=0.3)
+  config = configs.optimizer(learning_rate=0.1, warmup_steps=2, weight_decay=0.3)
   rates = [0, 0.05, 0.1, 0.1 * 3 / 4]  # warm-up over 2, then linearly to 0 over 4
   want = {(a, b): PARAMS[a][b].copy() for a, b in PATHS}
   m, v = dict.fromkeys(PATHS, 0.0), dict.fromkeys(PATHS, 0.0)
@@ -59,8 +60,8 @@ def test_adam_with_decoupled_decay_of_kernels():
 
 
 def test_momentum_sgd_with_cosine():
-  config = OptimizerConfig(
-    'sgd', learning_rate=0.1, warmup_steps=1, schedule='cosine', weight_decay=0.0
+  config = configs.optimizer(
+    name='sgd', learning_rate=0.1, warmup_steps=1, schedule='cosine', weight_decay=0.0
   )
   rates = [0, 0.1, 0.1 * (1 + np.cos(np.pi / 3)) / 2, 0.1 * (1 + np.cos(2 * np.pi / 3)) / 2]
   want = {(a, b): PARAMS[a][b].copy() for a, b in PATHS}
@@ -76,11 +77,11 @@ def test_momentum_sgd_with_cosine():
 
 def test_schedules_start_at_zero_peak_and_end_at_zero():
   for name in ('linear', 'cosine'):
-    schedule = make_schedule(OptimizerConfig(warmup_steps=10, schedule=name), 100)
+    schedule = make_schedule(configs.optimizer(warmup_steps=10, schedule=name), 100)
     assert float(schedule(0)) == 0
     assert float(schedule(10)) == pytest.approx(1e-3)
     assert float(schedule(100)) == pytest.approx(0, abs=1e-9)
-  flat = make_schedule(OptimizerConfig(warmup_steps=0, schedule='constant'), 5)
+  flat = make_schedule(configs.optimizer(warmup_steps=0, schedule='constant'), 5)
   assert float(flat(0)) == float(flat(5)) == pytest.approx(1e-3)
 
 
@@ -95,9 +96,9 @@ def test_schedules_start_at_zero_peak_and_end_at_zero():
 )
 def test_bad_fields_are_named(fields, message):
   with pytest.raises(UserError, match=message):
-    OptimizerConfig(**fields)
+    configs.optimizer(**fields)
 
 
 def test_a_warm_up_as_long_as_the_run_is_refused():
   with pytest.raises(UserError, match='warmup_steps 100 leaves nothing of total_steps 100'):
-    make_schedule(OptimizerConfig(warmup_steps=100), 100)
+    make_schedule(configs.optimizer(warmup_steps=100), 100)

@@ -10,7 +10,8 @@ import mixer_jax
 from mixer_jax.checkpoints.layouts import flatten
 from mixer_jax.parallel import mesh as meshes
 from mixer_jax.training import step as steps
-from mixer_jax.training.optimizer import OptimizerConfig, make_optimizer, make_schedule
+from mixer_jax.training.optimizer import make_optimizer, make_schedule
+from tests import configs
 
 CONFIG = mixer_jax.MixerConfig(
   patch_size=4,
@@ -21,7 +22,7 @@ CONFIG = mixer_jax.MixerConfig(
   image_size=16,
   num_classes=10,
 )
-OPTIMIZER = OptimizerConfig('adam', warmup_steps=2, learning_rate=1e-3)
+OPTIMIZER = configs.optimizer(warmup_steps=2)
 ZERO_GRADIENT = 'token_mixing/Dense_1/bias'  # shifts all channels alike: LayerNorm removes it
 
 
@@ -54,8 +55,8 @@ def one_device():
 
 
 # Plain SGD at rate 1 without clipping: the parameters move by exactly the gradient.
-BARE = OptimizerConfig(
-  'sgd',
+BARE = configs.optimizer(
+  name='sgd',
   learning_rate=1.0,
   warmup_steps=0,
   schedule='constant',
