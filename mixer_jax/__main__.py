@@ -3,6 +3,7 @@
 import errno
 import importlib
 import os
+import signal
 import sys
 
 from mixer_jax.errors import UserError
@@ -16,7 +17,8 @@ COMMANDS = {
 
 # A disk or folder that refuses is the user's to mend; any other OSError is a fault of ours.
 _REFUSALS = {
-  errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOTDIR
+  errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOENT,
+  errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP,
 }  # fmt: skip
 
 
@@ -39,6 +41,9 @@ def main(argv: list[str] | None = None) -> int:
     importlib.import_module(f'mixer_jax.commands.{argv[0]}').main(argv[1:])
   except UserError as error:
     return _complain(str(error))
+  except BrokenPipeError:  # whoever read our output has enough of it
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    return 1
   except OSError as error:
     if error.errno not in _REFUSALS:
       raise
@@ -57,9 +62,18 @@ def _complain(line: str) -> int:
 
 def entry() -> None:
   """What the shell starts. After a fault it leaves at once: no thread is waited for."""
+
+  def leave(*_):
+    os.write(2, b'\nmixer-jax: interrupted\n')
+    os._exit(130)
+
+  # Python's own handler raises inside imports and callbacks of libraries, which may swallow it.
+  # A command that has something to bring to an end takes it back.
+  signal.signal(signal.SIGINT, leave)
   code = main()
-  sys.stdout.flush()
-  sys.stderr.flush()
+  for stream in (sys.stdout, sys.stderr):
+    if stream:
+      stream.flush()
   if code:
     os._exit(code)
 

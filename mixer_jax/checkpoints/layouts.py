@@ -50,7 +50,10 @@ def read_npz(path) -> tuple[models.MixerConfig, dict]:
       arrays = {name: archive[name] for name in archive.files}
   except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
     raise UserError(f'{path} is not a readable .npz weights file: {error}') from error
-  except AttributeError as error:  # np.load took a bare .npy, or text that looks like one
+  except (
+    AttributeError,
+    TypeError,
+  ) as error:  # np.load took a bare .npy, or text that looks like one
     raise UserError(f'{path} is not an .npz archive of named arrays') from error
   try:
     config = read_config(arrays)
@@ -95,5 +98,7 @@ def _check(config: models.MixerConfig, arrays: dict[str, np.ndarray]):
       faults.append(f'{name} has shape {arrays[name].shape}, expected {shape}')
     elif name in arrays and arrays[name].dtype.kind != 'f':
       faults.append(f'{name} holds {arrays[name].dtype}, expected floats')
+    elif name in arrays and not np.isfinite(arrays[name]).all():
+      faults.append(f'{name} is not finite')
   if faults:
     raise UserError('; '.join(faults))

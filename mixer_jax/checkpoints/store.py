@@ -6,7 +6,9 @@ to use it alone (the model's configuration, class names) in Orbax's own metadata
 The only module that knows Orbax.
 """
 
+import json
 import logging
+import zlib
 from typing import Any
 
 import jax
@@ -70,6 +72,7 @@ class Store:
         'lower the learning rate or look at the data'
       )
     metadata = {**metadata, 'step': step, 'digests': digests}
+    metadata['checksum'] = _checksum(metadata)
     try:
       self._check_writable()
       response = ocp.save_checkpointables_async(
@@ -100,26 +103,36 @@ class Store:
   def restore(self, abstract: dict[str, Any]) -> tuple[int, dict[str, Any]] | None:
     """The newest state that verifies, as (step, parts); None in a new run.
 
-    A damaged one is named in the log, set aside as `<step>.damaged`, and the one
-    before it is tried. `abstract` has a `jax.ShapeDtypeStruct` with a sharding per leaf.
+    A damaged one is named in the log and passed over; once an older one is found, it is
+    set aside as `<step>.damaged`. `abstract` has a `jax.ShapeDtypeStruct` with a sharding
+    per leaf.
+
+    Raises:
+      UserError: there are states whose saves were finished, and none verifies.
     """
+    passed_over: list[epath.Path] = []
+    found, lost = None, []
     for step in reversed(self.steps()):
-      path = self.directory / str(step)
-      fault, parts = None, None
+      path, fault, parts = self.directory / str(step), 'on another process', None
       try:
         parts = _read(path, abstract)
       except DamagedError as error:
         fault = str(error)
-      if _all_agree(parts is not None):
-        assert parts is not None
-        return step, parts
-      log.warning(
-        'checkpoint %s is damaged (%s): trying the one before', path, fault or 'elsewhere'
+      if _all_agree(parts is not None) and parts is not None:
+        found = step, parts
+        break
+      log.warning('checkpoint %s is damaged (%s): it is passed over', path, fault)
+      passed_over.append(path)
+      lost += [path] if _is_finished(path) else []
+    if found is None and lost:
+      raise UserError(
+        f'every state in {self.directory} is damaged: take another --workdir, or remove this one'
       )
-      if jax.process_index() == 0:
+    if jax.process_index() == 0:
+      for path in passed_over:
         _set_aside(path)
-      _barrier(f'set aside {step}')
-    return None
+    _barrier('damaged states are set aside')
+    return found
 
   def _check_writable(self):
     # Where Orbax cannot make a folder, its threads wait for it for five minutes.
@@ -162,11 +175,13 @@ def read_params(path) -> tuple[dict[str, Any], dict]:
       return metadata, _read(candidate, {'params': None})['params']
     except DamagedError as error:
       faults.append(f'{candidate} is damaged ({error})')
-      log.warning('checkpoint %s: trying the one before', faults[-1])
-  raise UserError('; '.join(faults) or f'{path} holds no checkpoint of this project')
+      log.warning('checkpoint %s: it is passed over', faults[-1])
+  if faults:
+    raise UserError(f'no state in {path} is whole; the newest: {faults[0]}')
+  raise UserError(f'{path} holds no checkpoint of this project')
 
 
-def read_metadata(path) -> dict[str, Any]:
+def read_metadata(path: epath.Path) -> dict[str, Any]:
   """What `Store.save` was given as metadata, and `step` and `digests`.
 
   Raises:
@@ -176,9 +191,15 @@ def read_metadata(path) -> dict[str, Any]:
     metadata = ocp.checkpointables_metadata(path).custom_metadata
   except Exception as error:  # Orbax answers damage with whatever its parts raise
     raise DamagedError(_first_line(error)) from error
-  if not isinstance(metadata, dict) or not isinstance(metadata.get('digests'), dict):
-    raise DamagedError('its metadata has no digests')
+  if not isinstance(metadata, dict) or metadata.pop('checksum', None) != _checksum(metadata):
+    raise DamagedError('its metadata is not what was saved')
+  if path.name.isdigit() and metadata['step'] != int(path.name):
+    raise DamagedError(f'it is the state of step {metadata["step"]}')
   return metadata
+
+
+def _checksum(metadata: dict[str, Any]) -> int:
+  return zlib.crc32(json.dumps(metadata, sort_keys=True).encode())
 
 
 def _read(path: epath.Path, abstract: dict[str, Any]) -> dict[str, Any]:
@@ -220,7 +241,13 @@ def _absolute(path) -> epath.Path:
 def _steps(folder: epath.Path) -> list[int]:
   if not folder.exists():
     return []
-  return sorted(int(entry.name) for entry in folder.iterdir() if entry.name.isdigit())
+  names = [entry.name for entry in folder.iterdir() if entry.name.isdecimal()]
+  return sorted(int(name) for name in names if str(int(name)) == name)
+
+
+def _is_finished(path: epath.Path) -> bool:
+  """Whether a save came to its end; a bucket has no rename, so there Orbax leaves a mark."""
+  return (path / ('commit_success.txt' if '://' in str(path) else _METADATA)).exists()
 
 
 def _set_aside(path: epath.Path):

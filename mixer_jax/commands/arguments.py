@@ -33,7 +33,7 @@ class Parser(argparse.ArgumentParser):
 
   def parse(self, argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """Flags, and the `--config.field=value` that are left for `load_config`."""
-    args, rest = self.parse_known_args(argv)
+    args, rest = self._parse(argv)
     for flag in rest:
       if not flag.startswith('--config.') or '=' not in flag:
         hint = ': write --config.field=value' if flag.startswith('--config.') else ''
@@ -42,10 +42,17 @@ class Parser(argparse.ArgumentParser):
 
   def parse_flags(self, argv: list[str]) -> argparse.Namespace:
     """Flags of a command that takes no config."""
-    args, rest = self.parse_known_args(argv)
+    args, rest = self._parse(argv)
     if rest:
       self.error(f'unknown argument {rest[0]}')
     return args
+
+  def _parse(self, argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    args, rest = self.parse_known_args(argv)
+    for name, value in vars(args).items():
+      if value == '':  # an unset variable of a shell: not the current folder
+        self.error(f'--{name} is empty')
+    return args, rest
 
 
 def load_config(spec: str, overrides: list[str]) -> ConfigDict:
@@ -65,10 +72,13 @@ def load_config(spec: str, overrides: list[str]) -> ConfigDict:
   try:
     get_config = runpy.run_path(str(path))['get_config']
     config = get_config(arg) if arg else get_config()
-  except Exception as error:  # whatever the file of an experiment raises
-    raise UserError(f'config {spec}: {type(error).__name__}: {error}') from error
+  except (Exception, SystemExit) as error:  # whatever the file of an experiment raises
+    text = ' '.join(str(error).split())
+    raise UserError(f'config {spec}: {type(error).__name__}: {text}') from error
   finally:
     del sys.path[: len(here)]
+  if not isinstance(config, ConfigDict):
+    raise UserError(f'config {spec}: get_config() gives no ConfigDict')
   return with_overrides(config, overrides)
 
 

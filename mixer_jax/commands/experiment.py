@@ -37,6 +37,7 @@ _LEAST = {
   'keep_checkpoints': 1,
   'seed': 0,
 }
+_MOST = 2**31 - 1  # steps and seeds are int32 on the device
 _OTHERS = ('loss', 'init_from', 'tensorboard', 'model', 'data', 'optimizer', 'mesh')
 
 
@@ -87,9 +88,6 @@ def check(config: ConfigDict, known_model: dict[str, Any] | None) -> Experiment:
     UserError: something is missing, wrong or does not fit.
   """
   _check_fields(config)
-  for name, least in _LEAST.items():
-    if config[name] < least:
-      raise UserError(f'config.{name} must be at least {least}, is {config[name]}')
   if config.tensorboard:
     for package in ('tensorflow', 'tensorboard'):
       if importlib.util.find_spec(package) is None:
@@ -117,9 +115,11 @@ def check(config: ConfigDict, known_model: dict[str, Any] | None) -> Experiment:
 def check_evaluation(config: ConfigDict) -> Evaluated:
   """The part of a config that evaluation needs, checked."""
   _check_fields(config)
-  if not config.data.name:
-    raise UserError('no data set: set --config.data.name, such as digits or imagenet2012')
   data = _build(DataConfig, config.data, 'data')
+  if not data.name:
+    raise UserError('no data set: set --config.data.name, such as digits or imagenet2012')
+  if set(config.mesh) != set(meshes.AXES):
+    raise UserError(f'config.mesh has the fields {", ".join(meshes.AXES)}, and no others')
   mesh = meshes.make_mesh(**config.mesh)
   meshes.check_batch(mesh, config.eval_batch_size)
   source = open_source(data.name, data.eval_split, data.data_dir)
@@ -176,6 +176,16 @@ def _build(cls, fields: Any, group: str):
 
 
 def _check_fields(config: ConfigDict) -> None:
-  for name in (*_LEAST, *_OTHERS):
+  names = (*_LEAST, *_OTHERS)
+  for name in names:
     if name not in config:
       raise UserError(f'the config has no field {name!r}: begin with configs/common.py')
+  strange = sorted(set(config) - set(names))
+  if strange:
+    raise UserError(f'the config has fields that nobody reads: {", ".join(strange)}')
+  for name, least in _LEAST.items():
+    if type(config[name]) is not int or not least <= config[name] <= _MOST:
+      raise UserError(
+        f'config.{name} must be a whole number, at least {least} and below 2^31, '
+        f'is {config[name]!r}'
+      )

@@ -25,11 +25,14 @@ class Hooks:
     self._eval_step = classify.make_eval_step(experiment.model, experiment.evaluated.mesh)
     self._log_every = experiment.config.log_every
     self._tensorboard = _tensorboard(folder) if experiment.config.tensorboard else None
+    self._interrupted = False
     self.evaluation: classify.Evaluation | None = None
 
   def step(self, step: int, metrics: dict[str, float]) -> None:
     """Tells of a step."""
     self._progress.step(step, metrics)
+    if self._interrupted:
+      raise KeyboardInterrupt
     if self._tensorboard and step % self._log_every == 0:
       self._tensorboard.write_scalars(step, metrics)
 
@@ -66,6 +69,15 @@ class Hooks:
     self._store.save(step, parts, self._metadata)
     self._progress.event('save', step=step, blocked=round(time.monotonic() - begun, 4))
     self._progress.pause()
+
+  def interrupt(self, *_) -> None:
+    """Handles SIGINT: the run ends behind the step under way, at the second call at once.
+
+    An exception raised here could be swallowed by a callback of a library.
+    """
+    if self._interrupted:
+      os._exit(130)
+    self._interrupted = True
 
   def close(self) -> None:
     """Writes what is held back."""

@@ -1,6 +1,7 @@
 """Logging of a command: our words and others' warnings, through one `Terminal`."""
 
 import logging
+import warnings
 
 from mixer_jax.reporting.terminal import Terminal
 
@@ -18,4 +19,6 @@ def open_screen() -> Terminal:
   logging.getLogger('absl').handlers = []
   for name in ('absl', 'asyncio'):
     logging.getLogger(name).setLevel(logging.CRITICAL)
+  # Of several reads that fail at once Orbax awaits one.
+  warnings.filterwarnings('ignore', message='coroutine .* was never awaited')
   return terminal

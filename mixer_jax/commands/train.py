@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import os
+import signal
 import time
 from collections.abc import Iterator
 
@@ -46,8 +47,20 @@ def run(config: ConfigDict, folder: str, terminal: Terminal, started: float) -> 
   known = workdir.stored_run(folder)
   if known:
     workdir.check_same_run(folder, config, known)
+  else:
+    workdir.check_free(folder)
   exp = experiment.check(config, known and known['model'])
-  mesh, model = exp.evaluated.mesh, exp.model
+  if jax.process_index():
+    _run(exp, folder, terminal, started)
+    return
+  if not known:
+    workdir.write_run(folder, config, dataclasses.asdict(exp.model))
+  with workdir.held(folder):
+    _run(exp, folder, terminal, started)
+
+
+def _run(exp: Experiment, folder: str, terminal: Terminal, started: float) -> None:
+  config, mesh, model = exp.config, exp.evaluated.mesh, exp.model
   train_step = steps.make_train_step(
     model,
     exp.optimizer,
@@ -59,8 +72,6 @@ def run(config: ConfigDict, folder: str, terminal: Terminal, started: float) -> 
   )
 
   writes = jax.process_index() == 0
-  if writes and not known:
-    workdir.write_run(folder, config, dataclasses.asdict(model))
   progress = Progress(
     terminal,
     MetricsFile(folder) if writes else None,
@@ -82,6 +93,7 @@ def run(config: ConfigDict, folder: str, terminal: Terminal, started: float) -> 
     process=experiment.this_process(),
   )
   hooks = Hooks(exp, store, progress, folder)
+  on_interrupt = signal.signal(signal.SIGINT, hooks.interrupt)
   try:
     state = train(
       state,
@@ -94,6 +106,7 @@ def run(config: ConfigDict, folder: str, terminal: Terminal, started: float) -> 
       save_every=config.checkpoint_every,
     )
   finally:
+    signal.signal(signal.SIGINT, on_interrupt)
     terminal.finish()
     hooks.close()
     store.wait()  # a save that is under way becomes whole, also when the run stops here

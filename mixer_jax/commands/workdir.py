@@ -1,6 +1,10 @@
 """The folder of a run: which run it is, kept in `config.json` beside its states."""
 
+import contextlib
+import fcntl
 import json
+import os
+from collections.abc import Iterator
 from typing import Any
 
 from etils import epath
@@ -36,9 +40,39 @@ def stored_run(workdir) -> dict[str, Any] | None:
     return None
   try:
     run = json.loads(path.read_text())
-    return {'config': run['config'], 'model': run['model']}
+    config, model = run['config'], run['model']
   except (ValueError, KeyError, TypeError) as error:
-    raise UserError(f'{path} is damaged: {error}') from error
+    raise UserError(f'{path} is damaged ({error}): take another --workdir') from error
+  if not isinstance(config, dict) or not isinstance(model, dict):
+    raise UserError(f'{path} is not of this project: take another --workdir')
+  return {'config': config, 'model': model}
+
+
+def check_free(workdir) -> None:
+  """Raises `UserError` if there are states in `workdir` that no `config.json` speaks of."""
+  folder = epath.Path(workdir) / 'checkpoints'
+  if folder.is_dir() and any(entry.name.isdigit() for entry in folder.iterdir()):
+    raise UserError(f'{workdir} holds states but no {_CONFIG}: take another --workdir')
+
+
+@contextlib.contextmanager
+def held(workdir) -> Iterator[None]:
+  """Keeps other processes of this machine out of a local workdir; a bucket cannot be held.
+
+  Raises:
+    UserError: another process of this machine holds it.
+  """
+  if '://' in str(epath.Path(workdir)):
+    yield
+    return
+  descriptor = os.open(workdir, os.O_RDONLY)
+  try:
+    fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    yield
+  except BlockingIOError as error:
+    raise UserError(f'another process is training in {workdir}: wait for its end') from error
+  finally:
+    os.close(descriptor)
 
 
 def check_same_run(workdir, config: ConfigDict, stored: dict[str, Any]) -> None:
@@ -57,11 +91,22 @@ def check_same_run(workdir, config: ConfigDict, stored: dict[str, Any]) -> None:
 
 def write_run(workdir, config: ConfigDict, model: dict[str, Any]) -> None:
   """Makes `workdir` this run's. Whole or not at all."""
+  try:
+    text = json.dumps({'config': config.to_dict(), 'model': model}, indent=2) + '\n'
+  except TypeError as error:
+    raise UserError(f'the config holds something that is no plain value: {error}') from error
   folder = epath.Path(workdir)
+  was_there = folder.exists()
   folder.mkdir(parents=True, exist_ok=True)
   aside = folder / f'{_CONFIG}.tmp'
-  aside.write_text(json.dumps({'config': config.to_dict(), 'model': model}, indent=2) + '\n')
-  aside.replace(folder / _CONFIG)
+  try:
+    aside.write_text(text)
+    aside.replace(folder / _CONFIG)
+  except OSError as error:
+    aside.unlink(missing_ok=True)
+    if not was_there:
+      folder.rmdir()
+    raise UserError(f'{folder} cannot be written: {error.strerror or error}') from error
 
 
 def _flat(fields: dict[str, Any], prefix: str = '') -> dict[str, Any]:

@@ -58,8 +58,8 @@ class DataConfig:
     if not 0 < self.min_crop_area <= 1:
       raise UserError(f'data.min_crop_area must be in (0, 1], is {self.min_crop_area!r}')
     for name in ('threads', 'prefetch'):
-      if getattr(self, name) < 0:
-        raise UserError(f'data.{name} must not be negative, is {getattr(self, name)}')
+      if type(getattr(self, name)) is not int or not 0 <= getattr(self, name) <= 2**20:
+        raise UserError(f'data.{name} must be in 0..2^20, is {getattr(self, name)!r}')
 
 
 @dataclasses.dataclass(frozen=True)

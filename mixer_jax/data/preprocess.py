@@ -92,5 +92,5 @@ def check_eval(how: str, crop_fraction: float) -> None:
   """Raises `UserError` for an evaluation crop that does not exist."""
   if how not in EVAL_RESIZES:
     raise UserError(f'data.eval_resize must be one of {", ".join(EVAL_RESIZES)}, not {how!r}')
-  if not 0 < crop_fraction <= 1:
-    raise UserError(f'data.eval_crop_fraction must be in (0, 1], is {crop_fraction!r}')
+  if not 0.05 <= crop_fraction <= 1:
+    raise UserError(f'data.eval_crop_fraction must be in [0.05, 1], is {crop_fraction!r}')

@@ -71,7 +71,7 @@ def open_source(name: str, split: str, data_dir: str = '') -> Source:
       f'data set {name} has no split {split!r}: it has {_known_splits(builder)}, '
       "sliced as in 'train[:99%]'"
     ) from error
-  if not size:
+  if size <= 0:
     raise UserError(f'split {split!r} of data set {name} is empty')
   keep = {'image': tfds.decode.SkipDecoding()}
   try:
@@ -81,7 +81,20 @@ def open_source(name: str, split: str, data_dir: str = '') -> Source:
       f'data set {name} in {builder.data_dir} is stored as {builder.info.file_format}: prepare it '
       f'for random access with `tfds build {name} --file_format=array_record`'
     ) from error
-  return Source(f'{name}/{split}', tuple(label.names), records)
+  source = Source(f'{name}/{split}', tuple(label.names), records)
+  try:
+    for index in (0, size - 1):
+      source[index]
+  except Exception as error:  # whatever array_record and TFDS raise
+    raise _damaged(name, builder.data_dir, error) from error
+  return source
+
+
+def _damaged(name: str, folder, error: Exception) -> UserError:
+  reason = ' '.join(str(error).split())[:150]
+  return UserError(
+    f'data set {name} in {folder} is damaged ({reason}): remove that folder and prepare it anew'
+  )
 
 
 def _prepared_builder(name: str, data_dir: str):
@@ -98,7 +111,7 @@ def _prepared_builder(name: str, data_dir: str):
       from_files = tfds.core.read_only_builder.builder_from_files
       builder = from_files(name, data_dir=data_dir_or_default)
   except tfds.core.DatasetNotFoundError as error:
-    near = difflib.get_close_matches(name, ['digits', *known], n=3)
+    near = difflib.get_close_matches(name, {'digits', *known}, n=3)
     hint = f': did you mean {" or ".join(near)}?' if near else ''
     raise UserError(f'no TFDS data set is called {name!r}{hint}') from error
   except (ValueError, AssertionError, ImportError) as error:
@@ -116,7 +129,10 @@ def _prepared_digits(data_dir: str | None):
   """The embedded data set, prepared on first use. Several processes may come at once."""
   from mixer_jax.data.digits import Digits
 
-  builder = Digits(data_dir=data_dir, file_format='array_record')
+  try:
+    builder = Digits(data_dir=data_dir, file_format='array_record')
+  except Exception as error:  # what is there already cannot be read
+    raise _damaged('digits', data_dir or 'the data_dir of TFDS', error) from error
   if builder.is_prepared():
     return builder
   log.info('preparing data set digits in %s', builder.data_dir)
@@ -126,7 +142,9 @@ def _prepared_digits(data_dir: str | None):
   builder = Digits(data_dir=data_dir, file_format='array_record')
   if not builder.is_prepared():  # if another process was faster, its work is as good
     reason = (done.stderr.strip().splitlines() or ['no reason given'])[-1]
-    raise UserError(f'data set digits could not be prepared in {builder.data_dir}: {reason}')
+    raise UserError(
+      f'data set digits could not be prepared in {builder.data_dir}: {reason}; remove what is there'
+    )
   return builder
 
 

@@ -8,6 +8,7 @@ MLP (the paper's D_C).
 import collections
 import dataclasses
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -69,6 +70,8 @@ class MixerConfig:
         raise UserError(f'model.{field.name} must be a positive whole number, not {value!r}')
       if field.type is float and (isinstance(value, bool) or not isinstance(value, int | float)):
         raise UserError(f'model.{field.name} must be a number, not {value!r}')
+      if field.type in (bool, str) and type(value) is not field.type:
+        raise UserError(f'model.{field.name} must be a {field.type.__name__}, not {value!r}')
     if self.image_size % self.patch_size:
       low = self.image_size // self.patch_size * self.patch_size
       near = ' or '.join(str(size) for size in (low, low + self.patch_size) if size)
@@ -80,6 +83,8 @@ class MixerConfig:
       raise UserError(f"model.gelu must be 'tanh' or 'erf', not {self.gelu!r}")
     if self.dtype not in _DTYPES:
       raise UserError(f'model.dtype must be one of {", ".join(_DTYPES)}, not {self.dtype!r}')
+    if not math.isfinite(self.head_bias):
+      raise UserError(f'model.head_bias must be finite, is {self.head_bias!r}')
     for name in ('stochastic_depth', 'dropout'):
       if not 0 <= getattr(self, name) < 1:
         raise UserError(f'model.{name} must be in [0, 1), not {getattr(self, name)!r}')

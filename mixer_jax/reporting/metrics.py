@@ -26,7 +26,7 @@ class MetricsFile:
     self._path = epath.Path(workdir) / FILE_NAME
     self._local = '://' not in str(self._path)
     self._remote_text, self._flushed = '', time.monotonic()
-    text = self._path.read_text() if self._path.exists() else ''
+    text = _text(self._path)
     if text and not text.endswith('\n'):
       text += '\n'  # a killed process left half a row: readers skip it
       if self._local:
@@ -55,9 +55,8 @@ class MetricsFile:
 
 def read_metrics(workdir) -> list[dict[str, Any]]:
   """All rows in the order they were written; half-written ones are skipped."""
-  path = epath.Path(workdir) / FILE_NAME
   rows = []
-  for line in path.read_text().splitlines() if path.exists() else ():
+  for line in _text(epath.Path(workdir) / FILE_NAME).splitlines():
     try:
       row = json.loads(line)
     except ValueError:
@@ -65,6 +64,10 @@ def read_metrics(workdir) -> list[dict[str, Any]]:
     if isinstance(row, dict):
       rows.append(row)
   return rows
+
+
+def _text(path: epath.Path) -> str:
+  return path.read_bytes().decode(errors='replace') if path.exists() else ''
 
 
 def device_hours(rows: list[dict[str, Any]]) -> float:

@@ -1,6 +1,7 @@
 """The paper's two optimizers: Adam to pre-train, momentum SGD to fine-tune."""
 
 import dataclasses
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -46,9 +47,14 @@ class OptimizerConfig:
       raise UserError(
         f"optimizer.schedule must be 'linear', 'cosine' or 'constant', not {self.schedule!r}"
       )
-    for field in ('learning_rate', 'warmup_steps', 'weight_decay', 'clip_norm'):
-      if not getattr(self, field) >= 0:
-        raise UserError(f'optimizer.{field} must not be negative, is {getattr(self, field)!r}')
+    if type(self.warmup_steps) is not int or self.warmup_steps < 0:
+      raise UserError(f'optimizer.warmup_steps must be 0 or more, is {self.warmup_steps!r}')
+    for field in ('learning_rate', 'weight_decay', 'clip_norm', 'eps'):
+      if not 0 <= getattr(self, field) < math.inf:
+        raise UserError(f'optimizer.{field} must be 0 or more, is {getattr(self, field)!r}')
+    for field in ('b1', 'b2', 'momentum'):
+      if not 0 <= getattr(self, field) < 1:
+        raise UserError(f'optimizer.{field} must be in [0, 1), is {getattr(self, field)!r}')
 
 
 def make_schedule(config: OptimizerConfig, total_steps: int) -> Schedule:

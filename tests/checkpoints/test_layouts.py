@@ -49,6 +49,7 @@ def test_all_faults_are_told_at_once(tmp_path):
   weights['head/bias'] = np.zeros(9, np.float32)
   weights['extra/kernel'] = np.zeros(3, np.float32)
   weights['stem/bias'] = weights['stem/bias'].astype(np.int32)
+  weights['stem/kernel'][0, 0, 0, 0] = np.nan
   path = tmp_path / 'weights.npz'
   write(path, weights)
   with pytest.raises(UserError) as error:
@@ -58,6 +59,7 @@ def test_all_faults_are_told_at_once(tmp_path):
     'extra/kernel is not part of a Mixer',
     'head/bias has shape (9,), expected (7,)',
     'stem/bias holds int32, expected floats',
+    'stem/kernel is not finite',
     str(path),
   ):
     assert part in str(error.value)

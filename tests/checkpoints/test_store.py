@@ -4,6 +4,7 @@ import functools
 import logging
 import os
 import pathlib
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -184,9 +185,44 @@ def test_load_reads_the_newest_whole_state_and_moves_nothing(tmp_path, caplog):
   damage(store.directory / '20', 'flipped byte')
   assert_same(mixer_jax.load(tmp_path)[1], parts(meshes.make_mesh(), 1)['params'])
   assert store.steps() == [10, 20]
-  with pytest.raises(UserError, match='20 is damaged'):
+  with pytest.raises(UserError, match=r'no state in .*20 is whole; the newest: .* is damaged'):
     mixer_jax.load(store.directory / '20')
   assert 'not the bits that were saved' in caplog.text
+
+
+def test_states_that_are_all_damaged_stop_the_run_and_stay(tmp_path):
+  store = saved(tmp_path)
+  for step in ('10', '20'):
+    damage(store.directory / step, 'flipped byte')
+  with pytest.raises(UserError, match=r'every state in .* is damaged: take another --workdir'):
+    store.restore(abstract(meshes.make_mesh()))
+  assert store.steps() == [10, 20]
+
+
+def test_a_first_save_that_was_never_finished_begins_anew(tmp_path):
+  store = saved(tmp_path, seeds=(1,))
+  damage(store.directory / '10', 'lost metadata')
+  assert store.restore(abstract(meshes.make_mesh())) is None
+  assert store.steps() == []
+
+
+def test_a_state_under_another_number_or_with_other_metadata_is_damaged(tmp_path, caplog):
+  store = saved(tmp_path)
+  shutil.copytree(store.directory / '20', store.directory / '40')
+  metadata = store.directory / '20' / '_CHECKPOINT_METADATA'
+  metadata.write_text(metadata.read_text().replace('"num_blocks": 1', '"num_blocks": 2'))
+  restored = store.restore(abstract(meshes.make_mesh()))
+  assert restored is not None
+  assert restored[0] == 10
+  assert '40 is damaged (it is the state of step 20)' in caplog.text
+  assert '20 is damaged (its metadata is not what was saved)' in caplog.text
+
+
+def test_strange_names_are_no_steps(tmp_path):
+  store = saved(tmp_path)
+  for name in ('0070', '²', '-3', 'x'):
+    (store.directory / name).mkdir()
+  assert store.steps() == [10, 20]
 
 
 def test_leavings_of_a_killed_save_are_cleared(tmp_path):

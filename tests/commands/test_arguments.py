@@ -60,6 +60,8 @@ def test_config_files_that_are_missing_or_broken(tmp_path):
     ('def get_config(:', 'SyntaxError'),
     ('x = 1', "KeyError: 'get_config'"),
     ('def get_config():\n  return 1 / 0', 'ZeroDivisionError'),
+    ('raise SystemExit(3)', 'SystemExit'),
+    ('def get_config():\n  return {}', 'gives no ConfigDict'),
   ):
     broken.write_text(text)
     with pytest.raises(UserError, match=message):

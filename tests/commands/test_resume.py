@@ -137,6 +137,17 @@ def test_an_interrupt_is_one_line_and_loses_nothing(tmp_path, digits_dir, cache,
   assert_same_bits(final(tmp_path), undisturbed)
 
 
+@pytest.mark.parametrize('seconds', [0.3, 0.9, 2.0])
+def test_an_interrupt_while_it_starts_is_one_line(tmp_path, digits_dir, cache, seconds):
+  process = start(tmp_path, digits_dir, cache)
+  time.sleep(seconds)
+  process.send_signal(signal.SIGINT)
+  output, _ = process.communicate(timeout=60)
+  assert process.returncode == 130
+  assert output.splitlines()[-1].startswith('mixer-jax: interrupted')
+  assert 'Traceback' not in output
+
+
 @pytest.mark.long
 @pytest.mark.parametrize('trial', range(6))
 def test_killed_again_and_again(tmp_path, digits_dir, cache, undisturbed, trial):

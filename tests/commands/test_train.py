@@ -3,8 +3,10 @@
 import io
 import json
 import math
+import shutil
 import subprocess
 import sys
+import time
 
 import jax
 import numpy as np
@@ -75,6 +77,31 @@ def finetune(workdir, data_dir, source, *more):
   )
 
 
+def test_states_without_a_config_are_left_alone(trained, digits_dir, tmp_path, capsys):
+  shutil.copytree(trained / 'checkpoints', tmp_path / 'run' / 'checkpoints')
+  assert runs.train(tmp_path / 'run', digits_dir) == 2
+  assert 'holds states but no config.json' in capsys.readouterr().err
+  assert [path.name for path in (tmp_path / 'run').iterdir()] == ['checkpoints']
+
+
+def test_a_second_start_leaves_the_first_alone(digits_dir, tmp_path):
+  first = runs.start(tmp_path, digits_dir, '--config.total_steps=3000')
+  try:
+    while not (tmp_path / 'metrics.jsonl').exists():
+      assert first.poll() is None
+      time.sleep(0.01)
+    second = runs.start(tmp_path, digits_dir, '--config.total_steps=3000')
+    output, _ = second.communicate(timeout=100)
+    assert second.returncode == 2
+    assert output.splitlines()[-1] == (
+      f'mixer-jax: another process is training in {tmp_path}: wait for its end'
+    )
+    assert first.poll() is None
+  finally:
+    first.kill()
+    first.communicate()
+
+
 def test_fine_tuning_grows_the_model_and_begins_with_a_zero_head(trained, digits_dir, tmp_path):
   frozen = ('--config.optimizer.learning_rate=0', '--config.total_steps=3')
   assert finetune(tmp_path / 'run', digits_dir, trained, *frozen) == 0
@@ -113,7 +140,7 @@ def test_a_fine_tuned_run_goes_on_without_the_weights_it_began_with(trained, dig
 BAD = [
   (['--config.total_step=3'], "no field 'total_step': did you mean config.total_steps?"),
   (['--config.total_steps=many'], "config.total_steps is a int (now 6), not 'many'"),
-  (['--config.total_steps=0'], 'config.total_steps must be at least 1'),
+  (['--config.total_steps=0'], 'config.total_steps must be a whole number, at least 1'),
   (['--config.model.image_size=18'], 'model.image_size 18 is not a multiple of model.patch_size 4'),
   (['--config.batch_size=12'], 'batch_size 12 cannot be shared evenly by 8 devices: take 16'),
   (['--config.eval_batch_size=9'], 'batch_size 9 cannot be shared evenly'),
@@ -129,6 +156,11 @@ BAD = [
   (['--config.init_from=nowhere'], 'no checkpoint nowhere'),
   (['--config=configs/none.py'], 'no config file configs/none.py'),
   (['--stps=3'], 'unknown argument --stps=3'),
+  (['--workdir='], '--workdir is empty'),
+  (['--config.seed=99999999999'], 'config.seed must be a whole number, at least 0 and below 2^31'),
+  (['--config.data.train_split=train[50%:10%]'], 'is empty'),
+  (['--config.data.eval_crop_fraction=1e-9'], 'data.eval_crop_fraction must be in'),
+  (['--config.optimizer.learning_rate=inf'], 'optimizer.learning_rate must be 0 or more, is inf'),
 ]
 
 

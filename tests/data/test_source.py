@@ -1,5 +1,7 @@
 """Data sets by name: TFDS slicing, and one clear line for what is not there."""
 
+import shutil
+
 import pytest
 import tensorflow_datasets as tfds
 
@@ -37,6 +39,18 @@ def test_what_is_not_there_is_named(digits_dir, name, split, message):
   with pytest.raises(UserError, match=message) as error:
     open_source(name, split, str(digits_dir))
   assert '\n' not in str(error.value)
+
+
+def test_a_damaged_data_set_is_named_with_the_way_out(digits_dir, tmp_path):
+  shutil.copytree(digits_dir / 'digits', tmp_path / 'a' / 'digits')
+  (record,) = (tmp_path / 'a').rglob('digits-test.array_record*')
+  record.write_bytes(record.read_bytes()[:3000])
+  with pytest.raises(UserError, match=r'is damaged .*: remove that folder and prepare it anew'):
+    open_source('digits', 'test', str(tmp_path / 'a'))
+  shutil.copytree(digits_dir / 'digits', tmp_path / 'b' / 'digits')
+  (tmp_path / 'b' / 'digits' / '1.0.0' / 'dataset_info.json').write_text('{')
+  with pytest.raises(UserError, match=r'is damaged .*: remove that folder and prepare it anew'):
+    open_source('digits', 'test', str(tmp_path / 'b'))
 
 
 def test_data_sets_of_something_else_are_refused(tmp_path):

@@ -90,8 +90,10 @@ def test_schedules_start_at_zero_peak_and_end_at_zero():
   [
     ({'name': 'lion'}, "optimizer.name must be 'adam' or 'sgd'"),
     ({'schedule': 'step'}, 'optimizer.schedule must be'),
-    ({'learning_rate': -1.0}, 'optimizer.learning_rate must not be negative'),
-    ({'weight_decay': float('nan')}, 'optimizer.weight_decay must not be negative'),
+    ({'learning_rate': -1.0}, 'optimizer.learning_rate must be 0 or more'),
+    ({'weight_decay': float('nan')}, 'optimizer.weight_decay must be 0 or more'),
+    ({'b1': 2.0}, r'optimizer.b1 must be in \[0, 1\)'),
+    ({'warmup_steps': 2.5}, 'optimizer.warmup_steps must be 0 or more'),
   ],
 )
 def test_bad_fields_are_named(fields, message):
