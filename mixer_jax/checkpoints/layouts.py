@@ -15,6 +15,7 @@ from etils import epath
 
 from mixer_jax import models
 from mixer_jax.errors import UserError
+from mixer_jax.models.mixer import shape_faults
 
 
 def flatten(params: Any) -> dict[str, Any]:
@@ -90,15 +91,11 @@ def read_config(arrays: dict[str, np.ndarray]) -> models.MixerConfig:
 
 
 def _check(config: models.MixerConfig, arrays: dict[str, np.ndarray]):
-  expected = {name: leaf.shape for name, leaf in flatten(models.shapes(config)).items()}
-  faults = [f'{name} is missing' for name in expected if name not in arrays]
-  faults += [f'{name} is not part of a Mixer' for name in arrays if name not in expected]
-  for name, shape in expected.items():
-    if name in arrays and arrays[name].shape != shape:
-      faults.append(f'{name} has shape {arrays[name].shape}, expected {shape}')
-    elif name in arrays and arrays[name].dtype.kind != 'f':
-      faults.append(f'{name} holds {arrays[name].dtype}, expected floats')
-    elif name in arrays and not np.isfinite(arrays[name]).all():
+  faults = shape_faults(config, {name: array.shape for name, array in arrays.items()})
+  for name, array in arrays.items():
+    if array.dtype.kind != 'f':
+      faults.append(f'{name} holds {array.dtype}, expected floats')
+    elif not np.isfinite(array).all():
       faults.append(f'{name} is not finite')
   if faults:
     raise UserError('; '.join(faults))

@@ -253,25 +253,31 @@ def run(config: MixerConfig, params: dict, images, key=None):
   return nnx.merge(graph, state)(images, key)
 
 
-def _check_params(config: MixerConfig, params: dict) -> None:
-  """Raises `UserError` that lists what in `params` is not this model's. Costs nothing in jit."""
-  found, wanted = (
-    {
-      jax.tree_util.keystr(path, simple=True, separator='/'): getattr(leaf, 'shape', ())
-      for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
-    }
-    for tree in (params, shapes(config))
-  )
+def shape_faults(config: MixerConfig, found: dict[str, tuple[int, ...]]) -> list[str]:
+  """What is wrong with arrays of these names and shapes as this model's params; [] if nothing.
+
+  Names are paths joined by `/`, as in the published files.
+  """
+  wanted = {name: leaf.shape for name, leaf in _named(shapes(config)).items()}
   faults = [f'{name} is missing' for name in wanted if name not in found]
-  faults += [f'{name} is not part of it' for name in found if name not in wanted]
-  faults += [
-    f'{name} has shape {found[name]}, not {shape}'
-    for name, shape in wanted.items()
-    if found.get(name, shape) != shape
-  ]
+  faults += [f'{name} is not part of a Mixer' for name in found if name not in wanted]
+  for name, shape in wanted.items():
+    if name in found and found[name] != shape:
+      faults.append(f'{name} has shape {found[name]}, expected {shape}')
+  return faults
+
+
+def _check_params(config: MixerConfig, params: dict) -> None:
+  found = {name: getattr(leaf, 'shape', ()) for name, leaf in _named(params).items()}
+  faults = shape_faults(config, found)
   if faults:
     more = f' and {len(faults) - 3} more' if len(faults) > 3 else ''
     raise UserError(f'params are not those of {config}: {"; ".join(faults[:3])}{more}')
+
+
+def _named(tree) -> dict:
+  leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+  return {jax.tree_util.keystr(path, simple=True, separator='/'): leaf for path, leaf in leaves}
 
 
 def forward_flops(config: MixerConfig) -> int:

@@ -256,9 +256,9 @@ def test_images_of_other_types_are_refused():
 def test_params_of_another_model_are_refused():
   params, x = golden_like(), images(1)
   for field, value, message in (
-    ('num_classes', 7, r'head/kernel has shape \(16, 5\), not \(16, 7\)'),
+    ('num_classes', 7, r'head/kernel has shape \(16, 5\), expected \(16, 7\)'),
     ('num_blocks', 4, 'MixerBlock_3/.* is missing; .* and 9 more'),
-    ('num_blocks', 2, 'MixerBlock_2/.* is not part of it'),
+    ('num_blocks', 2, 'MixerBlock_2/.* is not part of a Mixer'),
   ):
     with pytest.raises(UserError, match=message):
       mixer_jax.apply(dataclasses.replace(TINY, **{field: value}), params, x)
