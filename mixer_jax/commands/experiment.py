@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import importlib.util
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -25,6 +26,8 @@ from mixer_jax.training.optimizer import (
   make_optimizer,
   make_schedule,
 )
+
+log = logging.getLogger(__name__)
 
 _LEAST = {
   'total_steps': 1,
@@ -97,6 +100,12 @@ def check(config: ConfigDict, known_model: dict[str, Any] | None) -> Experiment:
   get_loss(config.loss)
   optimizer_config = _build(OptimizerConfig, config.optimizer, 'optimizer')
   schedule = make_schedule(optimizer_config, config.total_steps)
+  if optimizer_config.warmup_steps >= config.total_steps:
+    log.warning(
+      'all of total_steps %d is warm-up: config.optimizer.warmup_steps is %d',
+      config.total_steps,
+      optimizer_config.warmup_steps,
+    )
   evaluated = check_evaluation(config)
   meshes.check_batch(evaluated.mesh, config.batch_size, config.accumulate)
   if not config.init_from:

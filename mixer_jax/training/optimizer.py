@@ -58,12 +58,11 @@ class OptimizerConfig:
 
 
 def make_schedule(config: OptimizerConfig, total_steps: int) -> Schedule:
-  """Warm-up, then the descent that `config` names."""
+  """Warm-up, then the descent that `config` names; a short run ends in its warm-up."""
   peak, warmup = config.learning_rate, config.warmup_steps
-  if warmup >= total_steps and warmup > 0:
-    raise UserError(
-      f'optimizer.warmup_steps {warmup} leaves nothing of total_steps {total_steps}: take fewer'
-    )
+  rise = optax.linear_schedule(0.0, peak, max(warmup, 1))
+  if warmup >= total_steps:
+    return rise
   descent = {
     'linear': lambda: optax.linear_schedule(peak, 0.0, total_steps - warmup),
     'cosine': lambda: optax.cosine_decay_schedule(peak, total_steps - warmup),
@@ -71,7 +70,7 @@ def make_schedule(config: OptimizerConfig, total_steps: int) -> Schedule:
   }[config.schedule]()
   if not warmup:
     return descent
-  return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), descent], [warmup])
+  return optax.join_schedules([rise, descent], [warmup])
 
 
 def make_optimizer(config: OptimizerConfig, schedule: Schedule) -> optax.GradientTransformation:
