@@ -112,7 +112,6 @@ def _run(exp: Experiment, folder: str, terminal: Terminal, started: float) -> No
     store.wait()  # a save that is under way becomes whole, also when the run stops here
   if hooks.evaluation is None:  # the run was complete already
     hooks.evaluate(config.total_steps, state)
-  progress.event('end', step=config.total_steps)
   if writes and hooks.evaluation is not None:
     _report(exp, hooks.evaluation, progress, folder)
 
@@ -176,8 +175,8 @@ def _tell(model: models.MixerConfig, mesh: Mesh, *, whole: bool) -> None:
 def _report(exp: Experiment, result: Evaluation, progress: Progress, folder: str) -> None:
   """Pictures, and the sum of what the run has cost, into the workdir."""
   rows = read_metrics(folder)
-  hours = device_hours(rows)
-  progress.event('total', device_hours=hours, core_days=hours / 24)
+  hours = device_hours([*rows, {'seconds': progress.seconds()}])
+  progress.event('end', step=exp.config.total_steps, device_hours=hours, core_days=hours / 24)
   source, data = exp.evaluated.source, exp.evaluated.data
   shown = pictures.mistakes_first(result.labels, result.predictions, result.confidences, 40)
   images = [

@@ -58,6 +58,10 @@ class Progress:
     """A row that tells of something else than a step."""
     self._write({'event': event, **fields})
 
+  def seconds(self) -> float:
+    """Since the start."""
+    return round(time.monotonic() - self._started, 3)
+
   def flush(self) -> None:
     """Writes the rows that are held back."""
     if self._file is not None:
@@ -65,7 +69,7 @@ class Progress:
 
   def _write(self, row: dict[str, Any]) -> None:
     if self._file is not None:
-      self._file.write({**row, 'seconds': round(time.monotonic() - self._started, 3)})
+      self._file.write({**row, 'seconds': self.seconds()})
 
   def _line(self, step: int, metrics: dict[str, float], pace: float | None) -> str:
     width = len(str(self._total_steps))

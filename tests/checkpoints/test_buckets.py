@@ -89,7 +89,7 @@ def test_run_lies_in_bucket(trained):
   rows = _rows(trained)
   assert [row['step'] for row in rows if 'event' not in row] == [2, 4, 6]
   events = [row['event'] for row in rows if 'event' in row]
-  assert events == ['start', 'save', 'eval', 'save', 'end', 'total']
+  assert events == ['start', 'save', 'eval', 'save', 'end']
   top = {name.removeprefix('run/') for name in trained if name.count('/') == 1}
   assert top == {'config.json', 'metrics.jsonl', 'curves.png', 'predictions.png'}
   assert json.loads(trained['run/config.json'])['config']['total_steps'] == 6
@@ -103,7 +103,7 @@ def test_same_command_finds_complete_run(trained, digits_dir):
     before, after = _rows(trained), _rows(gcs.objects)
   assert after[: len(before)] == before
   more = after[len(before) :]
-  assert [row['event'] for row in more] == ['start', 'eval', 'end', 'total']
+  assert [row['event'] for row in more] == ['start', 'eval', 'end']
   assert more[0]['restored'] == f'{_WORKDIR}/checkpoints/6'
   assert more[0]['step'] == 6
 

@@ -41,9 +41,10 @@ def test_a_run_leaves_states_metrics_and_pictures(trained):
   evals = [row for row in rows if row.get('event') == 'eval']
   assert [row['step'] for row in evals] == [3, 6]
   assert all(row['examples'] == 360 and row['undecodable'] == 0 for row in evals)
-  (total,) = [row for row in rows if row.get('event') == 'total']
-  assert total['device_hours'] == pytest.approx(8 * rows[-2]['seconds'] / 3600, rel=0.1)
-  assert total['core_days'] == pytest.approx(total['device_hours'] / 24)
+  end = rows[-1]
+  assert (end['event'], end['step']) == ('end', 6)
+  assert end['device_hours'] == pytest.approx(8 * end['seconds'] / 3600, rel=1e-3)
+  assert end['core_days'] == pytest.approx(end['device_hours'] / 24)
   assert Store(trained, keep=3).steps() == [3, 6]
   for name in ('curves.png', 'predictions.png'):
     assert Image.open(io.BytesIO((trained / name).read_bytes())).size[0] > 500
