@@ -7,21 +7,15 @@ our params joined by `/`. The configuration is read off the arrays.
 import math
 import zipfile
 import zlib
-from typing import Any
 
-import jax
 import numpy as np
 from etils import epath
 
 from mixer_jax import models
 from mixer_jax.errors import UserError
-from mixer_jax.models.mixer import shape_faults
+from mixer_jax.models.mixer import flatten, shape_faults
 
-
-def flatten(params: Any) -> dict[str, Any]:
-  """{'stem': {'kernel': a}} -> {'stem/kernel': a}, for a tree of any kind of leaves."""
-  leaves, _ = jax.tree_util.tree_flatten_with_path(params)
-  return {jax.tree_util.keystr(path, simple=True, separator='/'): leaf for path, leaf in leaves}
+__all__ = ['flatten', 'read_config', 'read_npz', 'unflatten']
 
 
 def unflatten(arrays: dict[str, np.ndarray]) -> dict:

@@ -108,8 +108,8 @@ def _run(exp: Experiment, folder: str, terminal: Terminal, started: float) -> No
   finally:
     signal.signal(signal.SIGINT, on_interrupt)
     terminal.finish()
-    hooks.close()
     store.wait()  # a save that is under way becomes whole, also when the run stops here
+    hooks.close()
   if hooks.evaluation is None:  # the run was complete already
     hooks.evaluate(config.total_steps, state)
   if writes and hooks.evaluation is not None:

@@ -9,6 +9,7 @@ import collections
 import dataclasses
 import functools
 import math
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -258,7 +259,7 @@ def shape_faults(config: MixerConfig, found: dict[str, tuple[int, ...]]) -> list
 
   Names are paths joined by `/`, as in the published files.
   """
-  wanted = {name: leaf.shape for name, leaf in _named(shapes(config)).items()}
+  wanted = {name: leaf.shape for name, leaf in flatten(shapes(config)).items()}
   faults = [f'{name} is missing' for name in wanted if name not in found]
   faults += [f'{name} is not part of a Mixer' for name in found if name not in wanted]
   for name, shape in wanted.items():
@@ -268,14 +269,15 @@ def shape_faults(config: MixerConfig, found: dict[str, tuple[int, ...]]) -> list
 
 
 def _check_params(config: MixerConfig, params: dict) -> None:
-  found = {name: getattr(leaf, 'shape', ()) for name, leaf in _named(params).items()}
+  found = {name: getattr(leaf, 'shape', ()) for name, leaf in flatten(params).items()}
   faults = shape_faults(config, found)
   if faults:
     more = f' and {len(faults) - 3} more' if len(faults) > 3 else ''
     raise UserError(f'params are not those of {config}: {"; ".join(faults[:3])}{more}')
 
 
-def _named(tree) -> dict:
+def flatten(tree: Any) -> dict[str, Any]:
+  """{'stem': {'kernel': a}} -> {'stem/kernel': a}, for a tree of any kind of leaves."""
   leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
   return {jax.tree_util.keystr(path, simple=True, separator='/'): leaf for path, leaf in leaves}
 
