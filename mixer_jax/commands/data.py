@@ -13,7 +13,7 @@ from mixer_jax.data.pipeline import DataConfig
 from mixer_jax.data.prepare import prepare
 from mixer_jax.data.randaugment import OPERATIONS
 from mixer_jax.data.records import Source
-from mixer_jax.data.source import check_name, open_source
+from mixer_jax.data.source import check_name, check_place, open_source
 from mixer_jax.errors import UserError
 from mixer_jax.paths import user_path
 from mixer_jax.reporting import pictures
@@ -38,12 +38,23 @@ def main(argv: list[str]) -> None:
 
 def _prepare(argv: list[str]) -> None:
   parser = arguments.Parser('data prepare', 'prepare: download a TFDS data set and prepare it')
-  parser.add_argument('name', metavar='NAME', help='a TFDS name, such as cifar10 or imagenet2012')
+  parser.add_argument(
+    'name', metavar='NAME', help='a TFDS name, such as cifar10 or imagenet2012, or imagenet21k'
+  )
   parser.add_argument('--data-dir', help='default: $TFDS_DATA_DIR, or that of TFDS')
+  parser.add_argument(
+    '--classes',
+    type=int,
+    metavar='N',
+    help='of imagenet21k: how many the archive has, where it is not the fall-2011 release',
+  )
   args = parser.parse_flags(argv)
   terminal = screen.open_screen()
   check_name(args.name)
-  reason = prepare(args.name, args.data_dir or '')
+  check_place(args.data_dir or '')
+  if args.classes is not None and args.name != 'imagenet21k':
+    raise UserError(f'--classes is for imagenet21k: the classes of {args.name} are known')
+  reason = prepare(args.name, args.data_dir or '', classes=args.classes)
   if reason:
     raise UserError(f'data set {args.name} was not prepared ({reason}): mend that, and try again')
   terminal.say(f'{args.name} is prepared')
@@ -58,27 +69,34 @@ def _check(argv: list[str]) -> None:
   broken = 0
   splits = (config.train_split, config.eval_split)
   sources = [open_source(config.name, split, config.data_dir) for split in splits]
-  for source in {source.name: source for source in sources}.values():  # a folder has no splits
+  # One part under two names, as the whole of a folder, is read once.
+  for source in {source.name: source for source in sources}.values():
     faults, labels = _faults(source, terminal)
     for fault in faults:
       print(fault)
     broken += len(faults)
     counts = [labels[label] for label in range(len(source.classes))]
     print(
-      f'{source.name}: {len(source):,} records, {len(faults)} of them do not decode; '
+      f'{source.name}: {len(source):,} records, {len(faults)} of them cannot be used; '
       f'{len(source.classes)} classes of {min(counts):,} to {max(counts):,} images'
     )
   if broken:
     raise UserError(
-      f'{broken} records do not decode: training on them stops, evaluation leaves them out'
+      f'{broken} records cannot be used: training stops at an image that does not decode (unless '
+      '--config.data.undecodable=skip), evaluation leaves it out; a wrong label stops both'
     )
 
 
-def _faults(source: Source, terminal: Terminal) -> tuple[list[str], collections.Counter[int]]:
+def _faults(
+  source: Source, terminal: Terminal
+) -> tuple[list[str], collections.Counter[int | None]]:
   """(what is wrong with which record, how many there are of each label)."""
 
-  def look(index: int) -> tuple[int, str | None]:
-    record = source[index]
+  def look(index: int) -> tuple[int | None, str | None]:
+    try:
+      record = source[index]
+    except UserError as error:  # it is damaged, or has no label
+      return None, str(error)
     try:
       decode.decode(record['image'])
     except decode.UndecodableError as error:
@@ -86,7 +104,7 @@ def _faults(source: Source, terminal: Terminal) -> tuple[list[str], collections.
     return record['label'], None
 
   faults: list[str] = []
-  labels: collections.Counter[int] = collections.Counter()
+  labels: collections.Counter[int | None] = collections.Counter()
   with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
     # A part at a time: `map` alone would hold all results.
     parts = (range(len(source))[first:][:_PART] for first in range(0, len(source), _PART))

@@ -1,8 +1,10 @@
 """Image files in folders, local or in a bucket: a folder a class, or just files."""
 
 import glob
+import hashlib
 import logging
 import os
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import SupportsIndex
 
@@ -35,13 +37,18 @@ class Files(Sequence):
     return {'image': data, 'label': self._labels[index], 'file_name': str(self._files[index])}
 
 
-def open_folder(folder: str) -> Source:
+def open_folder(folder: str, split: str = '') -> Source:
   """The images of a folder that has a folder for each class.
 
   Classes are numbered in the order of their names; where all are whole numbers, in theirs.
 
+  A folder is one split, whatever it is called: 'train', 'test' and '' are all of it. With slices,
+  as in 'train[:99%]', it is first brought into the order of hashes of the names below `folder`. So
+  'train[99%:]' is a part held out from all classes, the same wherever the folder lies; and
+  an image more or less moves few others across the border.
+
   Raises:
-    UserError: no such folder, or no class folder with an image in it.
+    UserError: no such folder, no class folder with an image in it, or no such slice.
   """
   root = user_path(folder)
   if not root.is_dir():
@@ -59,7 +66,33 @@ def open_folder(folder: str) -> Source:
     raise UserError(
       f'no images in {folder}: it has no folder for each class with {", ".join(SUFFIXES)} files'
     )
-  return Source(f'folder:{folder}', tuple(classes), Files(files, labels))
+  if '[' not in split:
+    return Source(f'folder:{folder}', tuple(classes), Files(files, labels))
+  order = sorted(range(len(files)), key=lambda i: _hash(files[i].relative_to(root)))
+  kept = [order[i] for part in _slices(split, len(files), folder) for i in range(*part)]
+  if not kept:
+    raise UserError(f'split {split!r} of folder:{folder} is empty: it has {len(files)} images')
+  records = Files([files[i] for i in kept], [labels[i] for i in kept])
+  return Source(f'folder:{folder}/{split}', tuple(classes), records)
+
+
+def _hash(name: epath.Path) -> bytes:
+  return hashlib.sha256(name.as_posix().encode(errors='surrogateescape')).digest()
+
+
+def _slices(split: str, size: int, folder: str) -> list[tuple[int, int]]:
+  """What TFDS takes by these slices from splits of `size` examples: (from, to) of each."""
+  from tensorflow_datasets.core import splits  # takes a second, without TensorFlow
+
+  names = re.findall(r'(?:^|\+)\s*(\w+)', split)
+  known = {name: splits.SplitInfo(name, [size], 0) for name in names}
+  try:
+    parts = splits.AbstractSplit.from_spec(split).to_absolute(known)
+  except (KeyError, ValueError, AssertionError, NotImplementedError) as error:
+    raise UserError(
+      f"folder:{folder} has no split {split!r}: it is sliced as in 'train[:99%]'"
+    ) from error
+  return [(part.from_ or 0, size if part.to is None else part.to) for part in parts]
 
 
 def are_numbers(names: Sequence[str]) -> bool:

@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any, SupportsIndex
 
+from mixer_jax.errors import UserError
+
 Record = dict[str, Any]
 """`image`: encoded bytes; `label`: int; `name`: what to call the record in a message; and
 `accepted`, the list of labels that count as right, where the source has several."""
@@ -11,7 +13,10 @@ Record = dict[str, Any]
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-  """Records of one split. `source[i]` is a `Record`; safe to use from several threads."""
+  """Records of one split. `source[i]` is a `Record`; safe to use from several threads.
+
+  A record without a label, or with one that no class has, raises `UserError`.
+  """
 
   name: str
   """Data set and split, as in 'digits/test[:50%]'."""
@@ -34,13 +39,14 @@ class Source:
     stored = self.records[index]
     name = stored.get('file_name', b'')
     name = name.decode(errors='replace') if isinstance(name, bytes) else str(name)
+    name = f'{self.name}#{index}' + (f' ({name})' if name else '')
     record = {
       'image': stored['image'],
-      'label': self._given(stored[self.label]),
-      'name': f'{self.name}#{index}' + (f' ({name})' if name else ''),
+      'label': self._given(stored[self.label], name),
+      'name': name,
     }
     if self.accepted:
-      record['accepted'] = [self._given(label) for label in stored[self.accepted]]
+      record['accepted'] = [self._given(label, name) for label in stored[self.accepted]]
     return record
 
   def describe(self) -> str:
@@ -51,5 +57,13 @@ class Source:
     """The same records with other labels: class i of this source is number `labels[i]`."""
     return dataclasses.replace(self, classes=tuple(classes), labels=tuple(labels))
 
-  def _given(self, label: SupportsIndex) -> int:
-    return int(label) if self.labels is None else self.labels[int(label)]
+  def _given(self, label: SupportsIndex, name: str) -> int:
+    number = label.__index__()
+    known = len(self.classes if self.labels is None else self.labels)
+    if not 0 <= number < known:
+      what = 'no label (-1)' if number == -1 else f'label {number}'
+      raise UserError(
+        f'record {name} has {what}, where the {known} classes are 0 to {known - 1}: take a split '
+        'in which every example has a label, or prepare the data set anew'
+      )
+    return number if self.labels is None else self.labels[number]

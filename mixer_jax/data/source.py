@@ -1,14 +1,14 @@
 """A data set by name -> random access to its records, images still encoded."""
 
 import difflib
-import functools
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import SupportsIndex
 
-from mixer_jax.data import tfrecords
+from mixer_jax.data import examples, tfrecords
 from mixer_jax.data.folders import open_folder
-from mixer_jax.data.prepare import prepare
+from mixer_jax.data.prepare import OWN, own_builder, prepare
 from mixer_jax.data.records import Source
 from mixer_jax.errors import UserError
 
@@ -20,20 +20,22 @@ def open_source(name: str, split: str, data_dir: str = '') -> Source:
 
   Args:
     name: a TFDS name ('cifar10', 'imagenet2012:5.1.0', …); 'digits', the embedded
-      one, which is prepared on first use; or 'folder:DIR', with a folder a class.
-    split: TFDS slicing: 'train', 'train[:99%]', 'test[100:200]'. A folder has none.
-    data_dir: where TFDS keeps prepared data sets; '' is its own default.
+      one, which is prepared on first use; 'imagenet21k'; or 'folder:DIR', with a folder a class.
+    split: TFDS slicing: 'train', 'train[:99%]', 'test[100:200]'. Of a folder only the slice
+      matters, see `open_folder`.
+    data_dir: folder where TFDS keeps prepared data sets; '' is its own default.
 
   Raises:
     UserError: no such data set or split, or it is prepared in a way that cannot be read
       at random: array_record and TFRecord can.
   """
   if name.startswith('folder:'):
-    return open_folder(name.removeprefix('folder:'))
+    return open_folder(name.removeprefix('folder:'), split)
   if '://' in name or os.path.isdir(name):
     raise UserError(f'data set {name!r}: to take a folder of images, write folder:{name}')
   import tensorflow_datasets as tfds  # takes a second, without TensorFlow
 
+  check_place(data_dir)
   builder = prepared_builder(name, data_dir)
   features = builder.info.features
   # ImageNet ReaL has the label of old, and a list of those that are right.
@@ -71,9 +73,12 @@ def random_access(builder, name: str, split: str) -> Sequence:
   """The records of a prepared data set, images still encoded."""
   import tensorflow_datasets as tfds
 
-  keep = {'image': tfds.decode.SkipDecoding()}
+  parse = examples.parser(builder.info.features)
   try:
-    return builder.as_data_source(split=split, decoders=keep)
+    raw = builder.as_data_source(
+      split=split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
+    )
+    return _ArrayRecords(raw, parse, name, builder.data_dir)
   except (NotImplementedError, ValueError) as error:
     if builder.info.file_format is not tfds.core.FileFormat.TFRECORD:
       raise UserError(
@@ -86,16 +91,49 @@ def random_access(builder, name: str, split: str) -> Sequence:
     tfrecords.Part(os.fspath(part.filename), part.skip, part.take, part.examples_in_shard)
     for part in builder.info.splits[split].file_instructions
   ]
-  parse = functools.partial(builder.info.features.deserialize_example_np, decoders=keep)
   return tfrecords.TFRecords(parts, parse, name)
 
 
+class _ArrayRecords(Sequence):
+  """TFDS's own reader; but a file that is damaged, cut off or gone is named with the way out."""
+
+  def __init__(self, records: Sequence, parse: Callable, name: str, folder: os.PathLike | str):
+    self._records, self._parse, self._name, self._folder = records, parse, name, folder
+
+  def __len__(self) -> int:
+    return len(self._records)
+
+  def __getitem__(self, index: SupportsIndex):  # pyright: ignore[reportIncompatibleMethodOverride]
+    try:
+      data = self._records[index.__index__()]
+    except RuntimeError as error:
+      # The rest, such as a network that fails, may be gone when the run starts again.
+      if any(sign in str(error) for sign in _LASTING):
+        raise damaged(self._name, self._folder, error) from error
+      raise
+    return self._parse(data)
+
+
+_LASTING = ('Riegeli/records file', 'ArrayRecord file should be', 'No such file')
+"""What array_record's errors say where reading again is of no use."""
+
+
+def check_place(data_dir: str) -> None:
+  """Raises `UserError` where prepared data sets cannot be read from (or written to) directly."""
+  place = data_dir or os.environ.get('TFDS_DATA_DIR', '')
+  if '://' in place:
+    raise UserError(
+      f'data sets are not read from {place} directly: mount the bucket with gcsfuse, or copy the '
+      'data set to a disk, and name that folder as the data_dir'
+    )
+
+
 def check_name(name: str) -> None:
-  """Raises `UserError` unless TFDS has a data set of this name, or it is `digits`."""
+  """Raises `UserError` unless TFDS or this package has a data set of this name."""
   import tensorflow_datasets as tfds
 
   known = tfds.list_builders(with_community_datasets=False)
-  if name != 'digits' and name.split(':')[0].split('/')[0] not in known:
+  if name not in OWN and name.split(':')[0].split('/')[0] not in known:
     raise _unknown(name)
 
 
@@ -129,7 +167,7 @@ def in_english(ids: tuple[str, ...]) -> tuple[str, ...]:
 def _unknown(name: str) -> UserError:
   import tensorflow_datasets as tfds
 
-  known = {'digits', *tfds.list_builders(with_community_datasets=False)}
+  known = {*OWN, *tfds.list_builders(with_community_datasets=False)}
   begun = sorted(other for other in known if name and other.startswith(name))
   near = [*begun[:2], *difflib.get_close_matches(name, known, n=3)]
   hint = f': did you mean {" or ".join(near)}?' if near else ''
@@ -157,7 +195,9 @@ def prepared_builder(name: str, data_dir: str):
     return _prepared_digits(data_dir_or_default)
   known = tfds.list_builders(with_community_datasets=False)
   try:
-    if name.split(':')[0].split('/')[0] in known:
+    if name in OWN:
+      builder = own_builder(name, data_dir=data_dir_or_default)
+    elif name.split(':')[0].split('/')[0] in known:
       builder = tfds.builder(name, data_dir=data_dir_or_default, try_gcs=False)
     else:  # `tfds.builder` would look for the name on the network
       from_files = tfds.core.read_only_builder.builder_from_files
@@ -168,10 +208,16 @@ def prepared_builder(name: str, data_dir: str):
     raise UserError(f'data set {name!r}: {" ".join(str(error).split())[:200]}') from error
   if not builder.is_prepared():
     where = f' --data-dir={data_dir}' if data_dir else ''
-    raise UserError(
-      f'data set {name} is not prepared in {builder.data_dir}: '
-      f'run `mixer-jax data prepare {name}{where}` first'
-    )
+    command = f'`mixer-jax data prepare {name}{where}`'
+    found = tfds.core.utils.version.list_all_versions(builder.data_path.parent)
+    others = [str(version) for version in found if version != builder.version]
+    if others:
+      raise UserError(
+        f'data set {name} in {builder.data_path.parent} is of version {others[-1]}, and version '
+        f'{builder.version} is looked for: name it {name.split(":")[0]}:{others[-1]}, or run '
+        f'{command}'
+      )
+    raise UserError(f'data set {name} is not prepared in {builder.data_dir}: run {command} first')
   return builder
 
 

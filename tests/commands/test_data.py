@@ -1,10 +1,15 @@
 """`mixer-jax data`: prepare, check, show."""
 
+import shutil
+import subprocess
+import sys
+
 import pytest
 from PIL import Image
 
 from mixer_jax.__main__ import main
 from mixer_jax.data.source import open_source
+from tests.data import archives
 from tests.data.photos import encoded, photo
 
 CONFIG = '--config=configs/digits.py'
@@ -34,8 +39,8 @@ def test_check_names_what_does_not_decode(photos, capsys):
   assert main(['data', 'check', CONFIG, f'--config.data.name=folder:{photos}']) == 2
   out, err = capsys.readouterr()
   assert 'broken.jpg' in out
-  assert '4 records, 1 of them do not decode; 2 classes of 2 to 2 images' in out
-  assert '1 records do not decode: training on them stops' in err
+  assert '4 records, 1 of them cannot be used; 2 classes of 2 to 2 images' in out
+  assert '1 records cannot be used: training stops at an image that does not decode' in err
 
 
 def test_check_reads_both_splits(digits_dir, capsys):
@@ -58,6 +63,29 @@ def test_prepare_tells_what_the_user_must_fetch(tmp_path, capfd):
   assert 'ILSVRC2012_img_train.tar' in last
 
 
+def test_prepare_tells_where_imagenet21k_belongs(tmp_path, capfd):
+  assert main(['data', 'prepare', 'imagenet21k', f'--data-dir={tmp_path}']) == 2
+  last = capfd.readouterr().err.splitlines()[-1]
+  assert f'{tmp_path}/downloads/manual' in last
+  assert 'put fall11_whole.tar of image-net.org there' in last
+
+
+def test_a_full_disk_leaves_what_was_there(digits_dir, tmp_path):
+  shutil.copytree(digits_dir / 'digits', tmp_path / 'digits')
+  archives.put_archive(tmp_path)
+  command = ['data', 'prepare', 'imagenet21k', '--classes=4', f'--data-dir={tmp_path}']
+  # No file may grow beyond 8 KiB; the data set's would.
+  limited = ['bash', '-c', 'ulimit -f 8; exec "$@"', 'bash', sys.executable, '-m', 'mixer_jax']
+  done = subprocess.run([*limited, *command], capture_output=True, text=True, check=False)
+  assert done.returncode == 2
+  assert 'data set imagenet21k was not prepared' in done.stderr.splitlines()[-1]
+  assert 'too large' in done.stderr.splitlines()[-1]
+  assert not list((tmp_path / 'imagenet21k').iterdir())
+  assert len(open_source('digits', 'test', str(tmp_path))) == 360
+  assert main(command) == 0
+  assert len(open_source('imagenet21k', 'train', str(tmp_path))) == 4 * archives.EACH
+
+
 @pytest.mark.parametrize(
   ('argv', 'message'),
   [
@@ -65,6 +93,8 @@ def test_prepare_tells_what_the_user_must_fetch(tmp_path, capfd):
     (['fly'], 'invalid choice'),
     (['prepare', 'nosuchset'], "no TFDS data set is called 'nosuchset'"),
     (['prepare', 'digits', '--data-dir='], '--data-dir is empty'),
+    (['prepare', 'digits', '--data-dir=gs://bucket/x'], 'mount the bucket with gcsfuse, or copy'),
+    (['prepare', 'digits', '--classes=10'], '--classes is for imagenet21k'),
     (['show', CONFIG, '--output=/nowhere/x.png'], 'no folder for --output'),
     (['show', CONFIG, '--config.data.name='], 'no data set: set --config.data.name'),
     (['check', '--config=configs/common.py'], 'no data set: set --config.data.name'),

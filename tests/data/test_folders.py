@@ -1,9 +1,11 @@
 """Image files in folders: classes by their names, files by name, folder and pattern."""
 
 import os
+import pathlib
 
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
 
 from mixer_jax.data import folders
 from mixer_jax.data.source import open_source
@@ -34,6 +36,74 @@ def test_a_folder_for_each_class(tree):
   assert [record['label'] for record in records] == [0, 1, 1, 2]
   assert records[1]['name'] == f'folder:{tree}#1 ({tree}/cat/a.JPEG)'
   assert records[1]['image'] == (tree / 'cat' / 'a.JPEG').read_bytes()
+
+
+def many(root) -> None:
+  for number in range(60):
+    write(root / 'ab'[number % 2] / f'{number}.png', number)
+
+
+def names_of(root, split: str) -> list[str]:
+  source = open_source(f'folder:{root}', split)
+  return [source[i]['name'].split(f'{root}/')[-1].rstrip(')') for i in range(len(source))]
+
+
+def test_slices_are_a_fixed_part_and_the_rest(tmp_path):
+  many(tmp_path / 'here')
+  kept, held_out = (names_of(tmp_path / 'here', s) for s in ('train[:75%]', 'train[75%:]'))
+  assert (len(kept), len(held_out)) == (45, 15)
+  assert sorted(kept + held_out) == sorted(names_of(tmp_path / 'here', 'train'))
+  assert {name[0] for name in held_out} == {'a', 'b'}
+  (tmp_path / 'here').rename(tmp_path / 'there')
+  assert names_of(tmp_path / 'there', 'test[75%:]') == held_out  # whatever it is called
+  assert names_of(tmp_path / 'there', 'train[45:50]+train[-10:]') == held_out
+  (tmp_path / 'there' / 'a' / '0.png').unlink()
+  after = set(names_of(tmp_path / 'there', 'train[75%:]'))
+  assert len(after ^ set(held_out)) <= 2  # where hashes decide, few change sides
+
+
+def test_slices_keep_labels_and_images_together(tmp_path):
+  many(tmp_path)
+  source = open_source(f'folder:{tmp_path}', 'train[:50%]')
+  assert source.classes == ('a', 'b')
+  assert source.name == f'folder:{tmp_path}/train[:50%]'
+  for i in range(len(source)):
+    name = source[i]['name'].split('(')[1].rstrip(')')
+    assert source[i]['image'] == pathlib.Path(name).read_bytes()
+    assert f'/{source.classes[source[i]["label"]]}/' in name
+
+
+SLICES = [
+  *('train[:99%]', 'train[99%:]', 'train[33%:66%]', 'train[-7%:]', 'train[10:20]', 'train[-5:]'),
+  *('train[:10%]+train[90%:]', 'train[:30]+train[20:40]', 'train[:50%] + train[50%:]'),
+]
+
+
+@pytest.mark.parametrize('split', SLICES)
+def test_slices_are_as_long_as_those_of_tfds(tmp_path, split):
+  many(tmp_path)
+  infos = tfds.core.splits.SplitDict([tfds.core.SplitInfo('train', [60], 0)])
+  wanted = tfds.core.ReadInstruction.from_spec(split).to_absolute(infos)
+  ends = [(part.from_ or 0, 60 if part.to is None else part.to) for part in wanted]
+  order = names_of(tmp_path, 'train[0:]')
+  assert names_of(tmp_path, split) == [order[i] for begin, end in ends for i in range(begin, end)]
+
+
+@pytest.mark.parametrize(
+  ('split', 'message'),
+  [
+    ('train[:0]', 'is empty: it has 60 images'),
+    ('train[:200%]', 'has no split'),
+    ('train[70:80]', 'has no split'),
+    ('train[:99', 'has no split'),
+    ('[:99%]', 'has no split'),
+  ],
+)
+def test_slices_that_are_none_are_refused(tmp_path, split, message):
+  many(tmp_path)
+  with pytest.raises(UserError, match=message) as error:
+    open_source(f'folder:{tmp_path}', split)
+  assert '\n' not in str(error.value)
 
 
 def test_folders_called_by_numbers_are_in_their_order(tmp_path):

@@ -10,8 +10,10 @@ import tensorflow_datasets as tfds
 from mixer_jax.data import digits
 from mixer_jax.data import source as source_module
 from mixer_jax.data.decode import decode
+from mixer_jax.data.records import Source
 from mixer_jax.data.source import in_english, open_source
 from mixer_jax.errors import UserError
+from tests.data import made
 from tests.data.made import prepare
 from tests.data.photos import encoded, photo
 
@@ -57,6 +59,97 @@ def test_a_damaged_data_set_is_named_with_the_way_out(digits_dir, tmp_path):
   (tmp_path / 'b' / 'digits' / '1.0.0' / 'dataset_info.json').write_text('{')
   with pytest.raises(UserError, match=r'is damaged .*: remove that folder and prepare it anew'):
     open_source('digits', 'test', str(tmp_path / 'b'))
+
+
+@pytest.fixture(scope='module')
+def shards(tmp_path_factory) -> pathlib.Path:
+  """A data_dir with 40 examples of `imagenet2012`, in 5 files of array_record."""
+  folder = tmp_path_factory.mktemp('shards')
+  records = [
+    {'image': io.BytesIO(bytes([i]) * 20_000), 'label': i, 'file_name': f'{i}.JPEG'}
+    for i in range(40)
+  ]
+  made.prepare_splits(
+    'imagenet2012', {'train': records}, folder, file_format='array_record', shards=5
+  )
+  return folder
+
+
+def cut(path: pathlib.Path, length: int) -> None:
+  path.write_bytes(path.read_bytes()[:length])
+
+
+@pytest.mark.parametrize(
+  'damage', [lambda p: cut(p, 100_000), lambda p: cut(p, 1000), lambda p: p.unlink()]
+)
+def test_a_file_that_is_cut_off_in_the_middle_is_named_when_it_is_read(shards, tmp_path, damage):
+  shutil.copytree(shards / 'imagenet2012', tmp_path / 'imagenet2012')
+  (path,) = tmp_path.rglob('*-00002-of-00005')
+  damage(path)
+  source = open_source('imagenet2012', 'train', str(tmp_path))
+  assert source[0]['label'] in range(40)
+  with pytest.raises(UserError, match=r'data set imagenet2012 in .* is damaged .*prepare it anew'):
+    source[20]
+
+
+def test_a_fault_that_may_pass_is_not_called_damage(shards, monkeypatch):
+  source = open_source('imagenet2012', 'train', str(shards))
+
+  class Failing:
+    def __getitem__(self, index):
+      raise RuntimeError('read() failed: Input/output error')
+
+  monkeypatch.setattr(source.records, '_records', Failing())
+  with pytest.raises(RuntimeError, match='Input/output'):
+    source[0]
+
+
+def test_another_version_is_named_with_the_way_to_read_it(shards, tmp_path):
+  shutil.copytree(shards / 'imagenet2012' / '5.1.0', tmp_path / 'imagenet2012' / '5.0.0')
+  with pytest.raises(UserError, match=r'is of version 5.0.0, and version 5.1.0 is') as error:
+    open_source('imagenet2012', 'train', str(tmp_path))
+  assert 'name it imagenet2012:5.0.0, or run `mixer-jax data prepare' in str(error.value)
+  assert '\n' not in str(error.value)
+  assert len(open_source('imagenet2012:5.0.0', 'train', str(tmp_path))) == 40
+
+
+def test_reading_writes_nothing_to_the_data_dir(shards, digits_dir):
+  # As on a bucket that is mounted read-only.
+  for name, split, folder in (('imagenet2012', 'train', shards), ('digits', 'test', digits_dir)):
+    below = sorted((folder / name).rglob('*'))
+    before = [(path, path.stat().st_mtime_ns, path.stat().st_size) for path in below]
+    source = open_source(name, split, str(folder))
+    assert len([source[i] for i in range(len(source))]) in (40, 360)
+    after = [
+      (p, p.stat().st_mtime_ns, p.stat().st_size) for p in sorted((folder / name).rglob('*'))
+    ]
+    assert after == before
+
+
+@pytest.mark.parametrize('name', ['imagenet2012', 'digits', 'imagenet21k'])
+@pytest.mark.parametrize('told', [True, False])
+def test_a_bucket_is_refused_with_two_ways_out(name, told, monkeypatch):
+  if not told:
+    monkeypatch.setenv('TFDS_DATA_DIR', 'gs://bucket/tfds')
+  with pytest.raises(UserError, match=r'gs://bucket/tfds directly: mount .* gcsfuse, or copy'):
+    open_source(name, 'train', 'gs://bucket/tfds' if told else '')
+
+
+def test_a_record_without_a_label_or_with_a_strange_one_is_named():
+  records = [{'image': b'', 'label': label, 'file_name': f'{label}.png'} for label in (1, -1, 3)]
+  source = Source('made/test', ('a', 'b', 'c'), records)
+  assert source[0]['label'] == 1
+  with pytest.raises(UserError, match=r'record made/test#1 \(-1.png\) has no label \(-1\)'):
+    source[1]
+  with pytest.raises(
+    UserError, match=r'made/test#2 \(3.png\) has label 3, .* 3 classes are 0 to 2'
+  ):
+    source[2]
+  renumbered = source.renumbered(tuple('vwxyz'), (4, 3, 0))
+  assert renumbered[0]['label'] == 3
+  for index in (1, 2):
+    with pytest.raises(UserError, match='3 classes are 0 to 2'):
+      renumbered[index]
 
 
 def test_data_sets_of_something_else_are_refused(tmp_path):
