@@ -32,7 +32,8 @@ def get_config() -> ConfigDict:
   config.keep_checkpoints = 3  # newest states kept
   config.tensorboard = False  # also write TensorBoard events (needs TensorFlow)
 
-  config.model = ConfigDict()  # fields of mixer_jax.MixerConfig
+  config.model = ConfigDict()  # fields of mixer_jax.MixerConfig; see `resnet` for the other family
+  config.model.family = 'mixer'
   config.model.patch_size = 16  # pixels; this and the next four are B/16's of Table 1
   config.model.num_blocks = 12
   config.model.hidden_dim = 768  # channels
@@ -63,6 +64,13 @@ def get_config() -> ConfigDict:
   # Evaluation: resmall-crop (Table 3), resize-crop (Table 2), vit-jax, timm or timm-bilinear.
   config.data.eval_recipe = 'resmall-crop'
   config.data.eval_crop_fraction = 0.875  # central crop's share of a side: 224 of 256
+  # Of every finished image, to train and to evaluate (section 3.4): 'patches' shuffles the patches
+  # and the pixels in them, 'pixels' all pixels; 'none'.
+  config.data.permutation = 'none'
+  config.data.permutation_patch = 16  # pixels, the side of those patches
+  config.data.permutation_seed = 0
+  # A training image that does not decode: 'fatal' stops, 'skip' names it and takes the next one.
+  config.data.undecodable = 'fatal'
   config.data.threads = 16  # that read and decode; 0: the loop's own, between steps
   config.data.prefetch = 512  # examples kept ready
 
@@ -91,6 +99,18 @@ def get_config() -> ConfigDict:
   return config
 
 
+def resnet(config: ConfigDict) -> None:
+  """BiT's ResNet50x1 in place of the Mixer, for the same images and classes."""
+  kept = ('image_size', 'num_classes', 'input_range', 'head_bias', 'dtype', 'remat')
+  model = ConfigDict({name: config.model[name] for name in kept})
+  model.family = 'resnet'  # the fields are those of mixer_jax.ResNetConfig
+  model.stages = '3,4,6,3'  # bottleneck units in each
+  model.width = 1.0  # times 64 channels inside the first stage's units, 256 behind them
+  model.stem = 'imagenet'  # 7×7 and max-pool, each halving the image; or 'cifar', 3×3
+  model.groups = 32  # of each GroupNorm
+  config.model = model
+
+
 def finetune(config: ConfigDict) -> ConfigDict:
   """The paper's fine-tuning recipe (section 3, Appendix C) in place of pre-training's."""
   config.optimizer.name = 'sgd'
@@ -105,6 +125,7 @@ def finetune(config: ConfigDict) -> ConfigDict:
 def keep_architecture(config: ConfigDict) -> None:
   """Leaves to the checkpoint of `init_from` what only a checkpoint can say."""
   for name in (
+    'family',
     'patch_size',
     'num_blocks',
     'hidden_dim',

@@ -13,13 +13,14 @@ if TYPE_CHECKING:
   from mixer_jax.checkpoints import load, save
   from mixer_jax.checkpoints.released import released
   from mixer_jax.errors import UserError
-  from mixer_jax.models import VARIANTS, MixerConfig, apply, features, init
+  from mixer_jax.models import VARIANTS, MixerConfig, ResNetConfig, apply, features, init
 
 __version__ = '0.1.0'
 
 __all__ = [
   'VARIANTS',
   'MixerConfig',
+  'ResNetConfig',
   'UserError',
   '__version__',
   'apply',
@@ -33,6 +34,7 @@ __all__ = [
 _HOME = {
   'VARIANTS': 'mixer_jax.models',
   'MixerConfig': 'mixer_jax.models',
+  'ResNetConfig': 'mixer_jax.models',
   'UserError': 'mixer_jax.errors',
   'apply': 'mixer_jax.models',
   'features': 'mixer_jax.models',

@@ -17,6 +17,7 @@ COMMANDS = {
   'fewshot': 'accuracy of ridge regression on the features of a few images a class',
   'probe': 'how well the classes can be told from each block, linearly',
   'cka': 'how alike the layers of a checkpoint are, or those of two',
+  'permute': 'what shuffled pixels cost a Mixer and a ResNet: runs, a table and their curves',
   'convert': 'a checkpoint as a weights file: .npz, or .safetensors for timm',
   'inspect': 'what a checkpoint is: layout, variant, sizes, largest arrays',
   'shardings': 'who holds what of a training state, and the bytes a device',

@@ -8,8 +8,7 @@ from mixer_jax.checkpoints.containers import SUFFIXES
 from mixer_jax.checkpoints.layouts import save
 from mixer_jax.checkpoints.released import Released
 from mixer_jax.errors import UserError
-from mixer_jax.models import MixerConfig
-from mixer_jax.models.mixer import with_zero_head
+from mixer_jax.models import ModelConfig, config_from, variant_of, with_zero_head
 from mixer_jax.models.resolution import grow
 from mixer_jax.paths import user_path
 
@@ -20,7 +19,7 @@ __all__ = ['Checkpoint', 'adapted', 'load', 'read', 'save', 'with_arithmetic']
 class Checkpoint:
   """A model from wherever, and what is known of it."""
 
-  config: MixerConfig
+  config: ModelConfig
   params: dict
   """Nested dict of float32 NumPy arrays under the published names."""
   layout: str
@@ -42,10 +41,11 @@ def load(
   num_classes: int | None = None,
   gelu: str = '',
   input_range: str = '',
-) -> tuple[MixerConfig, dict]:
+) -> tuple[Any, dict]:
   """Model configuration and params (nested dict of float32 NumPy arrays) of a checkpoint.
 
-  The configuration is read off the arrays. GELU and input range are not in them: they are
+  The configuration is a `MixerConfig`, or a `ResNetConfig` where the run trained such; of a
+  weights file it is read off the arrays. GELU and input range are not in them: they are
   the run's for a state of this project, the table's for a published name, else 'tanh' and
   '[-1, 1]'.
 
@@ -69,12 +69,14 @@ def load(
 def with_arithmetic(checkpoint: Checkpoint, gelu: str = '', input_range: str = '') -> Checkpoint:
   """The checkpoint with another GELU or input range, where one is named."""
   chosen = {k: v for k, v in {'gelu': gelu, 'input_range': input_range}.items() if v}
+  if gelu and not hasattr(checkpoint.config, 'gelu'):
+    raise UserError(f'{checkpoint.file} is a {variant_of(checkpoint.config)}: it has no GELU')
   return dataclasses.replace(checkpoint, config=dataclasses.replace(checkpoint.config, **chosen))
 
 
 def adapted(
   checkpoint: Checkpoint, *, image_size: int | None, num_classes: int | None
-) -> tuple[MixerConfig, dict]:
+) -> tuple[Any, dict]:
   """Its model grown to an image size, or under a new head; see `load`."""
   config, params = checkpoint.config, checkpoint.params
   if image_size is not None:
@@ -108,5 +110,5 @@ def read(path_or_name) -> Checkpoint:
   from mixer_jax.checkpoints import store  # Orbax takes seconds to import
 
   metadata, params = store.read_params(path)
-  config = MixerConfig(**metadata['model'])
+  config = config_from(metadata['model'])
   return Checkpoint(config, params, 'training state', str(path), metadata=metadata)

@@ -16,7 +16,7 @@ from etils import epath
 
 from mixer_jax.checkpoints.containers import Container, Spec, open_container
 from mixer_jax.errors import UserError
-from mixer_jax.models import MixerConfig, parameters
+from mixer_jax.models import MixerConfig, ModelConfig, parameters, variant_of
 from mixer_jax.paths import user_path
 
 _WRAPPERS = ('opt/target/', 'params/')
@@ -153,7 +153,7 @@ def read(path) -> Weights:
       raise UserError(f'{path}: {error}') from error
 
 
-def save(path, config: MixerConfig, params: Mapping, layout: str | None = None) -> None:
+def save(path, config: ModelConfig, params: Mapping, layout: str | None = None) -> None:
   """Writes params as a weights file: `modern` in an `.npz`, `timm` in a `.safetensors`.
 
   The file appears when it is whole. Read again, it gives the same bits. GELU, input
@@ -166,11 +166,13 @@ def save(path, config: MixerConfig, params: Mapping, layout: str | None = None) 
     layout: 'modern' or 'timm'.
 
   Raises:
-    UserError: no such layout, another suffix than the layout's, or params that are
-      not those of `config`, or not finite.
+    UserError: no such layout, another suffix than the layout's, a model that is no
+      Mixer, or params that are not those of `config`, or not finite.
   """
   path = user_path(path)
   chosen = layout_to_write(path, layout)
+  if not isinstance(config, MixerConfig):
+    raise UserError(f'{path}: the layouts of weights files are of Mixers, not {variant_of(config)}')
   flat = {name: np.asarray(leaf) for name, leaf in parameters.flatten(dict(params)).items()}
   told = parameters.faults(parameters.expected(config), {n: a.shape for n, a in flat.items()})
   told += [f'{name} is not finite' for name, array in flat.items() if not _is_finite(array)]

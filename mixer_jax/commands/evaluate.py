@@ -45,7 +45,7 @@ def main(argv: list[str]) -> None:
   recipe = recipes.describe(
     on.data.eval_recipe, model.image_size, on.data.eval_crop_fraction, model.input_range
   )
-  how = f'{recipe}; gelu {model.gelu}, {model.dtype}'
+  how = f'{recipe}; {models.activation(model)}, {model.dtype}'
   size, name = f'{len(on.source):,}', models.variant_of(model)
   log.info('%s (%s) on %s images of %s', args.checkpoint, name, size, on.source.name)
   log.info('%s', how)
@@ -79,7 +79,7 @@ def main(argv: list[str]) -> None:
     'recipe': recipe,
     'eval_recipe': on.data.eval_recipe,
     'eval_crop_fraction': on.data.eval_crop_fraction,
-    'gelu': model.gelu,
+    'gelu': getattr(model, 'gelu', None),
     'input_range': model.input_range,
     'dtype': model.dtype,
     **result.numbers(),
@@ -92,7 +92,7 @@ _TITLES = {'top1': 'top-1', 'real': 'ReaL'}
 
 
 def _evaluate(
-  model: models.MixerConfig, params: dict, on: experiment.Evaluated, terminal: Terminal
+  model: models.ModelConfig, params: dict, on: experiment.Evaluated, terminal: Terminal
 ) -> classify.Evaluation:
   batches = pipeline.eval_batches(
     on.source,
@@ -127,7 +127,7 @@ def _published(checkpoint: Checkpoint, on: experiment.Evaluated, image_size: int
   return {k: v for k, v in {'top1': entry.top1, 'real': real}.items() if v is not None}
 
 
-def _line(result: classify.Evaluation, on: experiment.Evaluated, model: models.MixerConfig) -> str:
+def _line(result: classify.Evaluation, on: experiment.Evaluated, model: models.ModelConfig) -> str:
   line = f'top-1 {result.top1:.2f} %  top-5 {result.top5:.2f} %  loss {result.loss:.4f}  '
   if result.real is not None:
     line += f'ReaL {result.real:.2f} % of {result.real_examples}  '

@@ -13,14 +13,13 @@ import optax
 from jax.sharding import AbstractMesh, Mesh
 from ml_collections import ConfigDict
 
-from mixer_jax import checkpoints
+from mixer_jax import checkpoints, models
 from mixer_jax.commands import arguments, screen
 from mixer_jax.data.pipeline import DataConfig, Process
 from mixer_jax.data.records import Source
 from mixer_jax.data.source import open_source
 from mixer_jax.errors import UserError
-from mixer_jax.models import MixerConfig
-from mixer_jax.models.mixer import with_zero_head
+from mixer_jax.models import ModelConfig
 from mixer_jax.parallel import mesh as meshes
 from mixer_jax.parallel import processes
 from mixer_jax.parallel.processes import ProcessesConfig
@@ -80,7 +79,7 @@ class Experiment:
   """A training run whose parts fit together."""
 
   config: ConfigDict
-  model: MixerConfig
+  model: ModelConfig
   initial_params: Callable[[], dict] | None
   """Params on the host to begin with; None: random ones."""
   schedule: Schedule
@@ -117,12 +116,13 @@ def check(config: ConfigDict, known_model: dict[str, Any] | None) -> Experiment:
     {'the training data': source.describe(), 'the evaluation data': evaluated.source.describe()}
   )
   if not config.init_from:
-    model, initial_params = build(MixerConfig, config.model, 'model'), None
+    model, initial_params = _fresh_model(config.model), None
   else:
     begin = functools.cache(lambda: _start_from(config.init_from, config.model))
-    model = MixerConfig(**known_model) if known_model else processes.together(begin)[0]
+    model = models.config_from(known_model) if known_model else processes.together(begin)[0]
     initial_params = lambda: begin()[1]
   check_classes(model, source)
+  evaluated.data.order(model.image_size)  # which the patches of a permutation must divide
   optimizer = make_optimizer(optimizer_config, schedule)
   return Experiment(config, model, initial_params, schedule, optimizer, mixup, source, evaluated)
 
@@ -174,11 +174,15 @@ def data_of(config: ConfigDict) -> DataConfig:
   return data
 
 
-def model_of(config: ConfigDict) -> MixerConfig:
+def model_of(config: ConfigDict) -> Any:
   """The model that a run of this config would train; reads `init_from` where there is one."""
   if config.init_from:
     return _start_from(config.init_from, config.model)[0]
-  return build(MixerConfig, config.model, 'model')
+  return _fresh_model(config.model)
+
+
+def _fresh_model(fields: ConfigDict) -> ModelConfig:
+  return build(models.config_type(fields), fields, 'model')
 
 
 def open_train(data: DataConfig) -> Source:
@@ -201,7 +205,7 @@ def eval_batch_size(config: ConfigDict, mesh: Mesh | AbstractMesh) -> int:
   return size
 
 
-def check_classes(model: MixerConfig, source: Source) -> None:
+def check_classes(model: ModelConfig, source: Source) -> None:
   """Raises `UserError` unless the head has one output for each class of the data."""
   if model.num_classes != len(source.classes):
     raise UserError(
@@ -250,22 +254,22 @@ def this_process() -> Process:
   return Process(jax.process_index(), jax.process_count())
 
 
-def _start_from(path: str, chosen: ConfigDict) -> tuple[MixerConfig, dict]:
+def _start_from(path: str, chosen: ConfigDict) -> tuple[Any, dict]:
   """A checkpoint made ready to be fine-tuned: grown, its head new and zero (Appendix C).
 
-  `chosen` holds the fields of `MixerConfig` that are set anew; the others stay.
+  `chosen` holds the fields of the model's config that are set anew; the others stay.
   """
   fields = dict(chosen)
   image_size, num_classes = fields.pop('image_size', None), fields.pop('num_classes', None)
   config, params = checkpoints.load(path, image_size=image_size)
-  for name in ('patch_size', 'num_blocks', 'hidden_dim', 'tokens_mlp_dim', 'channels_mlp_dim'):
-    if fields.pop(name, getattr(config, name)) != getattr(config, name):
+  for name, value in models.architecture(config).items():
+    if fields.pop(name, value) != value:
       raise UserError(
         f'config.model.{name} cannot differ from the checkpoint {path}, where it is '
-        f'{getattr(config, name)}: leave it out'
+        f'{value}: leave it out'
       )
-  config = build(MixerConfig, {**dataclasses.asdict(config), **fields}, 'model')
-  return with_zero_head(config, params, num_classes or config.num_classes)
+  config = build(type(config), {**dataclasses.asdict(config), **fields}, 'model')
+  return models.with_zero_head(config, params, num_classes or config.num_classes)
 
 
 def build(cls, fields: Any, group: str):

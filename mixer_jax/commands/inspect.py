@@ -7,6 +7,10 @@ from mixer_jax.commands import arguments, screen, trained
 from mixer_jax.models.parameters import flatten
 
 _LARGEST = 5
+_FIELDS = (  # of one family or the other
+  *('num_tokens', 'num_blocks', 'hidden_dim', 'tokens_mlp_dim', 'channels_mlp_dim', 'gelu'),
+  *('stages', 'width', 'stem', 'groups'),
+)
 
 
 def main(argv: list[str]) -> None:
@@ -25,13 +29,8 @@ def main(argv: list[str]) -> None:
     'layout': checkpoint.layout,
     'variant': models.variant_of(config),
     'image_size': config.image_size,
-    'num_tokens': config.num_tokens,
     'num_classes': config.num_classes,
-    'num_blocks': config.num_blocks,
-    'hidden_dim': config.hidden_dim,
-    'tokens_mlp_dim': config.tokens_mlp_dim,
-    'channels_mlp_dim': config.channels_mlp_dim,
-    'gelu': config.gelu,
+    **{name: getattr(config, name) for name in _FIELDS if hasattr(config, name)},
     'input_range': config.input_range,
     'assumed': ['gelu', 'input_range'] if trained.is_assumed(checkpoint) else [],
     'parameters': sum(array.size for array in arrays.values()),

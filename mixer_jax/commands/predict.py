@@ -1,5 +1,6 @@
 """`mixer-jax predict`: the most probable classes of image files."""
 
+import dataclasses
 import json
 import logging
 from collections.abc import Sequence
@@ -8,7 +9,7 @@ from typing import Any
 import jax
 from etils import epath
 
-from mixer_jax import checkpoints
+from mixer_jax import checkpoints, models
 from mixer_jax.checkpoints import Checkpoint
 from mixer_jax.commands import arguments, experiment, screen, trained
 from mixer_jax.data import folders, pipeline, recipes
@@ -53,13 +54,14 @@ def main(argv: list[str]) -> None:
   recipe, fraction = (args.recipe, 0.875) if args.recipe else trained.recipe_of(checkpoint)
   model = checkpoint.config
   how = recipes.describe(recipe, model.image_size, fraction, model.input_range)
-  log.info('%s; gelu %s', how, model.gelu)
+  log.info('%s; %s', how, models.activation(model))
 
   mesh = meshes.make_mesh()
   step = classify.make_top_step(model, mesh, args.top)
   params = meshes.put_replicated(mesh, checkpoint.params)
   unread = []
-  for batch in _batches(files, recipe, fraction, model.image_size):
+  permutation = trained.permutation_of(checkpoint)
+  for batch in _batches(files, recipe, fraction, model.image_size, permutation):
     seen = jax.device_get(step(params, meshes.put(mesh, batch)))
     for row, index in enumerate(seen['index']):
       if index == pipeline.FILLER:
@@ -74,7 +76,13 @@ def main(argv: list[str]) -> None:
     raise UserError(f'{len(unread)} of {len(files)} images did not decode: {", ".join(unread)}')
 
 
-def _batches(files: Sequence[epath.Path], recipe: str, fraction: float, size: int):
+def _batches(
+  files: Sequence[epath.Path],
+  recipe: str,
+  fraction: float,
+  size: int,
+  permutation: dict[str, Any],
+):
   unlabelled = Source('image', ('',), folders.Files(files, [0] * len(files)))
   config = pipeline.evaluation_only(
     'image',
@@ -87,7 +95,7 @@ def _batches(files: Sequence[epath.Path], recipe: str, fraction: float, size: in
   most = -(-len(files) // devices)
   return pipeline.eval_batches(
     unlabelled,
-    config,
+    dataclasses.replace(config, **permutation),
     image_size=size,
     batch_size=devices * min(experiment.A_DEVICE, most),
     process=experiment.this_process(),

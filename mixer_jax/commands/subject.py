@@ -21,7 +21,7 @@ class Subject:
   """What was read of a checkpoint, and where and on what it is looked at."""
 
   checkpoint: Checkpoint
-  model: models.MixerConfig
+  model: models.ModelConfig
   """The checkpoint's, with what of its arithmetic the command line sets."""
   on: experiment.Evaluated
   named: ConfigDict | None
@@ -109,8 +109,8 @@ def _completed(
 
 
 def _with_chosen(
-  model: models.MixerConfig, config: ConfigDict, overrides: list[str]
-) -> models.MixerConfig:
+  model: models.ModelConfig, config: ConfigDict, overrides: list[str]
+) -> models.ModelConfig:
   """The checkpoint's model, with what of its arithmetic the command line sets."""
   chosen, free = {}, ('dtype', 'gelu', 'input_range')
   for flag in overrides:

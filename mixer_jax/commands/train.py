@@ -185,7 +185,7 @@ def _on_mesh(batches: Iterator[pipeline.Batch], mesh: Mesh) -> Iterator[steps.Ba
     yield meshes.put(mesh, batch)
 
 
-def _tell(model: models.MixerConfig, mesh: Mesh, *, whole: bool) -> None:
+def _tell(model: models.ModelConfig, mesh: Mesh, *, whole: bool) -> None:
   """The parameters (all of them, or how many) and the devices, on the screen."""
   from clu import parameter_overview
 

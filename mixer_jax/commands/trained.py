@@ -3,6 +3,7 @@
 import logging
 import re
 from collections.abc import Sequence
+from typing import Any
 
 from mixer_jax.checkpoints import Checkpoint
 from mixer_jax.data.folders import are_numbers
@@ -24,6 +25,12 @@ def recipe_of(checkpoint: Checkpoint) -> tuple[str, float]:
     return checkpoint.published.recipe, 0.875
   log.info('the file does not tell its recipe: %s is taken', _RECIPE[0])
   return _RECIPE
+
+
+def permutation_of(checkpoint: Checkpoint) -> dict[str, Any]:
+  """The fields of a `DataConfig` that say how the images of its run were permuted."""
+  data = checkpoint.metadata.get('config', {}).get('data', {})
+  return {name: value for name, value in data.items() if name.startswith('permutation')}
 
 
 def is_assumed(checkpoint: Checkpoint) -> bool:

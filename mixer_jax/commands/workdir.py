@@ -23,6 +23,7 @@ _FREE = (
   'keep_checkpoints',
   'tensorboard',
   'data.data_dir',
+  'data.undecodable',
   'data.threads',
   'data.prefetch',
   'mesh.',

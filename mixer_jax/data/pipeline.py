@@ -8,13 +8,14 @@ hosts and after any restart, and a run's data position is its step.
 
 import dataclasses
 import logging
-from collections.abc import Iterator
+import math
+from collections.abc import Iterator, Sequence
 from typing import Any, SupportsIndex
 
 import grain
 import numpy as np
 
-from mixer_jax.data import augment, recipes
+from mixer_jax.data import augment, permute, recipes
 from mixer_jax.data.decode import UndecodableError, decode
 from mixer_jax.data.randaugment import randaugment
 from mixer_jax.data.records import Record, Source
@@ -31,6 +32,10 @@ evaluation also `mask` (b,) bool, False where the batch was filled up or the ima
 decode, `index` (b,) int32, the example's place in the split, and `accepted` (b, classes) bool,
 the labels that count as right, where the source has more than one."""
 
+UNDECODABLE = ('fatal', 'skip')
+"""'fatal': `UserError`. 'skip': the next record of the split that decodes is taken in its place, at
+the same position and with the same random changes, so that still (seed, position) decide alone."""
+
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
@@ -43,6 +48,11 @@ class DataConfig:
   flip: mirror half of the training images.
   randaugment_layers, randaugment_magnitude: see `randaugment`; no layers: none.
   eval_recipe, eval_crop_fraction: see `recipes.eval_image`.
+  permutation: what becomes of the pixels of each finished image: 'none', or 'patches' or
+    'pixels' of `permute.order_of`; the same for all images, to train and to evaluate.
+  permutation_patch: side of the patches of 'patches', pixels.
+  permutation_seed: decides the permutation.
+  undecodable: what training does at an image that does not decode: one of `UNDECODABLE`.
   threads: threads that read and decode; 0: the loop's own thread does, between steps.
   prefetch: examples that are kept ready when there are threads.
   """
@@ -60,6 +70,10 @@ class DataConfig:
   randaugment_magnitude: float
   eval_recipe: str
   eval_crop_fraction: float
+  permutation: str
+  permutation_patch: int
+  permutation_seed: int
+  undecodable: str
   threads: int
   prefetch: int
 
@@ -79,9 +93,31 @@ class DataConfig:
       raise UserError(
         f'data.randaugment_magnitude must be in [0, 30], is {self.randaugment_magnitude!r}'
       )
+    if self.permutation not in permute.INPUTS:
+      raise UserError(
+        f'data.permutation must be one of {", ".join(permute.INPUTS)}, not {self.permutation!r}'
+      )
+    if type(self.permutation_patch) is not int or self.permutation_patch < 1:
+      raise UserError(
+        f'data.permutation_patch must be a positive whole number, not {self.permutation_patch!r}'
+      )
+    if type(self.permutation_seed) is not int or self.permutation_seed < 0:
+      raise UserError(
+        f'data.permutation_seed must be a whole number, 0 or more, not {self.permutation_seed!r}'
+      )
+    if self.undecodable not in UNDECODABLE:
+      raise UserError(
+        f'data.undecodable must be one of {", ".join(UNDECODABLE)}, not {self.undecodable!r}'
+      )
     for name, most in (('threads', 2**20), ('prefetch', 2**20), ('randaugment_layers', 16)):
       if type(getattr(self, name)) is not int or not 0 <= getattr(self, name) <= most:
         raise UserError(f'data.{name} must be in 0..{most}, is {getattr(self, name)!r}')
+
+  def order(self, image_size: int) -> np.ndarray | None:
+    """The order that the pixels of each image are brought to; see `permute.order_of`."""
+    return permute.order_of(
+      self.permutation, image_size, self.permutation_patch, self.permutation_seed
+    )
 
 
 def evaluation_only(
@@ -102,6 +138,10 @@ def evaluation_only(
     randaugment_magnitude=0.0,
     eval_recipe=recipe,
     eval_crop_fraction=crop_fraction,
+    permutation='none',
+    permutation_patch=1,
+    permutation_seed=0,
+    undecodable='fatal',
     threads=threads,
     prefetch=prefetch,
   )
@@ -144,31 +184,54 @@ def train_batches(
   """Endless training batches of this process from `first_step` on.
 
   Every epoch is a new full permutation; no example is left out at its end.
-  `batch_size` is the global one. An image that does not decode raises `UserError`.
+  `batch_size` is the global one. An image that does not decode raises `UserError`, or is named in
+  the log and replaced (see `UNDECODABLE`); one without a label raises `UserError`.
   """
   process = process or Process()
+  skipped: set[str] = set()
 
-  def prepare(record: Record, rng: np.random.Generator) -> Example:
-    try:
-      image = decode(record['image'])
-    except UndecodableError as error:
-      raise UserError(f'training image {record["name"]} does not decode: {error}') from error
+  def prepare(index: int, rng: np.random.Generator) -> Example:
+    record, image = _decoded(source, index, config.undecodable, skipped)
     return {'image': augmented(image, config, image_size, rng), 'label': np.int32(record['label'])}
 
-  order = grain.MapDataset.source(source).seed(seed).shuffle().repeat(None).random_map(prepare)
-  examples = _Slice(order, batch_size, process).to_iter_dataset(
-    grain.ReadOptions(num_threads=config.threads, prefetch_buffer_size=_buffer(config))
-  )
-  local = batch_size // process.count
-  iterator = iter(examples.batch(local))
-  iterator.set_state({'next_index': first_step * local})
-  return iterator
+  order = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat(None).random_map(prepare)
+  return _batches(order, config, batch_size, process, first_step)
+
+
+def _decoded(
+  source: Source, first: int, undecodable: str, skipped: set[str]
+) -> tuple[Record, np.ndarray]:
+  """The record at `first` and its image, or those of the next that decodes.
+
+  `skipped` are the names of those that did not, in this process; each is told once.
+  """
+  size = len(source)
+  for index in range(first, first + size):
+    record = source[index % size]
+    try:
+      return record, decode(record['image'])
+    except UndecodableError as error:
+      name = record['name']
+      if undecodable == 'fatal':
+        raise UserError(
+          f'training image {name} does not decode: {error}; mend or remove it, or go on without '
+          'such images by --config.data.undecodable=skip'
+        ) from error
+      if name not in skipped:
+        skipped.add(name)
+        log.warning(
+          'training image %s does not decode (%s): the next one takes its place; %d such so far',
+          name,
+          error,
+          len(skipped),
+        )
+  raise UserError(f'no image of {source.name} decodes')
 
 
 def augmented(
   image: np.ndarray, config: DataConfig, size: int, rng: np.random.Generator
 ) -> np.ndarray:
-  """A decoded image as training sees it: crop, flip, RandAugment; (size, size, 3) uint8."""
+  """A decoded image as training sees it: cropped, flipped, augmented, permuted; uint8."""
   image = augment.inception_crop(
     image,
     size,
@@ -178,9 +241,10 @@ def augmented(
   )
   if config.flip:
     image = augment.flip(image, rng)
-  return randaugment(
+  image = randaugment(
     image, rng, layers=config.randaugment_layers, magnitude=config.randaugment_magnitude
   )
+  return permute.permuted(image, config.order(size))
 
 
 def eval_batches(
@@ -217,9 +281,10 @@ def eval_batches(
     if source.accepted:
       example['accepted'][record['accepted']] = True
     try:
-      example['image'] = recipes.eval_image(
+      image = recipes.eval_image(
         record['image'], image_size, config.eval_recipe, config.eval_crop_fraction
       )
+      example['image'] = permute.permuted(image, config.order(image_size))
     except UndecodableError as error:
       log.warning('image %s does not decode (%s): left out', record['name'], error)
     else:
@@ -228,16 +293,39 @@ def eval_batches(
 
   batches = -(-size // batch_size)
   order = grain.MapDataset.range(batches * batch_size).map(prepare)
-  local = batch_size // process.count
-  examples = _Slice(order, batch_size, process).to_iter_dataset(
-    grain.ReadOptions(num_threads=config.threads, prefetch_buffer_size=_buffer(config))
-  )
-  return iter(examples.batch(local))
+  return _batches(order, config, batch_size, process)
 
 
 FILLER = -1
 """`index` of an example that only fills up the last batch."""
 
 
-def _buffer(config: DataConfig) -> int:
-  return max(config.prefetch, config.threads) if config.threads else 0
+_PORTION = 16
+"""Examples that a thread makes in one go, at most: handing each over alone would take a twentieth
+of the time."""
+
+
+def _batches(
+  order: grain.MapDataset,
+  config: DataConfig,
+  batch_size: int,
+  process: Process,
+  first_step: int = 0,
+) -> Iterator[Batch]:
+  """This process's parts of the global batches that `order` is cut into."""
+  local = batch_size // process.count
+  portion = math.gcd(local, _PORTION)
+  ready = max(config.prefetch // portion, config.threads) if config.threads else 0
+  portions = (
+    _Slice(order, batch_size, process)
+    .batch(portion, batch_fn=list)
+    .to_iter_dataset(grain.ReadOptions(num_threads=config.threads, prefetch_buffer_size=ready))
+  )
+  iterator = iter(portions.batch(local // portion, batch_fn=_stacked))
+  iterator.set_state({'next_index': first_step * (local // portion)})
+  return iterator
+
+
+def _stacked(portions: Sequence[Sequence[Example]]) -> Batch:
+  rows = [example for portion in portions for example in portion]
+  return {name: np.stack([row[name] for row in rows]) for name in rows[0]}

@@ -8,19 +8,18 @@ MLP (the paper's D_C).
 import collections
 import dataclasses
 import functools
-import math
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 
 from mixer_jax.errors import UserError
-from mixer_jax.models import parameters
+from mixer_jax.models import fields, images, parameters
 
 _GELU_APPROXIMATE = {'tanh': True, 'erf': False}
-_INPUT_RANGES = {'[-1, 1]': (127.5, 1.0), '[0, 1]': (255.0, 0.0)}  # (divisor, what is taken off)
-_DTYPES = ('float32', 'bfloat16', 'float16')
+
+ARCHITECTURE = ('patch_size', 'num_blocks', 'hidden_dim', 'tokens_mlp_dim', 'channels_mlp_dim')
+"""Fields that are settled by the weights."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,6 +47,7 @@ class MixerConfig:
       recipe with sigmoid cross-entropy).
     remat: recompute each block in the backward pass instead of keeping its
       activations: less memory, about a third more FLOPs.
+    family: 'mixer': how a config that is written down tells what it is of.
 
   Raises:
     UserError: a field of the wrong type or out of range.
@@ -67,16 +67,10 @@ class MixerConfig:
   dropout: float = 0.0
   head_bias: float = 0.0
   remat: bool = False
+  family: str = dataclasses.field(default='mixer', repr=False)
 
   def __post_init__(self):
-    for field in dataclasses.fields(self):
-      value = getattr(self, field.name)
-      if field.type is int and (type(value) is not int or value < 1):
-        raise UserError(f'model.{field.name} must be a positive whole number, not {value!r}')
-      if field.type is float and (isinstance(value, bool) or not isinstance(value, int | float)):
-        raise UserError(f'model.{field.name} must be a number, not {value!r}')
-      if field.type in (bool, str) and type(value) is not field.type:
-        raise UserError(f'model.{field.name} must be a {field.type.__name__}, not {value!r}')
+    fields.check(self)
     if self.image_size % self.patch_size:
       low = self.image_size // self.patch_size * self.patch_size
       near = ' or '.join(str(size) for size in (low, low + self.patch_size) if size)
@@ -86,13 +80,6 @@ class MixerConfig:
       )
     if self.gelu not in _GELU_APPROXIMATE:
       raise UserError(f"model.gelu must be 'tanh' or 'erf', not {self.gelu!r}")
-    if self.input_range not in _INPUT_RANGES:
-      known = ' or '.join(map(repr, _INPUT_RANGES))
-      raise UserError(f'model.input_range must be {known}, not {self.input_range!r}')
-    if self.dtype not in _DTYPES:
-      raise UserError(f'model.dtype must be one of {", ".join(_DTYPES)}, not {self.dtype!r}')
-    if not math.isfinite(self.head_bias):
-      raise UserError(f'model.head_bias must be finite, is {self.head_bias!r}')
     for name in ('stochastic_depth', 'dropout'):
       if not 0 <= getattr(self, name) < 1:
         raise UserError(f'model.{name} must be in [0, 1), not {getattr(self, name)!r}')
@@ -256,45 +243,25 @@ def init(config: MixerConfig, key: jax.Array) -> dict:
   return nnx.to_pure_dict(nnx.state(Mixer(config, nnx.Rngs(params=key)), nnx.Param))
 
 
-def with_zero_head(config: MixerConfig, params: dict, num_classes: int) -> tuple[MixerConfig, dict]:
-  """The same body under a new head for `num_classes`: zeros, its bias at `head_bias`."""
-  config = dataclasses.replace(config, num_classes=num_classes)
-  kernel = np.zeros((config.hidden_dim, num_classes), np.float32)
-  bias = np.full(num_classes, config.head_bias, np.float32)
-  return config, {**params, 'head': {'kernel': kernel, 'bias': bias}}
+def activation(config: MixerConfig) -> str:
+  """The nonlinearity in words."""
+  return f'gelu {config.gelu}'
 
 
-def run(config: MixerConfig, params: dict, images, key=None):
+def is_stochastic(config: MixerConfig) -> bool:
+  """Whether training draws at random in the forward pass."""
+  return bool(config.stochastic_depth or config.dropout)
+
+
+def run(config: MixerConfig, params: dict, pixels, key=None):
   """Logits (B, N) and all `features` of images; stochastic (training) iff `key` is given."""
-  size, shape = config.image_size, getattr(images, 'shape', type(images).__name__)
-  if isinstance(shape, str) or len(shape) != 4 or shape[1:] != (size, size, 3):
-    raise UserError(f'images of shape {shape}: this model takes (batch, {size}, {size}, 3), RGB')
-  if images.dtype == jnp.uint8:
-    images = from_levels(config, images.astype(jnp.float32))
-  elif not jnp.issubdtype(images.dtype, jnp.floating):
-    raise UserError(
-      f'images of {images.dtype}: give uint8 in 0..255, or floats in {config.input_range}'
-    )
-  _check_params(config, params)
+  floats = images.as_floats(config, pixels)
+  parameters.check(config, parameters.expected(config), params)
   graph, abstract = _abstract(config)
   # A copy of the abstract state: the cached one must never hold a tracer.
   state = jax.tree.map(lambda leaf: leaf, abstract)
   nnx.replace_by_pure_dict(state, params)
-  return nnx.merge(graph, state)(images, key)
-
-
-def from_levels(config: MixerConfig, levels):
-  """Pixels in 0..255, any float array -> in the model's `input_range`."""
-  divisor, offset = _INPUT_RANGES[config.input_range]
-  return levels / divisor - offset
-
-
-def _check_params(config: MixerConfig, params: dict) -> None:
-  found = {name: getattr(leaf, 'shape', ()) for name, leaf in parameters.flatten(params).items()}
-  faults = parameters.faults(parameters.expected(config), found)
-  if faults:
-    more = f' and {len(faults) - 3} more' if len(faults) > 3 else ''
-    raise UserError(f'params are not those of {config}: {"; ".join(faults[:3])}{more}')
+  return nnx.merge(graph, state)(floats, key)
 
 
 def forward_flops(config: MixerConfig) -> int:

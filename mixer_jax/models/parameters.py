@@ -11,6 +11,8 @@ from typing import Any
 
 import jax
 
+from mixer_jax.errors import UserError
+
 Shape = tuple[int, ...]
 
 _OUTSIDE = {
@@ -96,11 +98,22 @@ def unflatten(arrays: Mapping[str, Any]) -> dict:
   return params
 
 
-def faults(wanted: Mapping[str, Any], found: Mapping[str, Shape]) -> list[str]:
+def check(config, wanted: Mapping[str, Shape], params: Mapping) -> None:
+  """Raises `UserError` unless the params have the names and shapes that are wanted."""
+  found = {name: getattr(leaf, 'shape', ()) for name, leaf in flatten(params).items()}
+  told = faults(wanted, found, f'a {type(config).__name__.removesuffix("Config")}')
+  if told:
+    more = f' and {len(told) - 3} more' if len(told) > 3 else ''
+    raise UserError(f'params are not those of {config}: {"; ".join(told[:3])}{more}')
+
+
+def faults(
+  wanted: Mapping[str, Any], found: Mapping[str, Shape], model: str = 'a Mixer'
+) -> list[str]:
   """What is wrong with arrays of these names and shapes; [] if nothing."""
   told = [f'{name} {_text(wanted[name])} is missing' for name in wanted if name not in found]
   told += [
-    f'{name} {_text(shape)} is not part of a Mixer' for name, shape in _others(wanted, found)
+    f'{name} {_text(shape)} is not part of {model}' for name, shape in _others(wanted, found)
   ]
   for name, shape in wanted.items():
     if name in found and found[name] != shape:

@@ -6,22 +6,26 @@ logits of an image are the mean of the small model's logits on its K² parts.
 """
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 
 from mixer_jax.errors import UserError
-from mixer_jax.models.mixer import MixerConfig
+from mixer_jax.models import ModelConfig
+from mixer_jax.models.resnet import ResNetConfig
 
 
-def grow(config: MixerConfig, params: dict, image_size: int) -> tuple[MixerConfig, dict]:
+def grow(config: ModelConfig, params: dict, image_size: int) -> tuple[Any, dict]:
   """The same Mixer for images of `image_size` pixels, an integer multiple K of its own.
 
   Tokens and token-MLP width grow by K². Arrays come back on the host (NumPy);
-  those that do not change are passed through.
+  those that do not change are passed through. A ResNet is as it is at any size.
 
   Raises:
     UserError: `image_size` is not a multiple of `config.image_size`.
   """
+  if isinstance(config, ResNetConfig):
+    return dataclasses.replace(config, image_size=image_size), params
   factor, rest = divmod(image_size, config.image_size)
   if rest or factor < 1:
     raise UserError(

@@ -27,6 +27,8 @@ RULES = (
   (r'head/kernel$', P('fsdp')),
   (r'(stem|head)/bias$', P()),
   (r'(LayerNorm_[01]|pre_head_layer_norm)/(scale|bias)$', P()),
+  (r'(Conv_[012]|projection)/kernel$', P(None, None, None, 'fsdp')),
+  (r'(GroupNorm_[012]|pre_head_group_norm)/(scale|bias)$', P()),
   (r'(^|/)(step|count)$', P()),
 )
 """(pattern on the end of a leaf's path, how its axes are split); a leaf matches exactly one.

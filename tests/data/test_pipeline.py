@@ -163,12 +163,67 @@ def test_training_stops_at_an_undecodable_image_and_names_it(threads):
     next(iterator)
 
 
+def skipping(steps: int, bad=(5, 6, 19), **kwargs) -> list[dict]:
+  config = dataclasses.replace(CONFIG, undecodable='skip', threads=kwargs.pop('threads', 0))
+  iterator = pipeline.train_batches(
+    made(20, bad), config, image_size=12, batch_size=8, seed=0, **kwargs
+  )
+  return [next(iterator) for _ in range(steps)]
+
+
+def test_an_undecodable_image_is_replaced_by_the_next_that_decodes():
+  whole = train(20, 5)
+  replaced = {5: 7, 6: 7, 19: 0}
+  for before, after in zip(whole, skipping(5), strict=True):
+    wanted = [replaced.get(label, label) for label in before['label'].tolist()]
+    assert after['label'].tolist() == wanted
+    kept = before['label'] == after['label']
+    np.testing.assert_array_equal(after['image'][kept], before['image'][kept])
+
+
+def test_what_is_skipped_depends_on_seed_and_position_alone():
+  whole = skipping(6)
+  assert_same(whole, skipping(6, threads=4))
+  assert_same(whole[4:], skipping(2, first_step=4))
+  parts = [skipping(6, process=pipeline.Process(i, 4)) for i in range(4)]
+  joined = [
+    {name: np.concatenate([part[step][name] for part in parts]) for name in whole[0]}
+    for step in range(6)
+  ]
+  assert_same(whole, joined)
+
+
+def test_what_is_skipped_is_named_once_and_counted(caplog):
+  with caplog.at_level(logging.WARNING):
+    skipping(10)
+  lines = [record.getMessage() for record in caplog.records]
+  assert len(lines) == 3
+  for index in (5, 6, 19):
+    assert sum(f'training image made/train#{index} ({index}.png)' in line for line in lines) == 1
+  assert [line.rsplit('; ')[-1] for line in lines] == [f'{n} such so far' for n in (1, 2, 3)]
+
+
+def test_a_split_of_which_nothing_decodes_is_not_gone_round_for_ever():
+  with pytest.raises(UserError, match='no image of made/train decodes'):
+    skipping(1, bad=tuple(range(20)))
+
+
+@pytest.mark.parametrize('threads', [0, 2])
+def test_training_stops_at_an_example_without_label_and_names_it(threads):
+  source = made(8)
+  source.records[3]['label'] = -1  # pyright: ignore[reportIndexIssue]
+  config = dataclasses.replace(CONFIG, threads=threads, undecodable='skip')
+  iterator = pipeline.train_batches(source, config, image_size=12, batch_size=8, seed=0)
+  with pytest.raises(UserError, match=r'made/train#3 \(3.png\) has no label'):
+    next(iterator)
+
+
 @pytest.mark.parametrize(
   ('field', 'value'),
   [
     *(('min_crop_area', 0.0), ('max_crop_area', 0.01), ('min_crop_aspect', 2.0)),
     *(('threads', -1), ('eval_recipe', 'x'), ('randaugment_layers', 17)),
-    ('randaugment_magnitude', -1.0),
+    *(('randaugment_magnitude', -1.0), ('undecodable', 'ignore')),
   ],
 )
 def test_bad_fields_are_named(field, value):

@@ -1,0 +1,33 @@
+"""What is asked of the fields of every family's config."""
+
+import dataclasses
+import math
+
+from mixer_jax.errors import UserError
+from mixer_jax.models.images import INPUT_RANGES
+
+_DTYPES = ('float32', 'bfloat16', 'float16')
+
+
+def check(config) -> None:
+  """Raises `UserError` unless the fields have their types and the values that all families share.
+
+  Whole numbers are positive, numbers finite; `family` is the one that the class is of.
+  """
+  for field in dataclasses.fields(config):
+    value = getattr(config, field.name)
+    if field.type is int and (type(value) is not int or value < 1):
+      raise UserError(f'model.{field.name} must be a positive whole number, not {value!r}')
+    if field.type is float and (isinstance(value, bool) or not isinstance(value, int | float)):
+      raise UserError(f'model.{field.name} must be a number, not {value!r}')
+    if field.type in (bool, str) and type(value) is not field.type:
+      raise UserError(f'model.{field.name} must be a {field.type.__name__}, not {value!r}')
+    if field.name == 'family' and value != field.default:
+      raise UserError(f'a {type(config).__name__} is of the family {field.default}, not {value!r}')
+  if config.input_range not in INPUT_RANGES:
+    known = ' or '.join(map(repr, INPUT_RANGES))
+    raise UserError(f'model.input_range must be {known}, not {config.input_range!r}')
+  if config.dtype not in _DTYPES:
+    raise UserError(f'model.dtype must be one of {", ".join(_DTYPES)}, not {config.dtype!r}')
+  if not math.isfinite(config.head_bias):
+    raise UserError(f'model.head_bias must be finite, is {config.head_bias!r}')

@@ -1,0 +1,37 @@
+"""Pictures of runs side by side, as PNG bytes."""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from mixer_jax.reporting.pictures import png_of, pyplot
+
+Curve = Mapping[int, float]
+"""Step -> metric, of one run."""
+
+
+def comparison(panels: Mapping[str, Mapping[str, Sequence[Curve]]], metric: str) -> bytes:
+  """A metric against steps: a panel for each title, in it a colour for each label.
+
+  A label's runs are thin lines, and their mean at the steps that all of them have a
+  thick one, with the last mean written beside its end.
+  """
+  plt = pyplot()
+  figure, axes = plt.subplots(
+    1, len(panels), figsize=(5.2 * len(panels), 4), layout='constrained', sharey=True, squeeze=False
+  )
+  for axis, (title, labels) in zip(axes[0], panels.items(), strict=True):
+    for number, (label, runs) in enumerate(labels.items()):
+      color = f'C{number}'
+      for run in runs:
+        steps = sorted(run)
+        axis.plot(steps, [run[step] for step in steps], color=color, linewidth=0.6, alpha=0.45)
+      steps = sorted(set.intersection(*(set(run) for run in runs)))
+      means = [float(np.mean([run[step] for run in runs])) for step in steps]
+      axis.plot(steps, means, color=color, linewidth=1.8, label=f'{label}: {means[-1]:.1f}')
+    axis.set_title(title)
+    axis.set_xlabel('step')
+    axis.grid(alpha=0.3)
+    axis.legend(loc='lower right', fontsize=9)
+  axes[0][0].set_ylabel(metric)
+  return png_of(figure)
