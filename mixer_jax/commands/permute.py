@@ -2,26 +2,20 @@
 
 import dataclasses
 import json
-import logging
 import math
 import sys
-import time
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from mixer_jax import models
 from mixer_jax.analysis.permutation import outcomes
-from mixer_jax.commands import arguments, experiment, screen, train, workdir
+from mixer_jax.commands import arguments, screen, study
+from mixer_jax.commands.study import curve
 from mixer_jax.data.permute import INPUTS
-from mixer_jax.errors import PreemptedError, UserError
-from mixer_jax.parallel import processes
+from mixer_jax.errors import UserError
 from mixer_jax.paths import user_path
 from mixer_jax.reporting import comparisons
-from mixer_jax.reporting.metrics import read_metrics
-from mixer_jax.reporting.terminal import Terminal
-
-log = logging.getLogger(__name__)
 
 _TOLD = {
   'none': 'images as they are',
@@ -31,13 +25,9 @@ _TOLD = {
 
 
 @dataclasses.dataclass(frozen=True)
-class _Run:
-  """One training run of the study, and its folder."""
-
+class _Run(study.Run):
   model: str
   inputs: str
-  config: ConfigDict
-  folder: str
 
 
 def main(argv: list[str]) -> None:
@@ -55,70 +45,38 @@ def main(argv: list[str]) -> None:
   parser.add_argument('--workdir', required=True, help='folder of all runs, local or gs://…')
   args, overrides = parser.parse(argv)
   terminal = screen.open_screen()
-  study = arguments.load_config(args.config, overrides)
+  config = arguments.load_config(args.config, overrides)
   folder = user_path(args.workdir)
-  runs = _runs(study, str(folder))
-  experiment.join_processes('permute', args, runs[0].config, terminal, preemptible=True)
-  processes.check_same({name: repr(value) for name, value in arguments.fields(study).items()})
-  sizes = {run.model: _check(run) for run in runs}
-  try:
-    for number, run in enumerate(runs):
-      log.info('run %d of %d: %s on %s', number + 1, len(runs), run.model, _TOLD[run.inputs])
-      _train(run, terminal)
-  except PreemptedError:
-    processes.leave_together()
-    raise
-  is_first = experiment.tells()
-  processes.leave_together()
-  if not is_first:
+  runs = _runs(config, str(folder))
+  study.join('permute', args, config, runs, terminal)
+  sizes = {run.model: checked.model for run, checked in zip(runs, study.check(runs), strict=True)}
+  study.train_all(runs, terminal)
+  if not study.leave():
     return
   report = _report(runs, sizes)
   (folder / 'permute.json').write_text(json.dumps(report, indent=2) + '\n')
   (folder / 'permute.png').write_bytes(_picture(report))
-  sys.stdout.write(_table(report))
+  sys.stdout.write(_table(report) + _verdict(report))
   print(f'permute.json and permute.png are in {folder}')
 
 
-def _runs(study: ConfigDict, folder: str) -> list[_Run]:
+def _runs(config: ConfigDict, folder: str) -> list[_Run]:
   """All runs: those of one seed before those of the next."""
-  if set(study) != {'seeds', 'models'} or not isinstance(study.models, ConfigDict):
+  if set(config) != {'seeds', 'models'} or not isinstance(config.models, ConfigDict):
     raise UserError('the config has the fields seeds and models: begin with configs/permutation.py')
-  if type(study.seeds) is not int or study.seeds < 1 or not len(study.models):
+  if type(config.seeds) is not int or config.seeds < 1 or not len(config.models):
     raise UserError('config.seeds must be at least 1, and config.models hold an experiment each')
   runs = []
-  for seed in range(study.seeds):
-    for model, config in study.models.items():
+  for seed in range(config.seeds):
+    for model, shared in config.models.items():
       for inputs in INPUTS:
-        own = config.copy_and_resolve_references()
+        own = shared.copy_and_resolve_references()
         with own.unlocked():
           own.seed += seed
           own.data.permutation = inputs
-        runs.append(_Run(model, inputs, own, f'{folder}/{model}/{inputs}/{own.seed}'))
+        name = f'{model} on {inputs}, seed {own.seed}'
+        runs.append(_Run(name, own, f'{folder}/{model}/{inputs}/{own.seed}', model, inputs))
   return runs
-
-
-def _check(run: _Run) -> models.ModelConfig:
-  """The model of a run, all of which has been looked at; writes nothing."""
-  try:
-    exp = experiment.check(run.config, None)
-    known = workdir.stored_run(run.folder)
-    if known:
-      workdir.check_same_run(run.folder, run.config, known)
-  except UserError as error:
-    raise UserError(f'{run.model} on {run.inputs}: {error}') from error
-  return exp.model
-
-
-def _train(run: _Run, terminal: Terminal) -> None:
-  done = run.config.total_steps in _curve(run.folder)
-  processes.check_same({f'what {run.folder} holds': str(done)})
-  if not done:
-    train.run(run.config, run.folder, terminal, time.monotonic())
-
-
-def _curve(folder: str) -> dict[int, float]:
-  """Step -> top-1 of the evaluations of a run."""
-  return {row['step']: row['top1'] for row in read_metrics(folder) if row.get('event') == 'eval'}
 
 
 def _report(runs: list[_Run], sizes: dict[str, models.ModelConfig]) -> dict[str, Any]:
@@ -126,7 +84,7 @@ def _report(runs: list[_Run], sizes: dict[str, models.ModelConfig]) -> dict[str,
   report = {}
   for name, model in sizes.items():
     own = [run for run in runs if run.model == name]
-    curves = {kind: [_curve(run.folder) for run in own if run.inputs == kind] for kind in INPUTS}
+    curves = {kind: [curve(run.folder) for run in own if run.inputs == kind] for kind in INPUTS}
     last = own[0].config.total_steps
     summary = outcomes({kind: [c[last] for c in seeds] for kind, seeds in curves.items()})
     report[name] = {
@@ -165,6 +123,22 @@ def _table(report: dict[str, Any]) -> str:
       top1, lost = _with_error(outcome, 'mean', 'deviation'), _with_error(outcome, 'lost', 'noise')
       share = f'{100 * outcome["relative_loss"]:.1f} %'
       lines.append(f'{name:10} {_TOLD[kind]:36} {top1:>14} {lost:>16} {share:>9}')
+  return '\n'.join(lines) + '\n'
+
+
+def _verdict(report: dict[str, Any]) -> str:
+  """Whether runs show what section 3.4 says, in words."""
+  lines = []
+  for name, told in report.items():
+    patches = told['inputs']['patches']
+    if patches['noise'] is not None:
+      within = abs(patches['lost']) <= 2 * patches['noise']
+      how = 'within' if within else 'beyond'
+      lines.append(f'{name}: {_TOLD["patches"]} differs {how} noise (two standard errors)')
+  losses = {name: told['inputs']['pixels']['relative_loss'] for name, told in report.items()}
+  least, *others = sorted(losses, key=lambda name: losses[name])
+  beside = ''.join(f', {other} {100 * losses[other]:.1f} %' for other in others)
+  lines.append(f'all pixels shuffled: {least} loses the least, {100 * losses[least]:.1f} %{beside}')
   return '\n'.join(lines) + '\n'
 
 
