@@ -51,8 +51,9 @@ def load(
 
   Args:
     path_or_name: a `.npz` or `.safetensors` weights file, a workdir of this project
-      (its newest state that verifies is taken) or one step's folder in it, local or
-      `gs://…`; or a name in `mixer_jax.released`, which is downloaded once.
+      (its newest state that verifies is taken), `WORKDIR/best` where the run keeps that, or
+      one step's folder, `WORKDIR/checkpoints/STEP`, local or `gs://…`; or a name in
+      `mixer_jax.released`, which is downloaded once.
     image_size: pixels, an integer multiple of the checkpoint's: the token MLPs are
       grown block-diagonally (section 3, Appendix C).
     num_classes: gives the model a new head, of zeros.
@@ -98,6 +99,10 @@ def read(path_or_name) -> Checkpoint:
     )
   if path is None:
     raise UserError(f'{text} is none of the published files: download it, and name the file')
+  if path.name == 'best' and not path.exists() and (path.parent / 'checkpoints').is_dir():
+    from mixer_jax.checkpoints import store  # Orbax takes seconds to import
+
+    path = store.best_state(path.parent)
   if not path.exists():
     kind = 'weights file' if path.suffix in SUFFIXES else 'checkpoint'
     raise UserError(
@@ -107,7 +112,7 @@ def read(path_or_name) -> Checkpoint:
   if not path.is_dir():
     weights = layouts.read(path)
     return Checkpoint(weights.config, weights.params, weights.layout, str(path), weights.dtypes)
-  from mixer_jax.checkpoints import store  # Orbax takes seconds to import
+  from mixer_jax.checkpoints import store
 
   metadata, params = store.read_params(path)
   config = config_from(metadata['model'])

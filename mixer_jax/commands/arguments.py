@@ -8,7 +8,7 @@ import os
 import pathlib
 import runpy
 import sys
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from ml_collections import ConfigDict
 
@@ -16,8 +16,10 @@ from mixer_jax.data.recipes import RECIPES
 from mixer_jax.errors import UserError
 from mixer_jax.paths import user_path
 
+N = TypeVar('N', int, float)
+
 CHECKPOINT = (
-  'a workdir, one of its steps, an .npz or .safetensors file, or a published name '
+  'a workdir, WORKDIR/best, one of its steps, an .npz or .safetensors file, or a published name '
   'such as imagenet1k/Mixer-B_16'
 )
 
@@ -105,6 +107,15 @@ def write(file: str | None, text: str) -> None:
       user_path(file).write_text(text)
     except OSError as error:
       raise UserError(f'{file} was not written: {error.strerror or error}') from error
+
+
+def numbers(name: str, text: str, kind: type[N]) -> tuple[N, ...]:
+  """A list in a flag or a field, as in 1,5,10; raises `UserError` if it is none."""
+  try:
+    return tuple(kind(part) for part in text.split(','))
+  except (ValueError, AttributeError):
+    whole = 'whole ' if kind is int else ''
+    raise UserError(f'{name}={text}: {whole}numbers, as in 1,5,10') from None
 
 
 def load_config(spec: str, overrides: list[str]) -> ConfigDict:

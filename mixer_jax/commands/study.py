@@ -95,5 +95,22 @@ def is_done(folder: str) -> bool:
 
 
 def curve(folder: str, metric: str = 'top1') -> dict[int, float]:
-  """Step -> metric of the evaluations of a run."""
-  return {row['step']: row[metric] for row in read_metrics(folder) if row.get('event') == 'eval'}
+  """Step -> metric of the evaluations of a run; of its few-shot ones, where it is '5-shot'."""
+  return {
+    row['step']: row[metric]
+    for row in read_metrics(folder)
+    if row.get('event') in ('eval', 'fewshot') and metric in row
+  }
+
+
+def outcome(folder: str, metric: str = 'top1') -> float:
+  """What a run that is done came to, of the state that it is reported by.
+
+  That is its best where it keeps that, also behind an early stop, or its last; on the test
+  split, where there is one.
+  """
+  rows = read_metrics(folder)
+  (*_, end) = (row for row in rows if row.get('event') == 'end')
+  step = end.get('best_step', end['step'])
+  tested = [row[metric] for row in rows if row.get('event') == 'test' and metric in row]
+  return tested[-1] if tested else curve(folder, metric)[step]

@@ -30,6 +30,7 @@ from mixer_jax.reporting.metrics import MetricsFile, device_hours, read_metrics
 from mixer_jax.reporting.progress import Progress
 from mixer_jax.reporting.terminal import Terminal, duration
 from mixer_jax.training import step as steps
+from mixer_jax.training.early_stopping import Standing
 from mixer_jax.training.loop import train
 
 log = logging.getLogger(__name__)
@@ -92,13 +93,13 @@ def _run(exp: Experiment, folder: str, terminal: Terminal, started: float) -> No
   progress = Progress(
     terminal,
     MetricsFile(folder) if writes else None,
-    total_steps=config.total_steps,
+    total_steps=exp.total_steps,
     batch_size=config.batch_size,
     log_every=config.log_every,
     started=started,
   )
   store = Store(folder, keep=config.keep_checkpoints)
-  state, first_step = _begin(exp, store, progress)
+  state, first_step, standing = _begin(exp, store, progress)
   _tell(model, mesh, whole=first_step == 0)
   batches = pipeline.train_batches(
     exp.source,
@@ -110,20 +111,22 @@ def _run(exp: Experiment, folder: str, terminal: Terminal, started: float) -> No
     process=experiment.this_process(),
   )
   preemption = processes.Preemption()
-  hooks = Hooks(exp, store, progress, preemption, folder)
+  hooks = Hooks(exp, store, progress, preemption, folder, standing)
   on_interrupt = signal.signal(signal.SIGINT, hooks.interrupt)
   try:
     with preemption:
-      state = train(
-        state,
-        train_step,
-        _on_mesh(batches, mesh),
-        hooks,
-        first_step=first_step,
-        total_steps=config.total_steps,
-        eval_every=config.eval_every,
-        save_every=config.checkpoint_every,
-      )
+      if not standing.is_over(exp.early_stopping):
+        state = train(
+          state,
+          train_step,
+          _on_mesh(batches, mesh),
+          hooks,
+          first_step=first_step,
+          evaluated_step=standing.step,
+          total_steps=exp.total_steps,
+          eval_every=config.eval_every,
+          save_every=config.checkpoint_every,
+        )
     store.wait()
   except BaseException as error:
     terminal.finish()
@@ -136,21 +139,37 @@ def _run(exp: Experiment, folder: str, terminal: Terminal, started: float) -> No
     signal.signal(signal.SIGINT, on_interrupt)
     terminal.finish()
     hooks.close()
-  if hooks.evaluation is None:  # the run was complete already
-    hooks.evaluate(config.total_steps, state)
-  if writes and hooks.evaluation is not None:
-    _report(exp, hooks.evaluation, progress, folder)
+  last = step = int(jax.device_get(state.step))
+  params = state.params
+  if exp.keeps_best and hooks.standing.best_step not in (0, last):
+    del state, params  # there may be no room for both
+    step = hooks.standing.best_step
+    params = _saved_params(exp, store, step)
+  result = hooks.report(step, params)
+  if writes:
+    _report(exp, result, last, step, progress, folder)
 
 
-def _begin(exp: Experiment, store: Store, progress: Progress) -> tuple[steps.TrainState, int]:
-  """The newest whole state of the run, or that of step 0; and its step. Tells of the start."""
+def _saved_params(exp: Experiment, store: Store, step: int) -> dict:
+  abstract = steps.abstract_state(exp.model, exp.optimizer, exp.evaluated.mesh)
+  return store.read(step, {'params': abstract.params})['params']
+
+
+def _begin(
+  exp: Experiment, store: Store, progress: Progress
+) -> tuple[steps.TrainState, int, Standing]:
+  """The newest whole state of the run, or that of step 0; its step, and how the run stood then.
+
+  Tells of the start.
+  """
   mesh = exp.evaluated.mesh
   abstract = steps.abstract_state(exp.model, exp.optimizer, mesh)
   restored = store.restore({'params': abstract.params, 'optimizer': abstract.opt_state})
-  step, path = 0, None
+  step, path, standing = 0, None, Standing()
   if restored is not None:
     step, parts = restored
     path = str(store.directory / str(step))
+    standing = Standing(**store.metadata(step)['standing'])
     count = meshes.put_replicated(mesh, {'step': np.int32(step)})['step']
     state = steps.TrainState(count, parts['params'], parts['optimizer'])
     log.info('restored %s: going on behind step %d', path, step)
@@ -169,7 +188,7 @@ def _begin(exp: Experiment, store: Store, progress: Progress) -> tuple[steps.Tra
       device=jax.devices()[0].device_kind,
       time=time.time(),
     )
-  return state, step
+  return state, step, standing
 
 
 def _pids() -> list[int]:
@@ -198,35 +217,40 @@ def _tell(model: models.ModelConfig, mesh: Mesh, *, whole: bool) -> None:
   log.info('%s\n%s\n%.3g GFLOP an image forward; %s as %s', table, model, gflop, device, sizes)
 
 
-def _report(exp: Experiment, result: Evaluation, progress: Progress, folder: str) -> None:
-  """Pictures, and the sum of what the run has cost, into the workdir."""
+def _report(
+  exp: Experiment, result: Evaluation, last: int, step: int, progress: Progress, folder: str
+) -> None:
+  """Pictures, and the sum of what the run has cost, into the workdir.
+
+  Args:
+    result: of the state of `step`, on the test split or the evaluation split.
+    last: the run's last step.
+  """
   rows = read_metrics(folder)
   hours = device_hours([*rows, {'seconds': progress.seconds()}])
-  progress.event('end', step=exp.config.total_steps, device_hours=hours, core_days=hours / 24)
-  source, data = exp.evaluated.source, exp.evaluated.data
+  best = {'best_step': step} if exp.keeps_best else {}
+  end = {'step': last, **best, 'device_hours': hours, 'core_days': hours / 24}
+  progress.event('end', **end)
+  on = exp.tested or exp.evaluated
   shown = pictures.mistakes_first(result.labels, result.predictions, result.confidences, 40)
-  size = exp.model.image_size
-  images = [
-    np.rint(
-      recipes.eval_image(source[i]['image'], size, data.eval_recipe, data.eval_crop_fraction)
-    ).astype(np.uint8)
-    for i in shown
-  ]
+  recipe, fraction = on.data.eval_recipe, on.data.eval_crop_fraction
+  draw = lambda i: recipes.eval_image(on.source[i]['image'], exp.model.image_size, recipe, fraction)
   drawn = {
-    'curves.png': pictures.curves(rows),
+    'curves.png': pictures.curves([*rows, {'event': 'end', **end}]),
     'predictions.png': pictures.predictions(
-      images,
+      [np.rint(draw(i)).astype(np.uint8) for i in shown],
       result.labels[shown],
       result.predictions[shown],
       result.confidences[shown],
-      source.classes,
+      on.source.classes,
     ),
   }
   for name, png in drawn.items():
     (epath.Path(folder) / name).write_bytes(png)
   log.info(
-    'done: top-1 %.2f %%, %s on %d device(s); curves.png and predictions.png are in %s',
+    'done: top-1 %.2f %%%s, %s on %d device(s); curves.png and predictions.png are in %s',
     result.top1,
+    f' of step {step}, the best of {last}' if exp.keeps_best else '',
     duration(3600 * hours / jax.device_count()),
     jax.device_count(),
     folder,

@@ -37,6 +37,15 @@ class Files(Sequence):
     return {'image': data, 'label': self._labels[index], 'file_name': str(self._files[index])}
 
 
+def class_folders(folder: str) -> list[str]:
+  """Names of the folders in a folder, in the order that numbers classes; they may be empty."""
+  root = user_path(folder)
+  if not root.is_dir():
+    raise UserError(f'no folder {folder}: folder:DIR names one with a folder for each class')
+  names = [entry.name for entry in root.iterdir() if entry.is_dir() and entry.name[0] != '.']
+  return sorted(names, key=int if are_numbers(names) else str)
+
+
 def open_folder(folder: str, split: str = '') -> Source:
   """The images of a folder that has a folder for each class.
 
@@ -51,12 +60,8 @@ def open_folder(folder: str, split: str = '') -> Source:
     UserError: no such folder, no class folder with an image in it, or no such slice.
   """
   root = user_path(folder)
-  if not root.is_dir():
-    raise UserError(f'no folder {folder}: folder:DIR names one with a folder for each class')
-  names = [entry.name for entry in root.iterdir() if entry.is_dir() and entry.name[0] != '.']
-  names.sort(key=int if are_numbers(names) else str)
   classes, files, labels = [], [], []
-  for name in names:
+  for name in class_folders(folder):
     found = list(_images_in(root / name, frozenset({_place(root)})))
     if found:
       labels += [len(classes)] * len(found)

@@ -43,6 +43,7 @@ class DataConfig:
   name: TFDS name of the data set, or 'digits'.
   data_dir: where TFDS keeps it; '' is TFDS's default.
   train_split, eval_split: TFDS slicing.
+  test_split: likewise, '' for none: what a run is reported on at its end, unless on `eval_split`.
   min_crop_area, max_crop_area: inception crop: its share of the image's area.
   min_crop_aspect, max_crop_aspect: its width over its height.
   flip: mirror half of the training images.
@@ -61,6 +62,7 @@ class DataConfig:
   data_dir: str
   train_split: str
   eval_split: str
+  test_split: str
   min_crop_area: float
   max_crop_area: float
   min_crop_aspect: float
@@ -129,6 +131,7 @@ def evaluation_only(
     data_dir='',
     train_split='',
     eval_split='',
+    test_split='',
     min_crop_area=1.0,
     max_crop_area=1.0,
     min_crop_aspect=1.0,
