@@ -3,6 +3,7 @@
 import dataclasses
 
 import jax
+import numpy as np
 import pytest
 
 import mixer_jax
@@ -22,6 +23,7 @@ TABLE_4 = {
   'S/32,jft300m': (5, 0.003, 0.03, None, 0, 0),
   'S/16,jft300m': (5, 0.003, 0.03, None, 0, 0),
   'B/32,jft300m': (7, 0.003, 0.03, None, 0, 0),
+  'L/32,jft300m': (7, 0.001, 0.03, None, 0, 0),
   'L/16,jft300m': (14, 0.001, 0.03, None, 0, 0),
   'H/14,jft300m': (14, 0.001, 0.03, None, 0, 0),
 }
@@ -43,12 +45,45 @@ def test_pretraining_is_table_4(arg):
   if magnitude is not None:
     assert config.data.randaugment_magnitude == magnitude
   assert (config.mixup, config.mixup_per) == (mixup, 'batch')
+  assert (config.data.train_split, config.data.eval_split) == ('train[:99%]', 'train[99%:]')
+  assert config.data.test_split == ('validation' if data == 'imagenet2012' else '')
   model = MixerConfig(**config.model)
   assert (model.dropout, model.stochastic_depth) == (0, depth)
   assert model.image_size == 224
   body = num_params(model) - (model.hidden_dim + 1) * model.num_classes
   variant = VARIANTS[name]
   assert body == num_params(variant) - (variant.hidden_dim + 1) * variant.num_classes
+
+
+@pytest.mark.parametrize(('data', 'classes'), [('imagenet21k', 21_843), ('cifar100', 100)])
+def test_a_stand_in_is_trained_on_by_the_recipe_of_the_row(data, classes):
+  row, config = (pretrain.get_config(f'B/32,jft300m{more}') for more in ('', f',{data}'))
+  assert (config.total_epochs, config.data.name, config.model.num_classes) == (7, data, classes)
+  with row.unlocked():
+    row.data.name, row.model.num_classes = data, classes
+    row.total_epochs, row.total_steps = config.total_epochs, config.total_steps
+  assert config.to_dict() == row.to_dict()
+
+
+def test_epochs_of_a_stand_in_are_counted_in_its_images(tmp_path):
+  for label in range(3):
+    for i in range(40):
+      path = tmp_path / str(label) / f'{i}.png'
+      path.parent.mkdir(exist_ok=True)
+      path.write_bytes(b'')
+  config = pretrain.get_config(f'B/32,jft300m,folder:{tmp_path}')
+  config.batch_size = config.eval_batch_size = 16
+  checked = experiment.check(config, None)
+  assert checked.model.num_classes == 3
+  assert (len(checked.source), len(checked.evaluated.source)) == (119, 1)
+  assert checked.total_steps == round(7 * 119 / 16)
+  config.optimizer.warmup_steps = 10
+  checked = experiment.check(config, None)
+  rates = [float(checked.schedule(step)) for step in (10, 31, 52)]
+  np.testing.assert_allclose(rates, [3e-3, 3e-3 / 2, 0], rtol=1e-6, atol=1e-9)
+  config.data.test_split = 'validation'
+  with pytest.raises(UserError, match='of a folder is all of it: slice it'):
+    experiment.check(config, None)
 
 
 # Section 3 and Appendix C; steps of the ViT paper's Table 4: steps, warm-up, classes.
