@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 from mixer_jax import checkpoints, models
 from mixer_jax.commands import arguments, fields, screen
 from mixer_jax.commands.fields import build, check_fields
-from mixer_jax.commands.watching import FewShotWatch, early_stopping_of, few_shot_of
+from mixer_jax.commands.watching import FewShotWatch, early_stopping_of, few_shot_of, metrics_of
 from mixer_jax.data.pipeline import DataConfig, Process
 from mixer_jax.data.records import Source
 from mixer_jax.data.source import open_source
@@ -76,6 +76,15 @@ class Experiment:
   def keeps_best(self) -> bool:
     """Whether the state of the best evaluation is kept, and the run reported by it."""
     return self.config.keep_best or self.early_stopping.patience > 0
+
+  @property
+  def reported(self) -> Evaluated:
+    """What the run is reported on at its end."""
+    return self.tested or self.evaluated
+
+  def metrics(self) -> list[str]:
+    """Names of the figures that the run is reported by."""
+    return metrics_of(self.reported.source, self.few_shot)
 
   def metadata(self) -> dict[str, Any]:
     """What a saved state needs to be used without this config."""

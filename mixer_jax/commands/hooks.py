@@ -120,7 +120,8 @@ class Hooks:
     if stopping.metric in numbers:
       numbers[stopping.metric] = processes.agreed(numbers[stopping.metric])
     now = self.standing = self.standing.behind(stopping, step, numbers)
-    if now.is_over(stopping):
+    stop = now.is_over(stopping) and step < self._experiment.total_steps
+    if stop:
       log.info(
         'early stopping: %d evaluations are no better than %s %.4g of step %d',
         now.stale,
@@ -131,7 +132,7 @@ class Hooks:
       told = {'metric': stopping.metric, 'best_step': now.best_step, 'best': now.best}
       self._progress.event('early_stop', step=step, **told)
     is_best = now.best_step == step and self._experiment.keeps_best
-    return Verdict(save=is_best, stop=now.is_over(stopping))
+    return Verdict(save=is_best, stop=stop)
 
   def told_to_leave(self, step: int) -> bool:
     """Whether a SIGTERM came; agreed on by all processes."""

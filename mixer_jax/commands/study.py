@@ -5,6 +5,7 @@ import dataclasses
 import logging
 import time
 from collections.abc import Sequence
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -110,7 +111,11 @@ def outcome(folder: str, metric: str = 'top1') -> float:
   split, where there is one.
   """
   rows = read_metrics(folder)
-  (*_, end) = (row for row in rows if row.get('event') == 'end')
-  step = end.get('best_step', end['step'])
   tested = [row[metric] for row in rows if row.get('event') == 'test' and metric in row]
-  return tested[-1] if tested else curve(folder, metric)[step]
+  last = end(folder)
+  return tested[-1] if tested else curve(folder, metric)[last.get('best_step', last['step'])]
+
+
+def end(folder: str) -> dict[str, Any]:
+  """The last row of a run that is done: `step`, and `best_step` where it keeps its best."""
+  return [row for row in read_metrics(folder) if row.get('event') == 'end'][-1]

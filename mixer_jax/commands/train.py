@@ -231,7 +231,7 @@ def _report(
   best = {'best_step': step} if exp.keeps_best else {}
   end = {'step': last, **best, 'device_hours': hours, 'core_days': hours / 24}
   progress.event('end', **end)
-  on = exp.tested or exp.evaluated
+  on = exp.reported
   shown = pictures.mistakes_first(result.labels, result.predictions, result.confidences, 40)
   recipe, fraction = on.data.eval_recipe, on.data.eval_crop_fraction
   draw = lambda i: recipes.eval_image(on.source[i]['image'], exp.model.image_size, recipe, fraction)

@@ -83,6 +83,13 @@ def _labelled(name: str, split: str, data_dir: str, threads: int) -> tuple[Sourc
   return source, SourceLabels(source, threads=threads)
 
 
+def metrics_of(source: Source, few_shot: FewShotWatch | None) -> list[str]:
+  """Names of the figures that evaluations on `source` give."""
+  real = ['real'] if source.accepted else []
+  few = [f'{shots}-shot' for shots in few_shot.shots] if few_shot else []
+  return ['top1', 'top5', 'loss', *real, *few]
+
+
 def early_stopping_of(
   config: ConfigDict, source: Source, few_shot: FewShotWatch | None
 ) -> EarlyStoppingConfig:
@@ -92,8 +99,7 @@ def early_stopping_of(
     UserError: they lack the metric, or are never made.
   """
   stopping = build(EarlyStoppingConfig, config.early_stopping, 'early_stopping')
-  known = ['top1', 'top5', 'loss', *(['real'] if source.accepted else [])]
-  known += [f'{shots}-shot' for shots in few_shot.shots] if few_shot else []
+  known = metrics_of(source, few_shot)
   if stopping.metric not in known:
     few = '' if few_shot else '; N-shot with --config.fewshot.every=1'
     raise UserError(
