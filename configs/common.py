@@ -43,7 +43,7 @@ def get_config() -> ConfigDict:
   config.early_stopping.patience = 0  # evaluations in a row without a better one; 0: never stops
 
   config.fewshot = ConfigDict()  # ridge regression on the features of a few images (section 4)
-  config.fewshot.every = 0  # evaluations, of which one has it, as has the last; 0: none
+  config.fewshot.every = 0  # evaluations, of which one has it, as has the report; 0: none
   config.fewshot.name = 'imagenet2012'  # as data.name, of the same data_dir; '': data.name
   config.fewshot.train_split = 'train'  # where the few are from
   config.fewshot.eval_split = 'validation'

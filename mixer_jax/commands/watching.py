@@ -48,9 +48,8 @@ class FewShotWatch:
   evaluate: FewShot
 
   def is_due(self, step: int, eval_every: int) -> bool:
-    """Whether the evaluation of this step has it; that of the last step always does."""
-    count, rest = divmod(step, eval_every) if eval_every else (0, 1)
-    return rest > 0 or count % self.every == 0
+    """Whether the evaluation of this step has it; what is reported at the end always does."""
+    return eval_every > 0 and step % (self.every * eval_every) == 0
 
 
 def few_shot_of(

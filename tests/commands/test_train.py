@@ -222,12 +222,14 @@ def test_a_run_that_diverges_stops_and_saves_nothing_of_it(digits_dir, tmp_path,
 
 
 def test_tensorboard_events_are_written_where_asked(digits_dir, tmp_path):
-  process = runs.start(tmp_path, digits_dir, '--config.tensorboard=true')
+  process = runs.start(
+    tmp_path, digits_dir, '--config.tensorboard=true', '--config.fewshot.every=1'
+  )
   output, _ = process.communicate(timeout=200)
   assert process.returncode == 0, output
   assert 'oneDNN' not in output
   (events,) = (tmp_path / 'tensorboard').glob('events.out.tfevents.*')
-  for name in (b'grad_norm', b'eval/top1'):
+  for name in (b'grad_norm', b'eval/top1', b'fewshot/5-shot'):
     assert name in events.read_bytes()
 
 
