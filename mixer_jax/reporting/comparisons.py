@@ -62,6 +62,7 @@ def scaling(
   axis.set_xticks([], minor=True)
   axis.set_xlabel('training images: the part of all, and how many')
   axis.set_ylabel(metric)
+  axis.set_title('lines: means over seeds; dashes: runs', fontsize=9)
   axis.grid(alpha=0.3)
   axis.legend(loc='lower right', fontsize=9)
   return png_of(figure)
