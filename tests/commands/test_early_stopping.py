@@ -32,18 +32,6 @@ FLAGS = (
 
 
 @pytest.fixture(scope='module')
-def compiled(tmp_path_factory):
-  """Programs are compiled once for all starts in this process."""
-  names = ('jax_compilation_cache_dir', 'jax_persistent_cache_min_compile_time_secs')
-  before = {name: getattr(jax.config, name) for name in names}
-  for name, value in zip(names, (str(tmp_path_factory.mktemp('compiled')), 0), strict=True):
-    jax.config.update(name, value)
-  yield
-  for name, value in before.items():
-    jax.config.update(name, value)
-
-
-@pytest.fixture(scope='module')
 def stopped(tmp_path_factory, digits_dir, compiled):
   """A run that stopped early, undisturbed."""
   workdir = tmp_path_factory.mktemp('stopped') / 'run'

@@ -24,8 +24,9 @@ def get_config():
 """
 MORE = (
   '--config.data.train_split=train[:20%]',  # 287 images
+  '--config.eval_every=1',
   '--config.early_stopping.patience=1',
-  '--config.optimizer.learning_rate=0',
+  '--config.optimizer.learning_rate=0',  # so no evaluation is better than the first
 )
 
 
@@ -35,7 +36,7 @@ def flags(config, workdir, data_dir, *more: str, models=('mixer-b',)) -> list[st
   return ['scaling', f'--config={config}', f'--workdir={workdir}', *own, *more]
 
 
-def test_parts_are_trained_on_stop_early_and_go_on(digits_dir, tmp_path, capsys):
+def test_parts_are_trained_on_stop_early_and_go_on(digits_dir, tmp_path, capsys, compiled):
   (tmp_path / 'study.py').write_text(STUDY)
   argv = flags(tmp_path / 'study.py', tmp_path / 'study', digits_dir)
   assert main(argv) == 0
@@ -45,6 +46,7 @@ def test_parts_are_trained_on_stop_early_and_go_on(digits_dir, tmp_path, capsys)
   assert [part['steps'] for part in parts.values()] == [2, 3]  # of 16 images
   for percent, part in parts.items():
     (run,) = part['runs']
+    assert (run['ended'], run['best']) == (2, 1)
     folder = tmp_path / 'study' / 'mixer-b' / percent / '0'
     assert run['top1'] == part['mean'] == study.outcome(str(folder))
     assert run['top1'] == [r for r in read_metrics(folder) if r.get('event') == 'test'][-1]['top1']
