@@ -13,9 +13,7 @@ def get_config() -> ConfigDict:
 
   config.seed = 0  # of initialisation, order of examples, augmentation and dropout
   config.total_steps = 94_000  # updates; 300 epochs of ImageNet at batch 4096
-  config.total_epochs = (
-    0.0  # passes over the training split, in place of total_steps; 0: those count
-  )
+  config.total_epochs = 0.0  # passes over train_split, in place of total_steps; 0: these count
   config.batch_size = 4096  # images an update, over all devices of all processes
   config.eval_batch_size = 4096  # images, likewise; 0: 32 a device
   config.accumulate = 1  # micro-batches an update; the memory of batch_size / accumulate

@@ -52,7 +52,7 @@ def test_what_cannot_be_set_is_named(override, message):
 
 
 def test_config_files_that_are_missing_or_broken(tmp_path):
-  with pytest.raises(UserError, match=r'no config file configs/none\.py: there are .*digits\.py, di'):
+  with pytest.raises(UserError, match=r'no config file configs/none\.py: there are .*digits\.py, '):
     arguments.load_config('configs/none.py', [])
   broken = tmp_path / 'configs' / 'broken.py'
   broken.parent.mkdir()
