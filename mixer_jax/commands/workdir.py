@@ -79,7 +79,7 @@ def held(workdir) -> Iterator[None]:
 
 def check_same_run(workdir, config: ConfigDict, stored: dict[str, Any]) -> None:
   """Raises `UserError` if the run in `workdir` computes something else than `config` says."""
-  new, old = _flat(config.to_dict()), _flat(stored['config'])
+  new, old = flat(config.to_dict()), flat(stored['config'])
   names = sorted(new.keys() | old.keys())
   other = [n for n in names if new.get(n) != old.get(n) and not n.startswith(_FREE)]
   if other:
@@ -111,8 +111,9 @@ def write_run(workdir, config: ConfigDict, model: dict[str, Any]) -> None:
     raise UserError(f'{folder} cannot be written: {error.strerror or error}') from error
 
 
-def _flat(fields: dict[str, Any], prefix: str = '') -> dict[str, Any]:
-  flat = {}
+def flat(fields: dict[str, Any], prefix: str = '') -> dict[str, Any]:
+  """Dotted name -> value of all fields of a stored config."""
+  found = {}
   for name, value in fields.items():
-    flat |= _flat(value, f'{prefix}{name}.') if isinstance(value, dict) else {prefix + name: value}
-  return flat
+    found |= flat(value, f'{prefix}{name}.') if isinstance(value, dict) else {prefix + name: value}
+  return found

@@ -6,6 +6,7 @@ a logged training step. After a fault the steps that are done again appear again
 
 import json
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from etils import epath
@@ -55,22 +56,29 @@ class MetricsFile:
 
 def read_metrics(workdir) -> list[dict[str, Any]]:
   """All rows in the order they were written; half-written ones are skipped."""
-  rows = []
+  return rows_and_damaged(workdir)[0]
+
+
+def rows_and_damaged(workdir) -> tuple[list[dict[str, Any]], int]:
+  """All rows in the order they were written, and the number of lines that hold none."""
+  rows, damaged = [], 0
   for line in _text(epath.Path(workdir) / FILE_NAME).splitlines():
     try:
       row = json.loads(line)
-    except ValueError:
-      continue
+    except (ValueError, RecursionError):
+      row = None
     if isinstance(row, dict):
       rows.append(row)
-  return rows
+    else:
+      damaged += 1
+  return rows, damaged
 
 
 def _text(path: epath.Path) -> str:
   return path.read_bytes().decode(errors='replace') if path.exists() else ''
 
 
-def device_hours(rows: list[dict[str, Any]]) -> float:
+def device_hours(rows: Sequence[Mapping[str, Any]]) -> float:
   """Devices × wall hours, summed over all starts of the run.
 
   A start that was killed counts up to its last row.
