@@ -1,5 +1,6 @@
 """What happens around the steps of a run: it is told, evaluated and saved."""
 
+import json
 import logging
 import os
 import time
@@ -10,6 +11,7 @@ from mixer_jax.checkpoints.store import Store
 from mixer_jax.commands.experiment import Experiment, this_process
 from mixer_jax.data import pipeline
 from mixer_jax.evaluation import classify
+from mixer_jax.parallel import processes
 from mixer_jax.parallel.processes import Preemption
 from mixer_jax.reporting.progress import Progress
 from mixer_jax.training.step import TrainState
@@ -18,7 +20,10 @@ log = logging.getLogger(__name__)
 
 
 class Hooks:
-  """`training.loop.Hooks` of an experiment; keeps the last evaluation."""
+  """`training.loop.Hooks` of an experiment; keeps the last evaluation.
+
+  `skipped` are names of training images that did not decode; more come while it trains.
+  """
 
   def __init__(
     self,
@@ -27,6 +32,7 @@ class Hooks:
     progress: Progress,
     preemption: Preemption,
     folder: str,
+    skipped: set[str],
   ):
     self._experiment, self._store, self._progress = experiment, store, progress
     self._preemption = preemption
@@ -35,6 +41,7 @@ class Hooks:
     self._log_every = experiment.config.log_every
     self._tensorboard = _tensorboard(folder) if experiment.config.tensorboard else None
     self._interrupted = False
+    self._skipped, self._told = skipped, set[str]()
     self.evaluation: classify.Evaluation | None = None
 
   def step(self, step: int, metrics: dict[str, float]) -> None:
@@ -73,7 +80,10 @@ class Hooks:
 
   def told_to_leave(self, step: int) -> bool:
     """Whether a SIGTERM came; agreed on by all processes."""
-    return self._preemption.reached(step)
+    leaves = self._preemption.reached(step)
+    if leaves:
+      self._progress.event('preempted', step=step)
+    return leaves
 
   def save(self, step: int, state: TrainState) -> None:
     """Begins to save the state; tells how long the run stood still for it."""
@@ -81,7 +91,17 @@ class Hooks:
     parts = {'params': state.params, 'optimizer': state.opt_state}
     self._store.save(step, parts, self._metadata)
     self._progress.event('save', step=step, blocked=round(time.monotonic() - begun, 4))
+    if self._experiment.evaluated.data.undecodable == 'skip':
+      self._tell_skipped(step)
     self._progress.pause()
+
+  def _tell_skipped(self, step: int) -> None:
+    """A row with the names of training images that did not decode since the last such row."""
+    own = json.dumps(sorted(self._skipped - self._told))
+    names = sorted({name for text in processes.gathered(own) for name in json.loads(text)})
+    self._told |= set(names)
+    if names:
+      self._progress.event('undecodable', step=step, images=len(names), names=names)
 
   def interrupt(self, *_) -> None:
     """Handles SIGINT: the run ends behind the step under way, at the second call at once.

@@ -44,7 +44,7 @@ def main(argv: list[str]) -> None:
   named = dict(zip(_short(folders), folders, strict=True))
   compared = [_run(name, folder) for name, folder in named.items() if _is_run(folder)]
   studies = [_study(name, folder) for name, folder in named.items() if not _is_run(folder)]
-  rows = {run.name: [row._asdict() for row in _published(run)] for run in compared}
+  rows = {run.name: _published(run) for run in compared}
   document = page.build(compared, studies, rows)
   arguments.write(args.output, document)
   if args.output != '-':
@@ -85,9 +85,9 @@ def _run(name: str, folder: epath.Path, *, with_pictures: bool = True) -> Run:
   sound = runs.sound_rows(rows)
   damaged += len(rows) - len(sound)
   if damaged:
+    known = f'{damaged:,} of {len(sound) + damaged:,} rows of {metrics.FILE_NAME}'
     faults.append(
-      f'{name}: {damaged} of {len(sound) + damaged} rows of {metrics.FILE_NAME} cannot be read (a '
-      'run that is killed may leave half a row), and are left out'
+      f'{name}: {known} cannot be read (a run that is killed may leave half a row): left out'
     )
   pictures = _pictures(folder, faults, ['predictions.png']) if with_pictures else {}
   states = sorted(_damaged_states(folder))
@@ -166,10 +166,11 @@ def _bytes(path: epath.Path, faults: list[str]) -> bytes | None:
     return None
 
 
-def _published(run: Run) -> list[paper.Published]:
+def _published(run: Run) -> list[page.Published]:
   """The paper's rows of the run's variant, pre-trained on what it was."""
   variant = run.model.variant.split(' grown')[0] if run.model else ''
-  return paper.published(variant, _pretrained_on(run.config))
+  rows = paper.published(variant, _pretrained_on(run.config))
+  return [{**row._asdict(), 'images': paper.IMAGES[row.data]} for row in rows]
 
 
 def _pretrained_on(config: Any) -> str:

@@ -26,7 +26,7 @@ from mixer_jax.parallel import mesh as meshes
 from mixer_jax.parallel import processes
 from mixer_jax.paths import user_path
 from mixer_jax.reporting import pictures
-from mixer_jax.reporting.metrics import MetricsFile, device_hours, read_metrics
+from mixer_jax.reporting.metrics import MetricsFile, device_hours, read_metrics, undecodable
 from mixer_jax.reporting.progress import Progress
 from mixer_jax.reporting.terminal import Terminal, duration
 from mixer_jax.training import step as steps
@@ -100,6 +100,7 @@ def _run(exp: Experiment, folder: str, terminal: Terminal, started: float) -> No
   store = Store(folder, keep=config.keep_checkpoints)
   state, first_step = _begin(exp, store, progress)
   _tell(model, mesh, whole=first_step == 0)
+  skipped: set[str] = set()
   batches = pipeline.train_batches(
     exp.source,
     exp.evaluated.data,
@@ -108,9 +109,10 @@ def _run(exp: Experiment, folder: str, terminal: Terminal, started: float) -> No
     seed=config.seed,
     first_step=first_step,
     process=experiment.this_process(),
+    skipped=skipped,
   )
   preemption = processes.Preemption()
-  hooks = Hooks(exp, store, progress, preemption, folder)
+  hooks = Hooks(exp, store, progress, preemption, folder, skipped)
   on_interrupt = signal.signal(signal.SIGINT, hooks.interrupt)
   try:
     with preemption:
@@ -203,6 +205,12 @@ def _report(exp: Experiment, result: Evaluation, progress: Progress, folder: str
   rows = read_metrics(folder)
   hours = device_hours([*rows, {'seconds': progress.seconds()}])
   progress.event('end', step=exp.config.total_steps, device_hours=hours, core_days=hours / 24)
+  if names := undecodable(rows):
+    log.warning(
+      '%d training images did not decode, and others took their place: %s',
+      len(names),
+      ', '.join(names),
+    )
   source, data = exp.evaluated.source, exp.evaluated.data
   shown = pictures.mistakes_first(result.labels, result.predictions, result.confidences, 40)
   size = exp.model.image_size

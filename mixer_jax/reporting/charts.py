@@ -1,7 +1,9 @@
 """Line charts as SVG inside a page: lines in it, its labels in HTML, so that any width is crisp."""
 
 import dataclasses
+import itertools
 import math
+import statistics
 from collections.abc import Sequence
 
 from mixer_jax.reporting.html import Html, tag
@@ -11,7 +13,8 @@ Points = Sequence[tuple[float, float]]
 """(x, y), both finite, x ascending."""
 
 _MOST_POINTS = 400
-"""Of a line: more than pixels tell apart."""
+"""Of a line. Of more, equal stretches become their mean, in a band from lowest to highest."""
+_MOST_DOTS = 60
 _MOST_TICKS = 8
 _SIDE = 1000  # of the drawing, in its own units
 _DECADES = 1.3
@@ -55,11 +58,11 @@ def line_chart(
     log: the values may be drawn on a logarithmic axis, if all are above 0.
     marks: (step, color, what happened there), short lines at the bottom.
   """
-  drawn = [dataclasses.replace(one, points=thinned(one.points)) for one in series if one.points]
+  drawn = [_Drawn.of(one) for one in series if one.points]
   if not drawn:
     return Html()
   xs = [x for one in drawn for x, _ in one.points]
-  ys = [y for one in drawn for _, y in one.points]
+  ys = [y for one in drawn for y in one.extent()]
   low, high = min(xs), max(xs)
   log = log and min(ys) > 0 and math.log10(max(ys) / min(ys)) > _DECADES
   scale = math.log10 if log else float
@@ -69,11 +72,11 @@ def line_chart(
   ticks_x = ticks(low, high, 5)
   ticks_y = _log_ticks(bottom, top) if log else ticks(bottom, top, 5)
   # The later are on top: what is faint, and longer, comes first.
-  lines = [_line(one, x_at, y_at) for one in sorted(drawn, key=lambda one: not one.faint)]
+  lines = [_line(one, x_at, y_at) for one in sorted(drawn, key=lambda one: not one.series.faint)]
   told = '; '.join(
     f'{one.label} {number(one.points[-1][1])} at step {one.points[-1][0]:,.0f}'
-    for one in drawn
-    if not one.faint
+    for one in series
+    if one.points and not one.faint
   )
   svg = tag(
     'svg',
@@ -95,6 +98,8 @@ def line_chart(
     tag('div', labels_x, class_='xs', aria_hidden='true'),
     class_='plot',
   )
+  if any(one.band for one in drawn):
+    note = f'{note}; ' * bool(note) + 'bands: lowest to highest'
   caption = tag('figcaption', title, ' ', tag('small', note) if note else None)
   return tag('figure', caption, plot, class_='chart')
 
@@ -107,19 +112,36 @@ def legend(names: Sequence[str]) -> Html:
   return tag('ul', items, class_='legend')
 
 
-def thinned(points: Points, most: int = _MOST_POINTS) -> Points:
-  """At most about so many points: of each of equal stretches the lowest and the highest.
+@dataclasses.dataclass(frozen=True)
+class _Drawn:
+  """A series as it is drawn; `band`: (x, lowest, highest) where points were put together."""
 
-  The first and the last stay. So no peak is lost, and a band of noise keeps its width.
-  """
-  if len(points) <= most:
-    return points
-  kept = {0, len(points) - 1}
-  parts = most // 2 - 1
-  for part in range(parts):
-    stretch = range(part * len(points) // parts, (part + 1) * len(points) // parts)
-    kept |= {min(stretch, key=lambda i: points[i][1]), max(stretch, key=lambda i: points[i][1])}
-  return [points[i] for i in sorted(kept)]
+  series: Series
+  points: Points
+  band: Sequence[tuple[float, float, float]] = ()
+
+  @classmethod
+  def of(cls, series: Series) -> '_Drawn':
+    points = list(series.points)
+    if len(points) <= _MOST_POINTS:
+      return cls(series, points)
+    ends = [len(points) * part // _MOST_POINTS for part in range(_MOST_POINTS + 1)]
+    parts = [points[begin:end] for begin, end in itertools.pairwise(ends)]
+    middles = [part[len(part) // 2][0] for part in parts]
+    # The ends are the line's own, so that it says how far the run has come.
+    middles[0], middles[-1] = points[0][0], points[-1][0]
+    means = [statistics.fmean(y for _, y in part) for part in parts]
+    lows = [min(y for _, y in part) for part in parts]
+    highs = [max(y for _, y in part) for part in parts]
+    return cls(
+      series,
+      list(zip(middles, means, strict=True)),
+      list(zip(middles, lows, highs, strict=True)),
+    )
+
+  def extent(self) -> list[float]:
+    """The values that have to be in the chart."""
+    return [y for _, y in self.points] + [y for _, *both in self.band for y in both]
 
 
 def ticks(low: float, high: float, about: int) -> list[float]:
@@ -157,22 +179,31 @@ def _padded(low: float, high: float) -> tuple[float, float]:
   return low - around, high + around
 
 
-def _line(one: Series, x_at, y_at) -> Html:
-  places = [(_SIDE * x_at(x), _SIDE * (1 - y_at(y))) for x, y in one.points]
+def _line(drawn: _Drawn, x_at, y_at) -> Html:
+  one = drawn.series
+  places = [(_SIDE * x_at(x), _SIDE * (1 - y_at(y))) for x, y in drawn.points]
+  joined = lambda points: 'L'.join(f'{x:.1f} {y:.1f}' for x, y in points)
   dash = one.color // COLORS % 3
   names = ['curve', color(one.color), *(['faint'] if one.faint else [])]
   names += [f'd{dash}'] if dash else []
-  path = 'M' + 'L'.join(f'{x:.1f} {y:.1f}' for x, y in places)
-  values = ' '.join(f'{x:.12g} {y:.5g}' for x, y in one.points)
-  line = tag('path', d=path, class_=' '.join(names), data_label=one.label, data_points=values)
-  if not one.dots and len(places) > 1:
-    return line
-  if len(places) > 60:
-    return line
-  # Lines of no length with round ends: dots that stay round, however the drawing is stretched.
-  dots = tag('path', d=''.join(f'M{x:.1f} {y:.1f}h0' for x, y in places),
-             class_=f'dots {color(one.color)}')  # fmt: skip
-  return Html(line + dots)
+  line = tag(
+    'path',
+    d=f'M{joined(places)}',
+    class_=' '.join(names),
+    data_label=one.label,
+    data_points=' '.join(f'{x:.12g} {y:.5g}' for x, y in drawn.points),
+  )
+  band = dots = ''
+  if drawn.band:
+    at = lambda x, y: (_SIDE * x_at(x), _SIDE * (1 - y_at(y)))
+    around = [at(x, low) for x, low, _ in drawn.band]
+    around += [at(x, high) for x, _, high in reversed(drawn.band)]
+    band = tag('path', d=f'M{joined(around)}Z', class_=f'band {color(one.color)}')
+  if (one.dots and len(places) <= _MOST_DOTS) or len(places) == 1:
+    # Lines of no length with round ends stay round, however the drawing is stretched.
+    each = ''.join(f'M{x:.1f} {y:.1f}h0' for x, y in places)
+    dots = tag('path', d=each, class_=f'dots {color(one.color)}')
+  return Html(band + line + dots)
 
 
 def _rule(y: float) -> Html:

@@ -1,7 +1,8 @@
 """`metrics.jsonl`: one JSON object a logged step or event, kept over restarts.
 
-A row with `event` tells of a start, an evaluation, a save or the end; any other is
-a logged training step. After a fault the steps that are done again appear again.
+A row with `event` tells of a start, an evaluation, a save, an order to leave, images that did
+not decode, or the end; any other is a logged training step. After a fault the steps that are done
+again appear again.
 """
 
 import json
@@ -76,6 +77,12 @@ def rows_and_damaged(workdir) -> tuple[list[dict[str, Any]], int]:
 
 def _text(path: epath.Path) -> str:
   return path.read_bytes().decode(errors='replace') if path.exists() else ''
+
+
+def undecodable(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+  """Names of the training images that did not decode, each once over all starts of the run."""
+  events = (row for row in rows if row.get('event') == 'undecodable')
+  return sorted({name for row in events for name in row['names']})
 
 
 def device_hours(rows: Sequence[Mapping[str, Any]]) -> float:

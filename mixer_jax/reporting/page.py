@@ -10,7 +10,8 @@ from mixer_jax.reporting.html import Child, Html, table, tag
 from mixer_jax.reporting.runs import Run
 
 Published = Mapping[str, Any]
-"""A row of the paper's tables, by the fields of `planning.paper.Published`."""
+"""A row of the paper's tables, by the fields of `planning.paper.Published`; and `images`, how many
+its pre-training split has."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -147,7 +148,7 @@ def _beside_paper(
   for place, run in enumerate(compared):
     theirs = paper.get(run.name, ())
     if theirs:
-      body.append(_as_paper(run, place, theirs[0]['data']))
+      body.append(_as_paper(run, place, theirs[0]))
     known = lambda value: '–' if value is None else f'{value:.2f}'
     body += [
       [
@@ -176,15 +177,15 @@ def _beside_paper(
   )
 
 
-def _as_paper(run: Run, place: int, data: str) -> list[Child]:
+def _as_paper(run: Run, place: int, theirs: Published) -> list[Child]:
   config = run.config
   measured = '/'.join(str(config.get(f'data.{name}', '')) for name in ('name', 'eval_split'))
   rate = run.images_per_second
   return [
     _label(run, place),
-    data,
+    theirs['data'],
     config.get('model.image_size', '–'),
-    '–',
+    _epochs(run, theirs),
     _percent(run.seen('eval', 'top1')),
     measured,
     _percent(run.seen('eval', 'real')),
@@ -193,6 +194,14 @@ def _as_paper(run: Run, place: int, data: str) -> list[Child]:
     '–' if rate is None else f'{rate:,.0f}',
     number(round(run.device_hours / 24, 4)),
   ]
+
+
+def _epochs(run: Run, theirs: Published) -> str:
+  """Over the data that the paper's was pre-trained on; fine-tuning has others."""
+  batch = run.config.get('batch_size')
+  if run.config.get('init_from') or not isinstance(batch, int):
+    return '–'
+  return number(round(run.step * batch / theirs['images'], 1))
 
 
 def _curves(compared: Sequence[Run]) -> Iterator[Html]:

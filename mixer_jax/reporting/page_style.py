@@ -48,7 +48,7 @@ th, td { padding: .32rem .65rem; text-align: right; vertical-align: top; white-s
 th { font-weight: 600 }
 thead th { color: var(--soft); vertical-align: bottom }
 th:first-child, .words { text-align: left }
-td.words { white-space: normal; max-width: 34rem; overflow-wrap: break-word }
+td.words { white-space: normal; min-width: 9rem; max-width: 34rem; overflow-wrap: break-word }
 .soft { font-weight: 400 }
 .run::before { content: ""; display: inline-block; width: .85em; height: .85em;
   margin-right: .5em; border-radius: .2em; background: var(--c); vertical-align: -.08em }
@@ -78,6 +78,7 @@ figure.shown { margin: .8rem 0 }
 .grid { stroke: var(--line); stroke-width: 1 }
 .curve { stroke: var(--c); stroke-width: 1.8; stroke-linejoin: round }
 .faint { stroke-width: 1; opacity: .45 }
+.area .band { fill: var(--c); opacity: .16 }
 .dots { stroke: var(--c); stroke-width: 5; stroke-linecap: round }
 .mark { stroke: var(--c); stroke-width: 2 }
 .d1 { stroke-dasharray: 7 4 } .d2 { stroke-dasharray: 2 4 }
