@@ -156,7 +156,7 @@ def ticks(low: float, high: float, about: int) -> list[float]:
 
 
 def _log_ticks(bottom: float, top: float) -> list[float]:
-  decades = range(math.floor(bottom), math.ceil(top) + 1)
+  decades = range(max(math.floor(bottom), -300), min(math.ceil(top), 300) + 1)
   for factors in ((1, 2, 5), (1, 3), (1,)):
     found = [factor * 10.0**decade for decade in decades for factor in factors]
     inside = [value for value in found if bottom <= math.log10(value) <= top]

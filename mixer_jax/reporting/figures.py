@@ -14,6 +14,7 @@ from typing import Any
 
 from mixer_jax.reporting.charts import Series, legend, line_chart, number
 from mixer_jax.reporting.html import Html, table, tag
+from mixer_jax.reporting.runs import sound
 
 _DEEPEST = 8  # levels; what lies deeper is left out
 _MOST_ROWS = 400  # of a table
@@ -145,7 +146,7 @@ def _is_curve(value: Any) -> bool:
     isinstance(value, Mapping)
     and len(value) > 1
     and all(key.isdecimal() and len(key) < 12 for key in value)
-    and all(type(item) in (int, float) and abs(item) < 1e300 for item in value.values())
+    and all(map(sound, value.values()))
   )
 
 
@@ -187,15 +188,15 @@ def _with_spreads(row: Mapping[str, Any]) -> dict[str, Any]:
   paired = {
     name: spread
     for name, spread in _SPREADS.items()
-    if _is_number(row.get(name))
-    and spread in row
-    and (row[spread] is None or _is_number(row[spread]))
+    if sound(row.get(name)) and spread in row and (row[spread] is None or sound(row[spread]))
   }
   merged = {}
   for name, item in row.items():
     if name in paired:
       spread = row[paired[name]]
-      merged[f'{name} ± {paired[name]}'] = item if spread is None else f'{item:.2f} ± {spread:.2f}'
+      merged[f'{name} ± {paired[name]}'] = (
+        item if spread is None else f'{_cell(item)} ± {_cell(spread)}'
+      )
     elif name not in paired.values():
       merged[name] = item
   return merged
@@ -203,10 +204,6 @@ def _with_spreads(row: Mapping[str, Any]) -> dict[str, Any]:
 
 def _is_plain(value: Any) -> bool:
   return value is None or isinstance(value, str | int | float)
-
-
-def _is_number(value: Any) -> bool:
-  return type(value) in (int, float)
 
 
 def _fits(value: Any) -> bool:
