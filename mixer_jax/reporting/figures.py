@@ -151,7 +151,7 @@ def _is_curve(value: Any) -> bool:
 
 
 def _rows(value: Any) -> dict[str, Mapping[str, Any]]:
-  """Name -> row, if `value` is a table: mappings that have a name in common."""
+  """Name -> row, if `value` is a table: mappings with a name in common, and some cells."""
   if isinstance(value, list):
     found = {str(place + 1): item for place, item in enumerate(value)}
   elif isinstance(value, Mapping):
@@ -161,7 +161,8 @@ def _rows(value: Any) -> dict[str, Mapping[str, Any]]:
   rows = list(found.values())
   if len(rows) < 2 or not all(isinstance(row, Mapping) and row for row in rows):
     return {}
-  return found if set.intersection(*(set(row) for row in rows)) else {}
+  alike = set.intersection(*(set(row) for row in rows)) and any(map(_flattened, rows))
+  return found if alike else {}
 
 
 def _flattened(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -93,8 +93,8 @@ def _percent(points: Sequence[tuple[int, float]], best: bool = False) -> str:
   return f'{value:.2f} at {step:,}' if best else f'{value:.2f}'
 
 
-def _run_table(compared: Sequence[Run], *, colored: bool = True) -> Html:
-  """A row for each run. Columns that no run fills are left out."""
+def _run_table(compared: Sequence[Run], *, study: str = '') -> Html:
+  """A row for each run, of a study where one is named. Columns that no run fills are left out."""
   rows: list[dict[str, Child]] = []
   for place, run in enumerate(compared):
     few = {
@@ -107,7 +107,7 @@ def _run_table(compared: Sequence[Run], *, colored: bool = True) -> Html:
     total = run.config.get('total_steps')
     whole = f' of {total:,}' if type(total) is int and total != run.step else ''
     rows.append({
-      'run': _label(run, place) if colored else run.name,
+      'run': run.name if study else _label(run, place),
       'variant': run.model.variant if run.model else '–',
       'parameters': f'{run.model.parameters:,}' if run.model else '–',
       'GFLOP': number(run.model.gflop) if run.model else '–',
@@ -128,7 +128,12 @@ def _run_table(compared: Sequence[Run], *, colored: bool = True) -> Html:
   columns += [name for row in rows for name in row if name not in columns]
   columns = list(dict.fromkeys(columns))
   body = [[row.get(column, '–') for column in columns] for row in rows]
-  return table(columns, body, label='runs', words=[columns.index(c) for c in ('variant', 'data')])
+  return table(
+    columns,
+    body,
+    label=f'runs of {study}' if study else 'runs',
+    words=[columns.index(c) for c in ('variant', 'data')],
+  )
 
 
 _PAPER_COLUMNS = (
@@ -321,5 +326,5 @@ def _of_study(study: Study) -> Iterator[Html]:
     yield from figures.told(value)
   if study.runs:
     yield tag('h3', 'Its runs')
-    yield _run_table(study.runs, colored=False)
+    yield _run_table(study.runs, study=study.name)
     yield from _faults(fault for run in study.runs for fault in run.faults)
