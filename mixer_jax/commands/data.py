@@ -73,8 +73,9 @@ def _check(argv: list[str]) -> None:
   # One part under two names, as the whole of a folder, is read once.
   for source in {source.name: source for source in sources}.values():
     faults, labels = _faults(source, terminal)
-    for fault in faults:
-      print(fault)
+    # Where a file is cut off, all records behind that have the same fault.
+    for fault, count in collections.Counter(faults).items():
+      print(fault if count == 1 else f'{fault} ({count:,} records)')
     broken += len(faults)
     counts = [labels[label] for label in range(len(source.classes))]
     print(

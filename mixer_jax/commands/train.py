@@ -26,7 +26,7 @@ from mixer_jax.parallel import mesh as meshes
 from mixer_jax.parallel import processes
 from mixer_jax.paths import user_path
 from mixer_jax.reporting import pictures
-from mixer_jax.reporting.metrics import MetricsFile, device_hours, read_metrics, undecodable
+from mixer_jax.reporting.metrics import MetricsFile, device_hours, listed, read_metrics, undecodable
 from mixer_jax.reporting.progress import Progress
 from mixer_jax.reporting.terminal import Terminal, duration
 from mixer_jax.training import step as steps
@@ -206,11 +206,7 @@ def _report(exp: Experiment, result: Evaluation, progress: Progress, folder: str
   hours = device_hours([*rows, {'seconds': progress.seconds()}])
   progress.event('end', step=exp.config.total_steps, device_hours=hours, core_days=hours / 24)
   if names := undecodable(rows):
-    log.warning(
-      '%d training images did not decode, and others took their place: %s',
-      len(names),
-      ', '.join(names),
-    )
+    log.warning('training images that did not decode and were replaced: %s', listed(names))
   source, data = exp.evaluated.source, exp.evaluated.data
   shown = pictures.mistakes_first(result.labels, result.predictions, result.confidences, 40)
   size = exp.model.image_size

@@ -15,6 +15,7 @@ from etils import epath
 FILE_NAME = 'metrics.jsonl'
 
 _REMOTE_FLUSH_SECONDS = 30
+_MOST_LISTED = 20
 
 
 class MetricsFile:
@@ -83,6 +84,12 @@ def undecodable(rows: Sequence[Mapping[str, Any]]) -> list[str]:
   """Names of the training images that did not decode, each once over all starts of the run."""
   events = (row for row in rows if row.get('event') == 'undecodable')
   return sorted({name for row in events for name in row['names']})
+
+
+def listed(names: Sequence[str]) -> str:
+  """'2 (a, b)'; of very many names only the first."""
+  more = f', … ({len(names) - _MOST_LISTED} more)' if len(names) > _MOST_LISTED else ''
+  return f'{len(names):,} ({", ".join(names[:_MOST_LISTED])}{more})'
 
 
 def device_hours(rows: Sequence[Mapping[str, Any]]) -> float:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from mixer_jax.reporting.metrics import device_hours
+from mixer_jax.reporting.metrics import device_hours, listed
 
 Row = Mapping[str, Any]
 
@@ -175,10 +175,8 @@ def _text(row: Row) -> str:
     return f'stopped early: the best was at step {row.get("best_step")}'
   if row.get('event') == 'undecodable':
     names = row.get('names')
-    shown = ', '.join(map(str, names)) if isinstance(names, list) else ''
-    return (
-      f'{row.get("images")} training images did not decode, and others took their place: {shown}'
-    )
+    shown = listed([str(name) for name in names]) if isinstance(names, list) else 'unknown'
+    return f'training images that did not decode and were replaced: {shown}'
   return 'came to its end' if row.get('event') == 'end' else ''
 
 

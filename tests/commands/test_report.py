@@ -298,9 +298,13 @@ def test_images_that_a_run_has_skipped_are_named_at_its_end_and_on_the_page(
   )
   assert runs.train(tmp_path / 'run', '', *flags) == 0
   said = capsys.readouterr().err.splitlines()
-  told = [line for line in said if line.startswith('1 training images did not decode')]
+  told = [
+    line
+    for line in said
+    if line.startswith('training images that did not decode and were replaced: 1 (')
+  ]
   assert len(told) == 1
-  assert told[0].endswith('b/5.png)')
+  assert told[0].endswith('b/5.png))')
   rows = read_metrics(tmp_path / 'run')
   (skipped,) = [row for row in rows if row.get('event') == 'undecodable']
   assert (skipped['step'], skipped['images']) == (3, 1)  # at the first save
@@ -309,7 +313,7 @@ def test_images_that_a_run_has_skipped_are_named_at_its_end_and_on_the_page(
   events = [(row[1], row[3]) for row in page.tables['events'][1:]]
   assert [(step, text[:23]) for step, text in events] == [
     ('0', 'begun on 8 × cpu'),
-    ('3', '1 training images did n'),
+    ('3', 'training images that di'),
     ('6', 'came to its end'),
     ('', '2 states saved; it stoo'),
   ]

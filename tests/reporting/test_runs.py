@@ -5,7 +5,7 @@ import json
 import pytest
 
 from mixer_jax.reporting import runs
-from mixer_jax.reporting.metrics import rows_and_damaged, undecodable
+from mixer_jax.reporting.metrics import listed, rows_and_damaged, undecodable
 from mixer_jax.reporting.runs import Run, sound_rows
 
 
@@ -60,7 +60,7 @@ def test_what_happened_is_told_in_its_order():
     (0, 'begun on 8 × TPU v3'),
     (30, 'told to leave; its state was saved'),
     (20, 'restarted on 4 × TPU v3; 10 steps are done again'),
-    (40, '1 training images did not decode, and others took their place: made/train#5 (5.png)'),
+    (40, 'training images that did not decode and were replaced: 1 (made/train#5 (5.png))'),
     (40, 'came to its end'),
     (30, 'the state of this step is damaged, and was set aside'),
   ]
@@ -109,3 +109,5 @@ def test_lines_that_hold_no_row_are_counted(tmp_path):
 def test_names_of_skipped_images_count_once_over_all_starts():
   row = lambda *names: {'event': 'undecodable', 'step': 1, 'names': list(names)}
   assert undecodable([row('b', 'a'), logged(2, 1.0), row('b', 'c')]) == ['a', 'b', 'c']
+  assert listed(['a', 'b']) == '2 (a, b)'
+  assert listed(['a'] * 1234).endswith(', a, … (1214 more))')
