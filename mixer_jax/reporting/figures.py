@@ -195,12 +195,15 @@ def _with_spreads(row: Mapping[str, Any]) -> dict[str, Any]:
   for name, item in row.items():
     if name in paired:
       spread = row[paired[name]]
-      merged[f'{name} ± {paired[name]}'] = (
-        item if spread is None else f'{_cell(item)} ± {_cell(spread)}'
-      )
+      merged[f'{name} ± {paired[name]}'] = item if spread is None else _spread(item, spread)
     elif name not in paired.values():
       merged[name] = item
   return merged
+
+
+def _spread(value: float, spread: float) -> str:
+  plain = 0.05 <= max(abs(value), abs(spread)) < 1000
+  return f'{value:.2f} ± {spread:.2f}' if plain else f'{_cell(value)} ± {_cell(spread)}'
 
 
 def _is_plain(value: Any) -> bool:

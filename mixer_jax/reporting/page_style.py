@@ -29,7 +29,7 @@ STYLE = """
 * { box-sizing: border-box }
 body { margin: 0; background: var(--back); color: var(--ink);
   font: 15px/1.5 system-ui, sans-serif; font-variant-numeric: tabular-nums }
-main { max-width: 84rem; margin: 0 auto; padding: 1.5rem clamp(1rem, 4vw, 3rem) 4rem }
+main { max-width: 96rem; margin: 0 auto; padding: 1.5rem clamp(1rem, 4vw, 3rem) 4rem }
 h1 { font-size: 1.7rem; line-height: 1.2; margin: 0 0 .3rem }
 h2 { font-size: 1.2rem; margin: 2.6rem 0 .7rem; padding-top: .9rem;
   border-top: 1px solid var(--line) }
@@ -42,13 +42,13 @@ h1, h2, h3, p, summary { overflow-wrap: anywhere }
 .c4 { --c: var(--c4) } .c5 { --c: var(--c5) } .c6 { --c: var(--c6) } .c7 { --c: var(--c7) }
 
 .scroll { overflow-x: auto; margin: .6rem 0 1rem }
-table { border-collapse: collapse; font-size: .9rem }
+table { border-collapse: collapse; font-size: .87rem }
 th, td { padding: .32rem .65rem; text-align: right; vertical-align: top; white-space: nowrap;
   border-bottom: 1px solid var(--line) }
 th { font-weight: 600 }
 thead th { color: var(--soft); vertical-align: bottom }
 th:first-child, .words { text-align: left }
-td.words { white-space: normal; min-width: 9rem; max-width: 34rem; overflow-wrap: break-word }
+td.words { white-space: normal; min-width: 8.5rem; max-width: 34rem; overflow-wrap: break-word }
 .soft { font-weight: 400 }
 .run::before { content: ""; display: inline-block; width: .85em; height: .85em;
   margin-right: .5em; border-radius: .2em; background: var(--c); vertical-align: -.08em }
@@ -91,7 +91,7 @@ figure.shown { margin: .8rem 0 }
 :focus-visible { outline: 2px solid var(--c0); outline-offset: 2px }
 @media print {
   main { max-width: none; padding: 0 }
-  .scroll { overflow: visible } th, td { white-space: normal; padding: .2rem .4rem }
+  table { font-size: .7rem } .scroll { overflow: visible } th, td { white-space: normal; padding: .2rem .4rem }
   .charts { grid-template-columns: 1fr 1fr }
   h2, h3 { break-after: avoid }
 }
@@ -154,7 +154,4 @@ for (const area of document.querySelectorAll('.area')) {
     if (event.key === 'Escape') hide();
   });
 }
-addEventListener('beforeprint', () => {
-  for (const details of document.querySelectorAll('details')) details.open = true;
-});
 """

@@ -143,7 +143,7 @@ def events(run: Run) -> Iterator[Event]:
     if text:
       yield Event(row['step'], _utc(begun, seconds), text)
     starts += is_start
-    furthest = max(furthest, row['step'])
+    furthest = row['step'] if is_start else max(furthest, row['step'])
   for step in run.damaged_states:
     yield Event(step, '', 'the state of this step is damaged, and was set aside')
 

@@ -64,6 +64,9 @@ def test_what_happened_is_told_in_its_order():
     (40, 'came to its end'),
     (30, 'the state of this step is damaged, and was set aside'),
   ]
+  again = [start(0), logged(30, 1.0), start(0), logged(20, 1.0), start(20)]
+  told = [event.text for event in runs.events(Run('b', '/b', rows=sound_rows(again)))]
+  assert told[1:] == ['restarted on 8 × TPU v3; 30 steps are done again', 'restarted on 8 × TPU v3']
   times = [event.time for event in runs.events(RUN)]
   assert times == ['1970-01-12 13:46', '1970-01-12 13:47', '1970-01-12 14:46',
                    '1970-01-12 14:47', '1970-01-12 14:48', '']  # fmt: skip
