@@ -16,6 +16,7 @@ from mixer_jax.paths import user_path
 from mixer_jax.planning import paper
 from mixer_jax.reporting import metrics, page, runs
 from mixer_jax.reporting.page import Study
+from mixer_jax.reporting.run_tables import Published
 from mixer_jax.reporting.runs import Run
 
 _LARGEST = {'.json': 2**24, '.png': 2**23}
@@ -79,7 +80,7 @@ def _run(name: str, folder: epath.Path, *, with_pictures: bool = True) -> Run:
     model = runs.Model(
       models.variant_of(config), models.num_params(config), models.forward_flops(config) / 1e9
     )
-  except (UserError, TypeError, ValueError, OSError) as error:
+  except Exception as error:  # whatever a file that is no config leads to
     faults.append(f'{name}: its settings are not known: {" ".join(str(error).split())}')
   rows, damaged = metrics.rows_and_damaged(folder)
   sound = runs.sound_rows(rows)
@@ -166,7 +167,7 @@ def _bytes(path: epath.Path, faults: list[str]) -> bytes | None:
     return None
 
 
-def _published(run: Run) -> list[page.Published]:
+def _published(run: Run) -> list[Published]:
   """The paper's rows of the run's variant, pre-trained on what it was."""
   variant = run.model.variant.split(' grown')[0] if run.model else ''
   rows = paper.published(variant, _pretrained_on(run.config))

@@ -83,7 +83,7 @@ def _text(path: epath.Path) -> str:
 def undecodable(rows: Sequence[Mapping[str, Any]]) -> list[str]:
   """Names of the training images that did not decode, each once over all starts of the run."""
   events = (row for row in rows if row.get('event') == 'undecodable')
-  return sorted({name for row in events for name in row['names']})
+  return sorted({name for row in events for name in row.get('names', ())})
 
 
 def listed(names: Sequence[str]) -> str:

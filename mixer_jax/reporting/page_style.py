@@ -91,7 +91,8 @@ figure.shown { margin: .8rem 0 }
 :focus-visible { outline: 2px solid var(--c0); outline-offset: 2px }
 @media print {
   main { max-width: none; padding: 0 }
-  table { font-size: .7rem } .scroll { overflow: visible } th, td { white-space: normal; padding: .2rem .4rem }
+  table { font-size: .7rem } .scroll { overflow: visible }
+  th, td { white-space: normal; padding: .2rem .4rem }
   .charts { grid-template-columns: 1fr 1fr }
   h2, h3 { break-after: avoid }
 }

@@ -115,6 +115,7 @@ def workdirs(tmp_path_factory) -> pathlib.Path:
   }
   (study / 'scaling.json').write_text(json.dumps(scaling))
   (study / 'scaling.png').write_bytes(png())
+  (study / 'measured.json').write_text('{"seconds": 0.125}')
   (study / 'broken.json').write_text('{"a": ')
   (study / 'broken.png').write_bytes(b'no PNG')
   (root / 'b16' / 'predictions.png').write_bytes(png(40))
@@ -164,6 +165,8 @@ def test_every_run_and_every_table_is_there(made):
   assert f'{large}: 2 of 50,008 rows of metrics.jsonl cannot be read' in page.text
   for told in ('broken.json is left out: it is no JSON', 'broken.png is left out: it is no PNG'):
     assert told in page.text
+  assert page.tables['figures'] == [['', 'value'], ['seconds', '0.125']]
+  assert page.elements.count('details') == 3 + 1  # settings, and what has no picture
   assert page.tables['B/16'] == [['', 'top-1, %'], ['0.1', '50.25, 51.00'], ['1.0', '75.50']]
   assert page.attributes.count(('alt', 'scaling.png of study')) == 1
   assert page.attributes.count(('alt', 'predictions.png of b16')) == 1
@@ -222,16 +225,17 @@ def test_a_workdir_that_is_hardly_there_is_shown_as_far_as_it_goes(workdirs, tmp
     'rows': {'metrics.jsonl': (workdirs / 'digits' / 'metrics.jsonl').read_text()},
     'damaged': {'config.json': '{', 'metrics.jsonl': '\x00\xff'},
     'other': {'config.json': '{"config": {"a": 1}, "model": {"family": "x"}}'},
+    'deep': {'config.json': '[' * 100_000},
   }.items():
     (tmp_path / name).mkdir()
     for file, text in files.items():
       (tmp_path / name / file).write_text(text)
-  folders = [tmp_path / name for name in ('new', 'rows', 'damaged', 'other')]
+  folders = [tmp_path / name for name in ('new', 'rows', 'damaged', 'other', 'deep')]
   page = report(*folders, output=tmp_path / 'page.html')
   assert page.column('runs', 'steps')['new'] == '0 of 1,200'
-  assert page.column('runs', 'top-1, %') == {'new': '–', 'rows': '99.00', 'damaged': '–',
-                                              'other': '–'}  # fmt: skip
-  for name in ('rows', 'damaged', 'other'):
+  none = dict.fromkeys(('new', 'damaged', 'other', 'deep'), '–')
+  assert page.column('runs', 'top-1, %') == {**none, 'rows': '99.00'}
+  for name in ('rows', 'damaged', 'other', 'deep'):
     assert f'{name}: its settings are not known' in page.text
   assert 'damaged: 1 of 1 rows of metrics.jsonl cannot be read' in page.text
 
