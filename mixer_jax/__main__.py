@@ -19,6 +19,7 @@ COMMANDS = {
   'cka': 'how alike the layers of a checkpoint are, or those of two',
   'permute': 'what shuffled pixels cost a Mixer and a ResNet: runs, a table and their curves',
   'scaling': 'accuracy against the number of training images: runs, a table and their curves',
+  'report': "runs and studies on one page of HTML, beside the paper's figures",
   'convert': 'a checkpoint as a weights file: .npz, or .safetensors for timm',
   'inspect': 'what a checkpoint is: layout, variant, sizes, largest arrays',
   'shardings': 'who holds what of a training state, and the bytes a device',

@@ -16,11 +16,12 @@ from mixer_jax.data.records import Source
 from mixer_jax.data.source import check_name, check_place, open_source
 from mixer_jax.errors import UserError
 from mixer_jax.paths import user_path
-from mixer_jax.reporting import pictures
+from mixer_jax.reporting.contact_sheets import Band, contact_sheet
 from mixer_jax.reporting.progress import reading
 from mixer_jax.reporting.terminal import Terminal
 
 _MAGNITUDES = (5, 10, 15, 20)
+_DRAWS = 9  # of each image
 _THREADS = 16
 _PART = 1024  # records between two lines of progress
 
@@ -72,8 +73,9 @@ def _check(argv: list[str]) -> None:
   # One part under two names, as the whole of a folder, is read once.
   for source in {source.name: source for source in sources}.values():
     faults, labels = _faults(source, terminal)
-    for fault in faults:
-      print(fault)
+    # Where a file is cut off, all records behind that have the same fault.
+    for fault, count in collections.Counter(faults).items():
+      print(fault if count == 1 else f'{fault} ({count:,} records)')
     broken += len(faults)
     counts = [labels[label] for label in range(len(source.classes))]
     print(
@@ -129,8 +131,16 @@ def _show(argv: list[str]) -> None:
   size = config.model.get('image_size') or 224
   source = open_source(data.name, data.train_split, data.data_dir)
   images = _decoded(source, 4)
-  rows = [*_seen(images, data, size, config.seed), *_operations(images[0][1], size)]
-  user_path(args.output).write_bytes(pictures.rows_of_images(rows))
+  operations = list(_operations(images[0][1], size))
+  half = len(operations) // 2
+  sheet = [
+    Band(f'{source.name} as training sees it', [list(_seen(images, data, size, config.seed))]),
+    Band(
+      'The operations of RandAugment at several magnitudes; below 0, in the other direction',
+      [operations[:half], operations[half:]],
+    ),
+  ]
+  user_path(args.output).write_bytes(contact_sheet(sheet))
   terminal.say(f'{args.output}: {data.name} as training sees it, and all operations of RandAugment')
 
 
@@ -153,7 +163,7 @@ def _seen(images, data: DataConfig, size: int, seed: int):
   for number, (name, image) in enumerate(images):
     draws = [
       pipeline.augmented(image, data, size, np.random.default_rng((seed, number, draw)))
-      for draw in range(len(_MAGNITUDES) + 1)
+      for draw in range(_DRAWS)
     ]
     yield name, [('whole', image), *(('', draw) for draw in draws)]
 
@@ -163,5 +173,4 @@ def _operations(image: np.ndarray, size: int):
   image = cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)
   for name, operation in OPERATIONS.items():
     magnitudes = [*_MAGNITUDES, *([-_MAGNITUDES[-1]] if operation.signed else [])]
-    changed = [(f'{m}', operation(image, m, np.random.default_rng(0))) for m in magnitudes]
-    yield name, [('as it is', image), *changed]
+    yield name, [(f'{m}', operation(image, m, np.random.default_rng(0))) for m in magnitudes]

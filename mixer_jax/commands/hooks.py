@@ -1,6 +1,7 @@
 """What happens around the steps of a run: it is told, evaluated and saved."""
 
 import dataclasses
+import json
 import logging
 import math
 import os
@@ -27,6 +28,9 @@ class Hooks:
 
   Attributes:
     standing: what the evaluations of the run, of all its starts, have come to.
+
+  Args:
+    skipped: names of training images that did not decode; more come while it trains.
   """
 
   def __init__(
@@ -37,6 +41,7 @@ class Hooks:
     preemption: Preemption,
     folder: str,
     standing: Standing,
+    skipped: set[str],
   ):
     self._experiment, self._store, self._progress = experiment, store, progress
     self._preemption = preemption
@@ -47,6 +52,7 @@ class Hooks:
     self._interrupted = False
     self._last: tuple[int, classify.Evaluation] | None = None
     self.standing = standing
+    self._skipped, self._told = skipped, set[str]()
 
   def step(self, step: int, metrics: dict[str, float]) -> None:
     """Tells of a step."""
@@ -136,7 +142,10 @@ class Hooks:
 
   def told_to_leave(self, step: int) -> bool:
     """Whether a SIGTERM came; agreed on by all processes."""
-    return self._preemption.reached(step)
+    leaves = self._preemption.reached(step)
+    if leaves:
+      self._progress.event('preempted', step=step)
+    return leaves
 
   def save(self, step: int, state: TrainState) -> None:
     """Begins to save the state; tells how long the run stood still for it."""
@@ -146,7 +155,17 @@ class Hooks:
     best = self.standing.best_step if self._experiment.keeps_best else 0
     self._store.save(step, parts, metadata, best=best or None)
     self._progress.event('save', step=step, blocked=round(time.monotonic() - begun, 4))
+    if self._experiment.evaluated.data.undecodable == 'skip':
+      self._tell_skipped(step)
     self._progress.pause()
+
+  def _tell_skipped(self, step: int) -> None:
+    """A row with the names of training images that did not decode since the last such row."""
+    own = json.dumps(sorted(self._skipped - self._told))
+    names = sorted({name for text in processes.gathered(own) for name in json.loads(text)})
+    self._told |= set(names)
+    if names:
+      self._progress.event('undecodable', step=step, images=len(names), names=names)
 
   def interrupt(self, *_) -> None:
     """Handles SIGINT: the run ends behind the step under way, at the second call at once.

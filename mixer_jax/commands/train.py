@@ -26,7 +26,7 @@ from mixer_jax.parallel import mesh as meshes
 from mixer_jax.parallel import processes
 from mixer_jax.paths import user_path
 from mixer_jax.reporting import pictures
-from mixer_jax.reporting.metrics import MetricsFile, device_hours, read_metrics
+from mixer_jax.reporting.metrics import MetricsFile, device_hours, listed, read_metrics, undecodable
 from mixer_jax.reporting.progress import Progress
 from mixer_jax.reporting.terminal import Terminal, duration
 from mixer_jax.training import step as steps
@@ -101,6 +101,7 @@ def _run(exp: Experiment, folder: str, terminal: Terminal, started: float) -> No
   store = Store(folder, keep=config.keep_checkpoints)
   state, first_step, standing = _begin(exp, store, progress)
   _tell(model, mesh, whole=first_step == 0)
+  skipped: set[str] = set()
   batches = pipeline.train_batches(
     exp.source,
     exp.evaluated.data,
@@ -109,9 +110,10 @@ def _run(exp: Experiment, folder: str, terminal: Terminal, started: float) -> No
     seed=config.seed,
     first_step=first_step,
     process=experiment.this_process(),
+    skipped=skipped,
   )
   preemption = processes.Preemption()
-  hooks = Hooks(exp, store, progress, preemption, folder, standing)
+  hooks = Hooks(exp, store, progress, preemption, folder, standing, skipped)
   on_interrupt = signal.signal(signal.SIGINT, hooks.interrupt)
   try:
     with preemption:
@@ -231,6 +233,8 @@ def _report(
   best = {'best_step': step} if exp.keeps_best else {}
   end = {'step': last, **best, 'device_hours': hours, 'core_days': hours / 24}
   progress.event('end', **end)
+  if names := undecodable(rows):
+    log.warning('training images that did not decode and were replaced: %s', listed(names))
   on = exp.reported
   shown = pictures.mistakes_first(result.labels, result.predictions, result.confidences, 40)
   recipe, fraction = on.data.eval_recipe, on.data.eval_crop_fraction

@@ -82,7 +82,7 @@ def held(workdir) -> Iterator[None]:
 
 def check_same_run(workdir, config: ConfigDict, stored: dict[str, Any]) -> None:
   """Raises `UserError` if the run in `workdir` computes something else than `config` says."""
-  new, old = _flat(config.to_dict()), _flat(stored['config'])
+  new, old = flat(config.to_dict()), flat(stored['config'])
   names = sorted(new.keys() | old.keys())
   free = _FREE
   if new.get('keep_best') or new.get('early_stopping.patience'):
@@ -117,8 +117,9 @@ def write_run(workdir, config: ConfigDict, model: dict[str, Any]) -> None:
     raise UserError(f'{folder} cannot be written: {error.strerror or error}') from error
 
 
-def _flat(fields: dict[str, Any], prefix: str = '') -> dict[str, Any]:
-  flat = {}
+def flat(fields: dict[str, Any], prefix: str = '') -> dict[str, Any]:
+  """Dotted name -> value of all fields of a stored config."""
+  found = {}
   for name, value in fields.items():
-    flat |= _flat(value, f'{prefix}{name}.') if isinstance(value, dict) else {prefix + name: value}
-  return flat
+    found |= flat(value, f'{prefix}{name}.') if isinstance(value, dict) else {prefix + name: value}
+  return found

@@ -183,15 +183,17 @@ def train_batches(
   seed: int,
   first_step: int = 0,
   process: Process | None = None,
+  skipped: set[str] | None = None,
 ) -> Iterator[Batch]:
   """Endless training batches of this process from `first_step` on.
 
   Every epoch is a new full permutation; no example is left out at its end.
   `batch_size` is the global one. An image that does not decode raises `UserError`, or is named in
-  the log and replaced (see `UNDECODABLE`); one without a label raises `UserError`.
+  the log and replaced (see `UNDECODABLE`), and its name comes into `skipped`; one without a label
+  raises `UserError`.
   """
   process = process or Process()
-  skipped: set[str] = set()
+  skipped = set() if skipped is None else skipped
 
   def prepare(index: int, rng: np.random.Generator) -> Example:
     record, image = _decoded(source, index, config.undecodable, skipped)

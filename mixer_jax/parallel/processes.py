@@ -173,6 +173,19 @@ def agreed(value: float) -> float:
   return float(np.frombuffer(bits.tobytes(), np.float64)[0])
 
 
+def gathered(text: str) -> list[str]:
+  """The texts of all processes, in their order. All call it alike."""
+  if is_alone():
+    return [text]
+  from jax.experimental import multihost_utils
+
+  data = np.frombuffer(text.encode(), np.uint8)
+  sizes = multihost_utils.process_allgather(np.array(data.size)).tolist()
+  padded = np.pad(data, (0, max(sizes) - data.size))
+  rows = multihost_utils.process_allgather(padded)
+  return [row[:size].tobytes().decode() for row, size in zip(rows, sizes, strict=True)]
+
+
 class Preemption:
   """Whether the run was told to leave (SIGTERM), agreed by all processes on one step.
 

@@ -108,27 +108,6 @@ def costs(reports: Sequence[dict[str, Any]]) -> bytes:
   return png_of(figure)
 
 
-def rows_of_images(rows: Sequence[tuple[str, Sequence[tuple[str, np.ndarray]]]]) -> bytes:
-  """Rows of (title, cells), each cell a caption and an (H, W, 3) uint8 image of any size."""
-  plt = pyplot()
-  columns = max(len(cells) for _, cells in rows)
-  figure, axes = plt.subplots(
-    len(rows),
-    columns,
-    figsize=(1.4 * columns + 1.2, 1.55 * len(rows)),
-    layout='constrained',
-    squeeze=False,
-  )
-  for axis in axes.flat:
-    axis.axis('off')
-  for line, (title, cells) in zip(axes, rows, strict=True):
-    for axis, (caption, image) in zip(line, cells, strict=False):
-      axis.imshow(image, interpolation='nearest')
-      axis.set_title(caption, fontsize=8)
-    line[0].text(-0.1, 0.5, title, transform=line[0].transAxes, ha='right', va='center', fontsize=9)
-  return png_of(figure)
-
-
 def mistakes_first(labels: np.ndarray, predicted: np.ndarray, confidences: np.ndarray, count: int):
   """Indices of `count` examples: mistakes, the most confident first, then the least sure hits.
 

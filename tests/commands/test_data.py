@@ -1,15 +1,18 @@
 """`mixer-jax data`: prepare, check, show."""
 
+import io
 import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from mixer_jax.__main__ import main
 from mixer_jax.data.source import open_source
 from tests.data import archives
+from tests.data.made import prepare_splits
 from tests.data.photos import encoded, photo
 
 CONFIG = '--config=configs/digits.py'
@@ -32,7 +35,7 @@ def test_show_draws_training_images_and_every_operation(photos, tmp_path):
   assert main(['data', 'show', CONFIG, *flags, f'--output={out}']) == 0
   with Image.open(out) as image:
     width, height = image.size
-  assert height > 2 * width  # three images and sixteen operations
+  assert 1500 < width < 1.2 * height  # three images, and sixteen operations in two columns
 
 
 def test_check_names_what_does_not_decode(photos, capsys):
@@ -41,6 +44,21 @@ def test_check_names_what_does_not_decode(photos, capsys):
   assert 'broken.jpg' in out
   assert '4 records, 1 of them cannot be used; 2 classes of 2 to 2 images' in out
   assert '1 records cannot be used: training stops at an image that does not decode' in err
+
+
+def test_check_tells_once_what_many_records_have(tmp_path, capsys):
+  image = encoded(np.zeros((8, 8, 3), np.uint8))
+  records = [{'image': io.BytesIO(image), 'label': 0, 'file_name': f'{i}'} for i in range(60)]
+  prepare_splits('imagenet2012', {'train': records}, tmp_path, file_format='array_record', shards=3)
+  (path,) = tmp_path.rglob('*-00001-of-00003')
+  path.unlink()
+  capsys.readouterr()
+  flags = ('--config.data.eval_split=train', f'--config.data.data_dir={tmp_path}')
+  assert main(['data', 'check', CONFIG, '--config.data.name=imagenet2012', *flags]) == 2
+  first, second = capsys.readouterr().out.splitlines()
+  assert first.startswith(f'data set imagenet2012 in {tmp_path}/imagenet2012/5.1.0 is damaged (')
+  assert first.endswith('prepare it anew (20 records)')
+  assert '60 records, 20 of them cannot be used' in second
 
 
 def test_check_reads_both_splits(digits_dir, capsys):
