@@ -18,6 +18,8 @@ COMMANDS = {
   'probe': 'how well the classes can be told from each block, linearly',
   'cka': 'how alike the layers of a checkpoint are, or those of two',
   'permute': 'what shuffled pixels cost a Mixer and a ResNet: runs, a table and their curves',
+  'prune': 'what a Mixer loses without some of its blocks, and what training brings back',
+  'weights': 'what token mixing and the stem have learned, as pictures',
   'convert': 'a checkpoint as a weights file: .npz, or .safetensors for timm',
   'inspect': 'what a checkpoint is: layout, variant, sizes, largest arrays',
   'shardings': 'who holds what of a training state, and the bytes a device',

@@ -175,6 +175,14 @@ def _parse(name: str, text: str, old: Any) -> Any:
     raise UserError(f'config.{name} is a {kind.__name__} (now {old!r}), not {text!r}') from None
 
 
+def whole_numbers(name: str, text: str) -> tuple[int, ...]:
+  """'0,1,3' -> (0, 1, 3); `UserError` for what is none, naming the flag or field."""
+  parts = text.split(',')
+  if not all(part.strip().isdecimal() for part in parts):
+    raise UserError(f'{name}={text}: whole numbers, as in 0,1,3')
+  return tuple(map(int, parts))
+
+
 def fields(config: ConfigDict, prefix: str = '') -> dict[str, Any]:
   """Dotted name -> value of all fields."""
   flat = {}

@@ -14,7 +14,7 @@ from jax.sharding import AbstractMesh, Mesh
 from ml_collections import ConfigDict
 
 from mixer_jax import checkpoints, models
-from mixer_jax.commands import arguments, screen
+from mixer_jax.commands import arguments, screen, trained
 from mixer_jax.data.pipeline import DataConfig, Process
 from mixer_jax.data.records import Source
 from mixer_jax.data.source import open_source
@@ -54,6 +54,8 @@ _OTHERS = (
   'mixup',
   'mixup_per',
   'init_from',
+  'init_head',
+  'init_blocks',
   'tensorboard',
   'model',
   'data',
@@ -91,7 +93,7 @@ class Experiment:
   def metadata(self) -> dict[str, Any]:
     """What a saved state needs to be used without this config."""
     data = self.evaluated.data
-    return {
+    told = {
       'model': dataclasses.asdict(self.model),
       'data': data.name,
       'classes': list(self.source.classes),
@@ -99,6 +101,12 @@ class Experiment:
       'eval_crop_fraction': data.eval_crop_fraction,
       'config': self.config.to_dict(),
     }
+    if self.config.init_blocks:
+      told['origin'] = {
+        'checkpoint': self.config.init_from,
+        'blocks': [*(_blocks(self.config) or ())],
+      }
+    return told
 
 
 def check(config: ConfigDict, known_model: dict[str, Any] | None) -> Experiment:
@@ -118,7 +126,7 @@ def check(config: ConfigDict, known_model: dict[str, Any] | None) -> Experiment:
   if not config.init_from:
     model, initial_params = _fresh_model(config.model), None
   else:
-    begin = functools.cache(lambda: _start_from(config.init_from, config.model))
+    begin = functools.cache(lambda: _start_from(config, source))
     model = models.config_from(known_model) if known_model else processes.together(begin)[0]
     initial_params = lambda: begin()[1]
   check_classes(model, source)
@@ -177,7 +185,7 @@ def data_of(config: ConfigDict) -> DataConfig:
 def model_of(config: ConfigDict) -> Any:
   """The model that a run of this config would train; reads `init_from` where there is one."""
   if config.init_from:
-    return _start_from(config.init_from, config.model)[0]
+    return _start_from(config)[0]
   return _fresh_model(config.model)
 
 
@@ -254,22 +262,45 @@ def this_process() -> Process:
   return Process(jax.process_index(), jax.process_count())
 
 
-def _start_from(path: str, chosen: ConfigDict) -> tuple[Any, dict]:
-  """A checkpoint made ready to be fine-tuned: grown, its head new and zero (Appendix C).
+def _start_from(config: ConfigDict, source: Source | None = None) -> tuple[Any, dict]:
+  """The checkpoint of `init_from` made ready to be trained on.
 
-  `chosen` holds the fields of the model's config that are set anew; the others stay.
+  It has the blocks of `init_blocks`, is grown, and its head is new and zero (Appendix C) or, by
+  `init_head`, its own. `config.model` holds the fields of the model's config that are set
+  anew; the others stay.
+
+  Args:
+    source: the training data, whose classes a head that is kept must have.
   """
-  fields = dict(chosen)
+  path, fields = config.init_from, dict(config.model)
   image_size, num_classes = fields.pop('image_size', None), fields.pop('num_classes', None)
-  config, params = checkpoints.load(path, image_size=image_size)
-  for name, value in models.architecture(config).items():
+  checkpoint = checkpoints.read(path)
+  model, params = checkpoints.adapted(
+    checkpoint, image_size=image_size, num_classes=None, blocks=_blocks(config)
+  )
+  for name, value in models.architecture(model).items():
     if fields.pop(name, value) != value:
       raise UserError(
         f'config.model.{name} cannot differ from the checkpoint {path}, where it is '
         f'{value}: leave it out'
       )
-  config = build(type(config), {**dataclasses.asdict(config), **fields}, 'model')
-  return models.with_zero_head(config, params, num_classes or config.num_classes)
+  model = build(type(model), {**dataclasses.asdict(model), **fields}, 'model')
+  num_classes = num_classes or model.num_classes
+  if config.init_head == 'zero':
+    return models.with_zero_head(model, params, num_classes)
+  known = trained.classes_of(checkpoint)
+  if num_classes != model.num_classes or (source and known and known != source.classes):
+    raise UserError(
+      f"config.init_head='keep': the head of {path} is of other classes than the data; begin a "
+      "new one with 'zero'"
+    )
+  return model, params
+
+
+def _blocks(config: ConfigDict) -> tuple[int, ...] | None:
+  """The blocks of `init_from` that stay; None: all."""
+  text = config.init_blocks
+  return arguments.whole_numbers('config.init_blocks', text) if text else None
 
 
 def build(cls, fields: Any, group: str):
@@ -304,3 +335,7 @@ def check_fields(config: ConfigDict) -> None:
         f'config.{name} must be a whole number, at least {least} and below 2^31, '
         f'is {config[name]!r}'
       )
+  if config.init_head not in ('zero', 'keep'):
+    raise UserError(f"config.init_head must be 'zero' or 'keep', not {config.init_head!r}")
+  if not config.init_from and (config.init_head == 'keep' or config.init_blocks):
+    raise UserError('config.init_head and config.init_blocks are of a checkpoint: set init_from')
