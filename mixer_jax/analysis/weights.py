@@ -85,6 +85,8 @@ def pair_cosines(pictures: np.ndarray, order: np.ndarray) -> np.ndarray:
 
 def spread(order: np.ndarray, most: int, together: int = 2) -> np.ndarray:
   """At most `most` of an order, in whole groups of `together`, evenly from end to end."""
+  if most >= len(order):
+    return order
   groups = -(-len(order) // together)
   count = min(max(most // together, 1), groups)
   chosen = np.unique(np.linspace(0, groups - 1, count).round().astype(int))

@@ -74,11 +74,10 @@ def picture(report: Report) -> bytes:
     handles |= _draw_accuracy(axis, report, what)
     axis.set_title(title)
   _draw_cost(axes[-1], report)
-  most = max(_by_count(report))
+  counts = list(_by_count(report))
   for axis in axes:
     axis.set_xlabel('blocks left out')
-    axis.set_xticks(range(most + 1))
-    axis.set_xlim(-0.2, most + 0.2)
+    axis.set_xticks(counts if axis is not axes[-1] else [0, *counts])
     axis.grid(alpha=0.3)
   blocks, about = report['model']['num_blocks'], f'scored on {report["scored_on"]}'
   figure.suptitle(f'a Mixer of {blocks} blocks, without those of the lowest score; {about}')
@@ -93,14 +92,16 @@ def _draw_accuracy(axis, report: Report, what: str) -> dict[str, Any]:
   labels = _by_label(report['rows'])
   names = list(dict.fromkeys(label.removesuffix(_BESIDE) for label in labels))
   handles = {'whole': axis.axhline(report['whole']['top1'], color='0.55', linewidth=1.2)}
-  for label, rows in labels.items():
+  # Beside each other: scores often choose the same blocks.
+  places = 0.035 * (np.arange(len(labels)) - (len(labels) - 1) / 2)
+  for place, (label, rows) in zip(places, labels.items(), strict=True):
     name = label.removesuffix(_BESIDE)
     style = {'color': f'C{names.index(name)}', 'linestyle': '-' if name == label else '--'}
     by_seed = [[row for row in rows if row['seed'] == seed] for seed in {r['seed'] for r in rows}]
     for same in by_seed if len(by_seed) > 1 else ():
-      axis.plot(*_means(same, what), **style, linewidth=0.6, alpha=0.5)
+      axis.plot(*_means(same, what, place), **style, linewidth=0.6, alpha=0.5)
     (handles[label],) = axis.plot(
-      *_means(rows, what), **style, marker='o', markersize=4, linewidth=1.6, alpha=0.85
+      *_means(rows, what, place), **style, marker='o', markersize=4, linewidth=1.4, alpha=0.85
     )
   axis.set_ylabel(f'top-1 of {report["tested_on"]}, %')
   return handles
@@ -123,10 +124,11 @@ def _draw_cost(axis, report: Report) -> None:
   axis.legend(loc='lower left')
 
 
-def _means(rows: Sequence[Report], what: str) -> tuple[list[int], list[float]]:
+def _means(rows: Sequence[Report], what: str, place: float) -> tuple[list[float], list[float]]:
+  """Points of a curve, moved to the right by `place`."""
   counts = sorted({row['removed'] for row in rows})
   values = {count: [row[what] for row in rows if row['removed'] == count] for count in counts}
-  return counts, [float(np.mean(values[count])) for count in counts]
+  return [count + place for count in counts], [float(np.mean(values[count])) for count in counts]
 
 
 def _by_count(report: Report) -> dict[int, list[Report]]:
