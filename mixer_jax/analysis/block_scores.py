@@ -89,7 +89,8 @@ def evaluate(
     more = np.array([[result[k] for k in ('top1', 'loss', 'examples')] for result in results])
     for (own, kept), blocks, loss in zip(mixers, variants, more[:, 1], strict=True):
       if not np.isfinite(loss):
-        _refuse(own, kept, on_mesh, images, number, blocks)
+        some = blocks if own != config else ()
+        _refuse(own, kept, on_mesh, images, number, some)
     sums += more
   if not sums[0, 2]:
     raise UserError('no image decodes: there is nothing to evaluate on')

@@ -53,7 +53,12 @@ class _Looked:
     """`order`, the first to go first, and `values` of these blocks in a Mixer of them alone."""
     log.info('%s of %d blocks', measure, len(blocks))
     mixer = with_blocks(self.model, self.params, blocks)
-    order, values = block_scores.order_of_removal(measure, *mixer, self.images)
+    try:
+      order, values = block_scores.order_of_removal(measure, *mixer, self.images)
+    except UserError as error:
+      if len(blocks) == self.model.num_blocks:
+        raise
+      raise UserError(f'{_name("in the Mixer of blocks", blocks)}, renumbered: {error}') from error
     return {'order': [blocks[i] for i in order], 'values': values}
 
 
@@ -188,11 +193,11 @@ def _about(
   names += tuple(name for name in data if name.startswith('permutation'))
   return {
     'checkpoint': digest.hexdigest(),
-    'model': dataclasses.asdict(model),
+    **{f'model.{name}': value for name, value in dataclasses.asdict(model).items()},
     'evaluation split': seen.on.source.describe(),
     'score split': scored.source.describe(),
     'batch': seen.on.batch_size,
-    **{name: data[name] for name in names},
+    **{f'data.{name}': data[name] for name in names},
   }
 
 

@@ -11,12 +11,14 @@ from PIL import Image
 import mixer_jax
 from mixer_jax import checkpoints, models
 from mixer_jax.__main__ import main
+from mixer_jax.analysis.pruning import PruningConfig
 from mixer_jax.checkpoints.store import Store
 from mixer_jax.commands import arguments, experiment
 from mixer_jax.errors import UserError
 from mixer_jax.models import ResNetConfig
 from mixer_jax.models.depth import with_blocks
 from mixer_jax.reporting.metrics import read_metrics
+from mixer_jax.training.optimizer import OptimizerConfig
 from tests.commands import runs
 
 
@@ -231,6 +233,18 @@ def test_a_resnet_is_refused(trained, digits_dir, tmp_path, capsys, monkeypatch)
   )
   assert main(flags(trained, tmp_path / 'study', digits_dir)) == 2
   assert 'is no Mixer: only of a Mixer can any block be left out' in capsys.readouterr().err
+
+
+def test_the_other_scale_is_the_papers_fine_tuning():
+  study = arguments.load_config('configs/prune.py:imagenet2012', [])
+  settings = experiment.build(PruningConfig, study.pruning, 'pruning')
+  assert settings.checked(mixer_jax.VARIANTS['B/16']).num_blocks == 12
+  optimizer = OptimizerConfig(**study.recovery.optimizer)
+  assert (optimizer.name, optimizer.weight_decay, optimizer.learning_rate) == ('sgd', 0, 0.003)
+  data = experiment.data_of(study.recovery)
+  assert (data.name, data.eval_split, settings.score_split) == (
+    *('imagenet2012', 'validation', 'train[:1%]'),
+  )
 
 
 @pytest.mark.long
