@@ -6,6 +6,7 @@ import pytest
 from PIL import Image
 
 import mixer_jax
+from mixer_jax import models
 from mixer_jax.__main__ import main
 from mixer_jax.analysis import weights
 from mixer_jax.models import MixerConfig
@@ -17,7 +18,9 @@ CONFIG = MixerConfig(4, 4, 12, 10, 8, image_size=16, num_classes=3)
 @pytest.fixture(scope='module')
 def folder(tmp_path_factory):
   folder = tmp_path_factory.mktemp('weights')
-  params = mixer_jax.init(CONFIG, jax.random.key(0))
+  rng = np.random.default_rng(0)
+  draw = lambda leaf: rng.normal(size=leaf.shape).astype(np.float32)
+  params = jax.tree.map(draw, models.shapes(CONFIG))
   mixer_jax.save(folder / 'small.npz', CONFIG, params)
   mixer_jax.save(folder / 'grown.safetensors', *grow(CONFIG, params, 32))
   return folder
