@@ -24,8 +24,10 @@ def get_config() -> ConfigDict:
   config.mixup_per = 'batch'  # one share for all of a batch, as the authors do; or 'example'
   # Start from these weights instead of random ones: a workdir, one of its steps, a weights file, or
   # the name of a published file (`mixer-jax models` lists them).
-  # `model` then holds only what is chosen anew, and the head starts from zero.
+  # `model` then holds only what is chosen anew.
   config.init_from = ''
+  config.init_head = 'zero'  # its head starts from zero; or 'keep', for the classes that it has
+  config.init_blocks = ''  # of a Mixer: the blocks that stay, as in '0,1,3'; '': all
 
   config.log_every = 50  # steps between rows of metrics.jsonl
   config.eval_every = 1000  # steps between evaluations; 0: only at the end

@@ -20,6 +20,8 @@ COMMANDS = {
   'permute': 'what shuffled pixels cost a Mixer and a ResNet: runs, a table and their curves',
   'scaling': 'accuracy against the number of training images: runs, a table and their curves',
   'report': "runs and studies on one page of HTML, beside the paper's figures",
+  'prune': 'what a Mixer loses without some of its blocks, and what training brings back',
+  'weights': 'what token mixing and the stem have learned, as pictures',
   'convert': 'a checkpoint as a weights file: .npz, or .safetensors for timm',
   'inspect': 'what a checkpoint is: layout, variant, sizes, largest arrays',
   'shardings': 'who holds what of a training state, and the bytes a device',

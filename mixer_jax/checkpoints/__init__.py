@@ -1,6 +1,7 @@
 """Params <-> files."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 from mixer_jax.checkpoints import layouts, released
@@ -9,6 +10,7 @@ from mixer_jax.checkpoints.layouts import save
 from mixer_jax.checkpoints.released import Released
 from mixer_jax.errors import UserError
 from mixer_jax.models import ModelConfig, config_from, variant_of, with_zero_head
+from mixer_jax.models.depth import with_blocks
 from mixer_jax.models.resolution import grow
 from mixer_jax.paths import user_path
 
@@ -39,6 +41,7 @@ def load(
   *,
   image_size: int | None = None,
   num_classes: int | None = None,
+  blocks: Sequence[int] | None = None,
   gelu: str = '',
   input_range: str = '',
 ) -> tuple[Any, dict]:
@@ -57,14 +60,15 @@ def load(
     image_size: pixels, an integer multiple of the checkpoint's: the token MLPs are
       grown block-diagonally (section 3, Appendix C).
     num_classes: gives the model a new head, of zeros.
+    blocks: of a Mixer, numbers of the blocks that stay, ascending; the others are left out.
     gelu: 'tanh' or 'erf' (as timm computes), in place of what is known.
     input_range: '[-1, 1]' or '[0, 1]', likewise.
 
   Raises:
-    UserError: there is no such checkpoint, it is damaged, or it cannot grow so.
+    UserError: there is no such checkpoint, it is damaged, it cannot grow so, or has no such blocks.
   """
   checkpoint = with_arithmetic(read(path_or_name), gelu, input_range)
-  return adapted(checkpoint, image_size=image_size, num_classes=num_classes)
+  return adapted(checkpoint, image_size=image_size, num_classes=num_classes, blocks=blocks)
 
 
 def with_arithmetic(checkpoint: Checkpoint, gelu: str = '', input_range: str = '') -> Checkpoint:
@@ -76,10 +80,16 @@ def with_arithmetic(checkpoint: Checkpoint, gelu: str = '', input_range: str = '
 
 
 def adapted(
-  checkpoint: Checkpoint, *, image_size: int | None, num_classes: int | None
+  checkpoint: Checkpoint,
+  *,
+  image_size: int | None,
+  num_classes: int | None,
+  blocks: Sequence[int] | None,
 ) -> tuple[Any, dict]:
-  """Its model grown to an image size, or under a new head; see `load`."""
+  """Its model with some of its blocks, grown to an image size, or under a new head; see `load`."""
   config, params = checkpoint.config, checkpoint.params
+  if blocks is not None:
+    config, params = with_blocks(config, params, blocks)
   if image_size is not None:
     config, params = grow(config, params, image_size)
   if num_classes is not None:

@@ -57,7 +57,7 @@ def main(argv: list[str]) -> None:
   method = Method(args.kernel, args.bandwidth, args.sigma, args.estimator)
   x = subject.begin('cka', args, overrides, terminal)
   y = args.other and subject.look_at(args.other, args, x.named, overrides, x.on.source)
-  _check_images(x)
+  check_images(x.on)
 
   names_x = layers.choose(layers.layer_names(x.model), args.layers.split(','))
   names_y = layers.choose(layers.layer_names(y.model), args.layers.split(',')) if y else names_x
@@ -96,8 +96,9 @@ def main(argv: list[str]) -> None:
   print(f'{args.output}.npz, {args.output}.png: {len(names_x)} × {len(names_y)} layers')
 
 
-def _check_images(seen: Subject) -> None:
-  size, batch = len(seen.on.source), seen.on.batch_size
+def check_images(on: experiment.Evaluated) -> None:
+  """Raises `UserError` unless every batch has as many images as the estimator needs."""
+  size, batch = len(on.source), on.batch_size
   left = size % batch
   if size < LEAST_IMAGES or 0 < left < LEAST_IMAGES:
     raise UserError(

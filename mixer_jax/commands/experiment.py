@@ -13,8 +13,8 @@ import optax
 from jax.sharding import AbstractMesh, Mesh
 from ml_collections import ConfigDict
 
-from mixer_jax import checkpoints, models
-from mixer_jax.commands import arguments, fields, screen
+from mixer_jax import models
+from mixer_jax.commands import arguments, fields, screen, starting
 from mixer_jax.commands.fields import build, check_fields
 from mixer_jax.commands.watching import FewShotWatch, early_stopping_of, few_shot_of, metrics_of
 from mixer_jax.data.pipeline import DataConfig, Process
@@ -89,7 +89,7 @@ class Experiment:
   def metadata(self) -> dict[str, Any]:
     """What a saved state needs to be used without this config."""
     data = self.evaluated.data
-    return {
+    told = {
       'model': dataclasses.asdict(self.model),
       'data': data.name,
       'classes': list(self.source.classes),
@@ -97,6 +97,12 @@ class Experiment:
       'eval_crop_fraction': data.eval_crop_fraction,
       'config': self.config.to_dict(),
     }
+    if self.config.init_blocks:
+      told['origin'] = {
+        'checkpoint': self.config.init_from,
+        'blocks': [*(starting.blocks(self.config) or ())],
+      }
+    return told
 
 
 def check(config: ConfigDict, known_model: dict[str, Any] | None) -> Experiment:
@@ -114,9 +120,9 @@ def check(config: ConfigDict, known_model: dict[str, Any] | None) -> Experiment:
   told |= {'the test data': tested.source} if tested else {}
   processes.check_same({name: data.describe() for name, data in told.items()})
   if not config.init_from:
-    model, initial_params = _fresh_model(config.model), None
+    model, initial_params = starting.fresh(config.model), None
   else:
-    begin = functools.cache(lambda: _start_from(config.init_from, config.model))
+    begin = functools.cache(lambda: starting.start_from(config, source))
     model = models.config_from(known_model) if known_model else processes.together(begin)[0]
     initial_params = lambda: begin()[1]
   check_classes(model, source)
@@ -198,17 +204,6 @@ def data_of(config: ConfigDict) -> DataConfig:
   return data
 
 
-def model_of(config: ConfigDict) -> Any:
-  """The model that a run of this config would train; reads `init_from` where there is one."""
-  if config.init_from:
-    return _start_from(config.init_from, config.model)[0]
-  return _fresh_model(config.model)
-
-
-def _fresh_model(fields: ConfigDict) -> ModelConfig:
-  return build(models.config_type(fields), fields, 'model')
-
-
 def open_train(data: DataConfig) -> Source:
   """The training split."""
   return open_source(data.name, data.train_split, data.data_dir)
@@ -276,21 +271,3 @@ def tells() -> bool:
 def this_process() -> Process:
   """Which part of each batch is ours."""
   return Process(jax.process_index(), jax.process_count())
-
-
-def _start_from(path: str, chosen: ConfigDict) -> tuple[Any, dict]:
-  """A checkpoint made ready to be fine-tuned: grown, its head new and zero (Appendix C).
-
-  `chosen` holds the fields of the model's config that are set anew; the others stay.
-  """
-  fields = dict(chosen)
-  image_size, num_classes = fields.pop('image_size', None), fields.pop('num_classes', None)
-  config, params = checkpoints.load(path, image_size=image_size)
-  for name, value in models.architecture(config).items():
-    if fields.pop(name, value) != value:
-      raise UserError(
-        f'config.model.{name} cannot differ from the checkpoint {path}, where it is '
-        f'{value}: leave it out'
-      )
-  config = build(type(config), {**dataclasses.asdict(config), **fields}, 'model')
-  return models.with_zero_head(config, params, num_classes or config.num_classes)

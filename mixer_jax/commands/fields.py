@@ -29,6 +29,8 @@ _OTHERS = (
   'mixup',
   'mixup_per',
   'init_from',
+  'init_head',
+  'init_blocks',
   'tensorboard',
   'model',
   'data',
@@ -75,6 +77,10 @@ def check_fields(config: ConfigDict) -> None:
     raise UserError(f'config.total_epochs must be 0 or more, is {epochs!r}')
   if type(config.keep_best) is not bool:
     raise UserError(f'config.keep_best must be true or false, is {config.keep_best!r}')
+  if config.init_head not in ('zero', 'keep'):
+    raise UserError(f"config.init_head must be 'zero' or 'keep', not {config.init_head!r}")
+  if not config.init_from and (config.init_head == 'keep' or config.init_blocks):
+    raise UserError('config.init_head and config.init_blocks are of a checkpoint: set init_from')
 
 
 def total_steps(config: ConfigDict, examples: int) -> int:

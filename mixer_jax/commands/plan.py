@@ -10,7 +10,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mixer_jax import models
-from mixer_jax.commands import arguments, experiment, fields, screen
+from mixer_jax.commands import arguments, experiment, fields, screen, starting
 from mixer_jax.data.pipeline import DataConfig
 from mixer_jax.data.recipes import RECIPES
 from mixer_jax.errors import DoesNotFitError, UserError
@@ -99,7 +99,7 @@ def _programs(config: ConfigDict, names: list[str]) -> list[Program]:
   experiment.check_fields(config)
   get_loss(config.loss)
   data = experiment.build(DataConfig, config.data, 'data')
-  model = experiment.model_of(config)
+  model = starting.model_of(config)
   optimizer = experiment.build(OptimizerConfig, config.optimizer, 'optimizer')
   total_steps = config.total_steps
   if config.total_epochs:

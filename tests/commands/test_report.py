@@ -15,7 +15,7 @@ from PIL import Image
 
 from configs import digits, pretrain
 from mixer_jax.__main__ import main
-from mixer_jax.commands import experiment
+from mixer_jax.commands import starting
 from mixer_jax.planning import paper
 from mixer_jax.reporting.metrics import MetricsFile, read_metrics
 from tests import browser
@@ -73,7 +73,7 @@ class Page(HTMLParser):
 def write_run(folder: pathlib.Path, config, *, steps: int, best: float, cut: bool = False) -> None:
   """A workdir of a run that was not trained: a row a step."""
   folder.mkdir(parents=True)
-  model = dataclasses.asdict(experiment.model_of(config))
+  model = dataclasses.asdict(starting.model_of(config))
   (folder / 'config.json').write_text(json.dumps({'config': config.to_dict(), 'model': model}))
   rows = MetricsFile(folder)
   begin = {'event': 'start', 'process': 0, 'devices': 128, 'device': 'TPU v3', 'time': 1.7e9}
