@@ -35,7 +35,8 @@ def run_table(compared: Sequence[Run], *, study: str = '') -> Html:
     }
     real, test = run.seen('eval', 'real'), run.seen('test', 'top1')
     losses = run.seen('eval', 'loss')
-    total = run.config.get('total_steps')
+    # Of a run that counts epochs no field tells the steps.
+    total = None if run.config.get('total_epochs') else run.config.get('total_steps')
     whole = f' of {total:,}' if type(total) is int and total != run.step else ''
     rows.append({
       'run': run.name if study else label_of(run, place),
