@@ -40,7 +40,7 @@ the same position and with the same random changes, so that still (seed, positio
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
   """Attributes:
-  name: TFDS name of the data set, or 'digits'.
+  name: of the data set, as `open_source` takes it.
   data_dir: where TFDS keeps it; '' is TFDS's default.
   train_split, eval_split: TFDS slicing.
   min_crop_area, max_crop_area: inception crop: its share of the image's area.

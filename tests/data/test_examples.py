@@ -8,7 +8,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from mixer_jax.data import examples
-from mixer_jax.data.source import random_access
+from mixer_jax.data.builders import random_access
 from tests.data.made import prepare
 from tests.data.photos import encoded, photo
 
