@@ -17,7 +17,7 @@ from etils import epath
 from orbax.checkpoint import v1 as ocp
 
 from mixer_jax.checkpoints.digest import digest
-from mixer_jax.errors import ApartError, StorageError, UserError
+from mixer_jax.errors import ApartError, NotFiniteError, StorageError, UserError
 
 log = logging.getLogger(__name__)
 
@@ -66,13 +66,13 @@ class Store:
     earlier save that is still being written is awaited first.
 
     Raises:
-      UserError: an array is not finite (nothing is written).
+      NotFiniteError: an array is not finite (nothing is written).
       StorageError: the disk or bucket refuses.
     """
     self.wait()
     digests, broken = digest(parts)
     if broken:
-      raise UserError(
+      raise NotFiniteError(
         f'the state of step {step} is not finite (first: {broken[0]}): it was not saved; '
         'lower the learning rate or look at the data'
       )
@@ -159,6 +159,11 @@ class Store:
       f'the state of step {step} could not be written to {self.directory}: '
       f'{known[0] if known else text[:300]}; saved states are whole, the same command goes on'
     )
+
+
+def remove_states(workdir) -> None:
+  """Removes all states of a run that nobody needs any more. One process calls it."""
+  (_absolute(workdir) / _FOLDER).rmtree(missing_ok=True)
 
 
 def read_params(path) -> tuple[dict[str, Any], dict]:

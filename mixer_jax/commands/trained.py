@@ -33,6 +33,24 @@ def permutation_of(checkpoint: Checkpoint) -> dict[str, Any]:
   return {name: value for name, value in data.items() if name.startswith('permutation')}
 
 
+def pretrained_on(checkpoint: Checkpoint) -> str | None:
+  """The data set that it was trained on: of its run, or of the table where it is the paper's."""
+  if 'data' in checkpoint.metadata:
+    return checkpoint.metadata['data']
+  name = checkpoint.published.name if checkpoint.published else ''
+  # Those of sam/ and gsam/ were trained otherwise than the paper's.
+  for data, signs in _PRETRAINED.items():
+    if any(sign in name for sign in signs):
+      return data
+  return None
+
+
+_PRETRAINED = {
+  'imagenet2012': ('imagenet1k/', 'goog_in21k_ft_in1k'),
+  'imagenet21k': ('imagenet21k/', 'goog_in21k'),
+}
+
+
 def is_assumed(checkpoint: Checkpoint) -> bool:
   """Whether GELU and input range are only what most files take: a weights file has neither."""
   return not checkpoint.metadata and not checkpoint.published
