@@ -45,14 +45,14 @@ class _Plan:
   def sweep(self) -> dict[float, study.Run]:
     """Learning rate -> the run that tries it, scored on the held-out part."""
     return {
-      rate: self._run(f'sweep/{rate:g}', self.task.tuning, rate, self.config.seed)
+      rate: self._run(f'sweep/{rate}', self.task.tuning, rate, self.config.seed)
       for rate in self.rates
     }
 
   def reported(self, rate: float) -> list[study.Run]:
     """The runs at a learning rate that are reported, one a seed."""
     seeds = range(self.config.seed, self.config.seed + self.seeds)
-    return [self._run(f'report/{rate:g}/{s}', self.task.reporting, rate, s) for s in seeds]
+    return [self._run(f'report/{rate}/{s}', self.task.reporting, rate, s) for s in seeds]
 
   def runs(self) -> Iterator[study.Run]:
     """All that there may be."""
@@ -66,7 +66,7 @@ class _Plan:
       own.data.train_split, own.data.eval_split = parts
       own.optimizer.learning_rate = rate
       own.seed = seed
-    what = f'{self.task.name} at learning rate {rate:g}, seed {seed}, scored on {parts[1]}'
+    what = f'{self.task.name} at learning rate {rate}, seed {seed}, scored on {parts[1]}'
     return study.Run(what, own, f'{self.folder}/{self.task.name}/{place}')
 
 
@@ -97,7 +97,7 @@ def main(argv: list[str]) -> None:
   config = arguments.load_config(args.config, overrides)
   folder = user_path(args.workdir)
   plans = _plans(config, chosen, args.checkpoint or '', str(folder))
-  study.join('transfer', args, config, list(plans[0].runs()), terminal)
+  study.join('transfer', args, config, list(plans[0].sweep().values()), terminal)
   _check(plans)
   start = plans[0].config.init_from
   variant, pretrained = processes.together(lambda: _origin(start))
@@ -119,10 +119,11 @@ def _chosen(args: argparse.Namespace) -> list[Task]:
 
 
 def _plans(config: ConfigDict, chosen: list[Task], checkpoint: str, folder: str) -> list[_Plan]:
-  if set(config) != {'seeds', 'learning_rates', 'keep_sweep', 'tasks'}:
+  groups = [name for name, value in config.items() if isinstance(value, ConfigDict)]
+  if set(config) != {'seeds', 'keep_sweep', *groups} or set(groups) != {'learning_rates', 'tasks'}:
     raise UserError(
-      'the config has the fields seeds, learning_rates, keep_sweep and tasks: begin with '
-      'configs/transfer.py'
+      'the config has the fields seeds and keep_sweep and the groups learning_rates and tasks: '
+      'begin with configs/transfer.py'
     )
   if type(config.seeds) is not int or config.seeds < 1:
     raise UserError(f'config.seeds must be a whole number, at least 1, is {config.seeds!r}')
@@ -249,13 +250,13 @@ def _transferred(plan: _Plan, terminal: Terminal) -> dict[str, Any]:
   for rate, run in plan.sweep().items():
     reason = _trained(run, terminal, 'choosing')
     if reason:
-      diverged[f'{rate:g}'] = {'diverged': reason}
+      diverged[str(rate)] = {'diverged': reason}
     else:
       scores[rate] = _score(run)
   if not scores:
     raise UserError('it diverged at every learning rate: try lower ones, config.learning_rates')
   best = transfer.best_rate(scores)
-  processes.check_same({f'the learning rate chosen for {plan.task.name}': f'{best:g}'})
+  processes.check_same({f'the learning rate chosen for {plan.task.name}': str(best)})
   if experiment.tells() and not plan.keep_sweep:
     for run in plan.sweep().values():
       store.remove_states(run.folder)
@@ -266,7 +267,7 @@ def _transferred(plan: _Plan, terminal: Terminal) -> dict[str, Any]:
       raise UserError(f'{run.name} diverged ({reason}); remove {run.folder} to try it again')
     top1.append(_score(run).top1)
   return {
-    'rates': {f'{rate:g}': vars(score) for rate, score in scores.items()} | diverged,
+    'rates': {str(rate): vars(score) for rate, score in scores.items()} | diverged,
     'rate': best,
     'top1': top1,
     **vars(Mean.of(top1)),

@@ -36,7 +36,7 @@ def _table(report: dict[str, Any]) -> list[list[str]]:
     if 'failed' in told:
       rows.append([name, str(told['image_size']), '', '', 'failed', ''])
       continue
-    rate = f'{told["rate"]:g}'
+    rate = str(told['rate'])
     held_out = f'{told["rates"][rate]["top1"]:.2f}'
     size = str(told['image_size'])
     rows.append([name, size, rate, held_out, with_deviation(told), paper.get(name, '')])

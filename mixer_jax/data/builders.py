@@ -3,6 +3,7 @@
 import difflib
 import logging
 import os
+import shlex
 from collections.abc import Callable, Sequence
 from typing import SupportsIndex
 
@@ -151,7 +152,7 @@ def prepared_builder(name: str, data_dir: str):
   except (ValueError, AssertionError, ImportError) as error:
     raise UserError(f'data set {name!r}: {" ".join(str(error).split())[:200]}') from error
   if not builder.is_prepared():
-    where = f' --data-dir={data_dir}' if data_dir else ''
+    where = f' --data-dir={shlex.quote(data_dir)}' if data_dir else ''
     command = f'mixer-jax data prepare {name}{where}'
     found = tfds.core.utils.version.list_all_versions(builder.data_path.parent)
     others = [str(version) for version in found if version != builder.version]
