@@ -71,9 +71,10 @@ def get_config() -> ConfigDict:
   config.model.remat = False  # recompute blocks in the backward pass to save memory
 
   config.data = ConfigDict()  # fields of mixer_jax.data.pipeline.DataConfig
-  config.data.name = ''  # TFDS name, 'digits', or 'folder:DIR' with a folder for each class
+  # TFDS name, 'digits', a task ('vtab/clevr_count'), or 'folder:DIR' with a folder for each class.
+  config.data.name = ''
   config.data.data_dir = ''  # of TFDS; '': $TFDS_DATA_DIR or ~/tensorflow_datasets
-  config.data.train_split = 'train'  # TFDS slicing, as in 'train[:99%]'
+  config.data.train_split = 'train'  # TFDS slicing, as in 'train[:99%]'; of a task: 'train800'
   config.data.eval_split = 'test'  # evaluated while it trains; early stopping looks at it
   config.data.test_split = ''  # the report at the end; '': that is of eval_split
   config.data.min_crop_area = 0.05  # inception crop: share of the image's area, from …

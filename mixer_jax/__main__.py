@@ -17,6 +17,7 @@ COMMANDS = {
   'fewshot': 'accuracy of ridge regression on the features of a few images a class',
   'probe': 'how well the classes can be told from each block, linearly',
   'cka': 'how alike the layers of a checkpoint are, or those of two',
+  'transfer': 'a checkpoint fine-tuned to the tasks of VTAB-1k or Avg 5: a table beside the paper',
   'permute': 'what shuffled pixels cost a Mixer and a ResNet: runs, a table and their curves',
   'scaling': 'accuracy against the number of training images: runs, a table and their curves',
   'report': "runs and studies on one page of HTML, beside the paper's figures",
@@ -83,8 +84,8 @@ def main(argv: list[str] | None = None) -> int:
     _complain(f'{error}: saved; the same command goes on from there')
     return 75
   except KeyboardInterrupt:
-    goes_on = '; the same command goes on from the last saved state' if argv[0] == 'train' else ''
-    _complain('interrupted' + goes_on)
+    goes_on = '; the same command goes on from the last saved state'
+    _complain('interrupted' + (goes_on if argv[0] in ('train', 'transfer', 'permute') else ''))
     return 130
   return 0
 

@@ -18,7 +18,7 @@ from etils import epath
 from orbax.checkpoint import v1 as ocp
 
 from mixer_jax.checkpoints.digest import digest
-from mixer_jax.errors import ApartError, StorageError, UserError
+from mixer_jax.errors import ApartError, NotFiniteError, StorageError, UserError
 
 log = logging.getLogger(__name__)
 
@@ -71,13 +71,13 @@ class Store:
     best state up to now, this or an earlier one, which is to be kept.
 
     Raises:
-      UserError: an array is not finite (nothing is written).
+      NotFiniteError: an array is not finite (nothing is written).
       StorageError: the disk or bucket refuses.
     """
     self.wait()
     digests, broken = digest(parts)
     if broken:
-      raise UserError(
+      raise NotFiniteError(
         f'the state of step {step} is not finite (first: {broken[0]}): it was not saved; '
         'lower the learning rate or look at the data'
       )
@@ -220,6 +220,11 @@ def best_state(workdir) -> epath.Path:
       'for the newest'
     )
   raise UserError(f'{workdir} holds no checkpoint of this project')
+
+
+def remove_states(workdir) -> None:
+  """Removes all states of a run that nobody needs any more. One process calls it."""
+  (_absolute(workdir) / _FOLDER).rmtree(missing_ok=True)
 
 
 def read_params(path) -> tuple[dict[str, Any], dict]:

@@ -2,12 +2,14 @@
 
 import argparse
 import difflib
+import fnmatch
 import inspect
 import itertools
 import os
 import pathlib
 import runpy
 import sys
+from collections.abc import Iterator
 from typing import Any, NoReturn, TypeVar
 
 from ml_collections import ConfigDict
@@ -160,20 +162,28 @@ def with_overrides(config: ConfigDict, overrides: list[str]) -> ConfigDict:
 
 
 def _override(config: ConfigDict, flag: str) -> None:
-  """Sets one field from `--config.a.b=value`, parsed by the type that the field has."""
+  """Sets a field from `--config.a.b=value`, parsed by its type; `a.*.b` in all groups of a."""
   name, _, text = flag.removeprefix('--config.').partition('=')
-  *path, last = name.split('.')
-  node: Any = config
-  for part in path:
-    node = node[part] if isinstance(node, ConfigDict) and part in node else ConfigDict()
-  if not isinstance(node, ConfigDict) or last not in node:
+  found = list(_find(config, name.split('.')))
+  if not found:
     near = difflib.get_close_matches(name, fields(config), n=1, cutoff=0.5)
     hint = f': did you mean config.{near[0]}?' if near else ''
     raise UserError(f'the config has no field {name!r}{hint}')
-  if isinstance(node[last], ConfigDict):
-    inside = ', '.join(node[last])
-    raise UserError(f'config.{name} is a group of fields: set one of {inside}')
-  node[last] = _parse(name, text, node[last])
+  for node, last in found:
+    if isinstance(node[last], ConfigDict):
+      inside = ', '.join(node[last])
+      raise UserError(f'config.{name} is a group of fields: set one of {inside}')
+    node[last] = _parse(name, text, node[last])
+
+
+def _find(node: ConfigDict, path: list[str]) -> Iterator[tuple[ConfigDict, str]]:
+  """Each (group, name in it) at this path, whose parts may be patterns: 'tasks.*.batch_size'."""
+  first, *rest = path
+  for key in fnmatch.filter(node, first):
+    if not rest:
+      yield node, key
+    elif isinstance(node[key], ConfigDict):
+      yield from _find(node[key], rest)
 
 
 def _parse(name: str, text: str, old: Any) -> Any:

@@ -9,11 +9,13 @@ import numpy as np
 
 from mixer_jax.commands import arguments, experiment, screen
 from mixer_jax.data import decode, pipeline
+from mixer_jax.data.builders import check_name, check_place
 from mixer_jax.data.pipeline import DataConfig
 from mixer_jax.data.prepare import prepare
 from mixer_jax.data.randaugment import OPERATIONS
 from mixer_jax.data.records import Source
-from mixer_jax.data.source import check_name, check_place, open_source
+from mixer_jax.data.source import open_source
+from mixer_jax.data.tasks import find_task, is_task
 from mixer_jax.errors import UserError
 from mixer_jax.paths import user_path
 from mixer_jax.reporting.contact_sheets import Band, contact_sheet
@@ -40,7 +42,9 @@ def main(argv: list[str]) -> None:
 def _prepare(argv: list[str]) -> None:
   parser = arguments.Parser('data prepare', 'prepare: download a TFDS data set and prepare it')
   parser.add_argument(
-    'name', metavar='NAME', help='a TFDS name, such as cifar10 or imagenet2012, or imagenet21k'
+    'name',
+    metavar='NAME',
+    help='a TFDS name, such as cifar10 or imagenet2012; imagenet21k; or a task, vtab/clevr_count',
   )
   parser.add_argument('--data-dir', help='default: $TFDS_DATA_DIR, or that of TFDS')
   parser.add_argument(
@@ -51,14 +55,15 @@ def _prepare(argv: list[str]) -> None:
   )
   args = parser.parse_flags(argv)
   terminal = screen.open_screen()
-  check_name(args.name)
+  name = find_task(args.name).data_set if is_task(args.name) else args.name
+  check_name(name)
   check_place(args.data_dir or '')
-  if args.classes is not None and args.name != 'imagenet21k':
-    raise UserError(f'--classes is for imagenet21k: the classes of {args.name} are known')
-  reason = prepare(args.name, args.data_dir or '', classes=args.classes)
+  if args.classes is not None and name != 'imagenet21k':
+    raise UserError(f'--classes is for imagenet21k: the classes of {name} are known')
+  reason = prepare(name, args.data_dir or '', classes=args.classes)
   if reason:
-    raise UserError(f'data set {args.name} was not prepared ({reason}): mend that, and try again')
-  terminal.say(f'{args.name} is prepared')
+    raise UserError(f'data set {name} was not prepared ({reason}): mend that, and try again')
+  terminal.say(f'{name} is prepared')
 
 
 def _check(argv: list[str]) -> None:

@@ -181,8 +181,7 @@ def _pretrained_on(config: Any) -> str:
     if not begun:
       return str(config.get('data.name', '')).split(':')[0]
     if entry := released.find(begun):
-      kinds = {'imagenet1k': 'imagenet2012', 'imagenet21k': 'imagenet21k'}
-      return kinds.get(entry.name.split('/')[0], '')
+      return entry.pretrained_on or ''
     try:
       # A workdir, or a step in its `checkpoints`.
       places = [user_path(begun), user_path(begun).parent.parent]

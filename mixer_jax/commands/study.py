@@ -56,11 +56,24 @@ def check(runs: Sequence[Run]) -> list[Experiment]:
 
 
 def _checked(run: Run) -> Experiment:
+  known = stored(run)
+  try:
+    return experiment.check(run.config, known and known['model'])
+  except UserError as error:
+    raise UserError(f'{run.name}: {error}') from error
+
+
+def stored(run: Run) -> dict[str, Any] | None:
+  """What the run's folder holds of it; None where it was not begun.
+
+  Raises:
+    UserError: the folder holds another run; the message names this one.
+  """
   try:
     known = workdir.stored_run(run.folder)
     if known:
       workdir.check_same_run(run.folder, run.config, known)
-    return experiment.check(run.config, known and known['model'])
+    return known
   except UserError as error:
     raise UserError(f'{run.name}: {error}') from error
 
@@ -71,13 +84,26 @@ def train_all(runs: Sequence[Run], terminal: Terminal) -> None:
   Raises:
     PreemptedError: told to leave; the run under way has saved its state.
   """
+  for number, run in enumerate(runs):
+    train_one(run, terminal, f'run {number + 1} of {len(runs)}')
+
+
+def train_one(run: Run, terminal: Terminal, which: str) -> None:
+  """Trains a run, unless it came to its end before.
+
+  Args:
+    which: told before its name, as 'run 3 of 18'.
+
+  Raises:
+    PreemptedError: told to leave; the run has saved its state.
+  """
+  done = is_done(run.folder)
+  processes.check_same({f'what {run.folder} holds': str(done)})
+  if done:
+    return
+  log.info('%s: %s', which, run.name)
   try:
-    for number, run in enumerate(runs):
-      done = is_done(run.folder)
-      processes.check_same({f'what {run.folder} holds': str(done)})
-      if not done:
-        log.info('run %d of %d: %s', number + 1, len(runs), run.name)
-        train.run(run.config, run.folder, terminal, time.monotonic())
+    train.run(run.config, run.folder, terminal, time.monotonic(), one_of_many=True)
   except PreemptedError:
     processes.leave_together()
     raise

@@ -20,7 +20,7 @@ from mixer_jax.commands import arguments, experiment, screen, workdir
 from mixer_jax.commands.experiment import Experiment
 from mixer_jax.commands.hooks import Hooks
 from mixer_jax.data import pipeline, recipes
-from mixer_jax.errors import PreemptedError
+from mixer_jax.errors import NotFiniteError, PreemptedError
 from mixer_jax.evaluation.classify import Evaluation
 from mixer_jax.parallel import mesh as meshes
 from mixer_jax.parallel import processes
@@ -53,17 +53,23 @@ def main(argv: list[str]) -> None:
     raise
 
 
-def run(config: ConfigDict, folder: str, terminal: Terminal, started: float) -> None:
-  """One start of a run. Everything is checked before anything is written."""
+def run(
+  config: ConfigDict, folder: str, terminal: Terminal, started: float, *, one_of_many: bool = False
+) -> None:
+  """One start of a run. Everything is checked before anything is written.
+
+  Args:
+    one_of_many: the table of its parameters is not shown.
+  """
   known = processes.together(lambda: _known(config, folder))
   exp = experiment.check(config, known and known['model'])
   if jax.process_index():
-    _run(exp, folder, terminal, started)
+    _run(exp, folder, terminal, started, one_of_many)
     return
   if not known:
     workdir.write_run(folder, config, dataclasses.asdict(exp.model))
   with workdir.held(folder):
-    _run(exp, folder, terminal, started)
+    _run(exp, folder, terminal, started, one_of_many)
 
 
 def _known(config: ConfigDict, folder: str) -> dict[str, Any] | None:
@@ -76,7 +82,9 @@ def _known(config: ConfigDict, folder: str) -> dict[str, Any] | None:
   return known
 
 
-def _run(exp: Experiment, folder: str, terminal: Terminal, started: float) -> None:
+def _run(
+  exp: Experiment, folder: str, terminal: Terminal, started: float, one_of_many: bool
+) -> None:
   config, mesh, model = exp.config, exp.evaluated.mesh, exp.model
   train_step = steps.make_train_step(
     model,
@@ -100,7 +108,7 @@ def _run(exp: Experiment, folder: str, terminal: Terminal, started: float) -> No
   )
   store = Store(folder, keep=config.keep_checkpoints)
   state, first_step, standing = _begin(exp, store, progress)
-  _tell(model, mesh, whole=first_step == 0)
+  _tell(model, mesh, whole=first_step == 0 and not one_of_many)
   skipped: set[str] = set()
   batches = pipeline.train_batches(
     exp.source,
@@ -134,7 +142,7 @@ def _run(exp: Experiment, folder: str, terminal: Terminal, started: float) -> No
     terminal.finish()
     # A save that is under way becomes whole, also when the run stops here; but a fault of this
     # process alone must not make it wait for others, who wait for it.
-    if processes.is_alone() or isinstance(error, PreemptedError):
+    if processes.is_alone() or isinstance(error, PreemptedError | NotFiniteError):
       store.wait()
     raise
   finally:

@@ -40,7 +40,7 @@ the same position and with the same random changes, so that still (seed, positio
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
   """Attributes:
-  name: TFDS name of the data set, or 'digits'.
+  name: of the data set, as `open_source` takes it.
   data_dir: where TFDS keeps it; '' is TFDS's default.
   train_split, eval_split: TFDS slicing.
   test_split: likewise, '' for none: what a run is reported on at its end, unless on `eval_split`.

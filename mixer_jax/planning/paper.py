@@ -50,9 +50,9 @@ IMAGES = {'imagenet2012': 1_281_167, 'imagenet21k': 14_197_087, 'jft300m': 300_0
 """In the training split (imagenet21k: of the fall-2011 release; JFT-300M: as its name says)."""
 
 
-def published(variant: str, data: str) -> list[Published]:
-  """The paper's rows of this variant, such as 'B/16', pre-trained on this data."""
-  return [row for row in PUBLISHED if (row.variant, row.data) == (variant, data)]
+def published(variant: str, data: str | None) -> list[Published]:
+  """The paper's rows of this variant, such as 'B/16', pre-trained on this data; None: on any."""
+  return [row for row in PUBLISHED if row.variant == variant and data in (None, row.data)]
 
 
 def core_days(model, data: str, images: int) -> float | None:

@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 
 import jax
 
-from mixer_jax.errors import PreemptedError, UserError
+from mixer_jax.errors import NotFiniteError, PreemptedError
 from mixer_jax.training.step import Batch, TrainState, TrainStep
 
 
@@ -64,7 +64,7 @@ def train(
 
   Raises:
     PreemptedError: the run was told to leave; the state was saved.
-    UserError: loss or gradient norm of a step is not finite. That step's state, or
+    NotFiniteError: loss or gradient norm of a step is not finite. That step's state, or
       any later one, was not saved.
   """
   due = lambda every, step: step == total_steps or (every > 0 and step % every == 0)
@@ -99,7 +99,7 @@ def _settle(hooks: Hooks, step: int, metrics: dict[str, jax.Array]) -> None:
   values = {name: float(value) for name, value in jax.device_get(metrics).items()}
   for name in ('loss', 'grad_norm'):
     if not math.isfinite(values[name]):
-      raise UserError(
+      raise NotFiniteError(
         f'step {step}: {name} is {values[name]}: the run stops, and no state from this step on was '
         'saved; lower the learning rate, or look at the data around this step'
       )

@@ -30,6 +30,26 @@ def test_fields_are_set_by_the_type_they_have():
   assert config.is_locked
 
 
+def test_a_pattern_sets_a_field_in_all_groups():
+  study = 'configs/transfer.py:digits'
+  overrides = [
+    '--config.tasks.*.batch_size=16',
+    '--config.tasks.vtab/*.optimizer.learning_rate=1',
+    '--config.tasks.vtab/dtd.batch_size=32',
+  ]
+  for name, config in arguments.load_config(study, overrides).tasks.items():
+    assert config.batch_size == (32 if name == 'vtab/dtd' else 16)
+    assert config.optimizer.learning_rate == (1 if name.startswith('vtab/') else 0.01)
+  for override, message in (
+    ('tasks.*.batch_siz=1', 'did you mean config.tasks.'),
+    ('tasks.vtba/*.batch_size=1', "no field 'tasks.vtba/.*.batch_size': did you mean"),
+    ('tasks.*.batch_size=x', r'config.tasks.\*.batch_size is a int'),
+    ('tasks.*.data=x', r'config.tasks.\*.data is a group of fields'),
+  ):
+    with pytest.raises(UserError, match=message):
+      arguments.load_config(study, [f'--config.{override}'])
+
+
 @pytest.mark.parametrize(
   ('override', 'message'),
   [

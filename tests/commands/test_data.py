@@ -11,8 +11,7 @@ from PIL import Image
 
 from mixer_jax.__main__ import main
 from mixer_jax.data.source import open_source
-from tests.data import archives
-from tests.data.made import prepare_splits
+from tests.data import archives, made
 from tests.data.photos import encoded, photo
 
 CONFIG = '--config=configs/digits.py'
@@ -49,7 +48,9 @@ def test_check_names_what_does_not_decode(photos, capsys):
 def test_check_tells_once_what_many_records_have(tmp_path, capsys):
   image = encoded(np.zeros((8, 8, 3), np.uint8))
   records = [{'image': io.BytesIO(image), 'label': 0, 'file_name': f'{i}'} for i in range(60)]
-  prepare_splits('imagenet2012', {'train': records}, tmp_path, file_format='array_record', shards=3)
+  made.prepare_splits(
+    'imagenet2012', {'train': records}, tmp_path, file_format='array_record', shards=3
+  )
   (path,) = tmp_path.rglob('*-00001-of-00003')
   path.unlink()
   capsys.readouterr()
@@ -70,7 +71,7 @@ def test_check_reads_both_splits(digits_dir, capsys):
 
 def test_prepare_writes_what_can_be_read(tmp_path, monkeypatch):
   assert main(['data', 'prepare', 'digits', f'--data-dir={tmp_path}']) == 0
-  monkeypatch.setattr('mixer_jax.data.source.prepare', lambda *_, **__: 'it was prepared before')
+  monkeypatch.setattr('mixer_jax.data.builders.prepare', lambda *_, **__: 'it was prepared before')
   assert len(open_source('digits', 'train', str(tmp_path))) == 1437
 
 
@@ -79,6 +80,23 @@ def test_prepare_tells_what_the_user_must_fetch(tmp_path, capfd):
   last = capfd.readouterr().err.splitlines()[-1]
   assert last.startswith('mixer-jax: data set imagenet2012 was not prepared (Manual directory')
   assert 'ILSVRC2012_img_train.tar' in last
+
+
+def test_a_task_s_data_set_is_prepared_checked_and_shown(tmp_path, capfd):
+  assert main(['data', 'prepare', 'avg5/imagenet', f'--data-dir={tmp_path}']) == 2
+  last = capfd.readouterr().err.splitlines()[-1]
+  assert last.startswith('mixer-jax: data set imagenet2012 was not prepared (Manual directory')
+  splits = {'train': 810, 'validation': 200, 'test': 12}
+  records = {name: [made.kitti_record(i) for i in range(count)] for name, count in splits.items()}
+  made.prepare_splits('kitti', records, tmp_path, file_format='array_record')
+  config = '--config=configs/finetune.py:B/16,vtab/kitti_distance'
+  where = f'--config.data.data_dir={tmp_path}'
+  assert main(['data', 'check', config, where]) == 0
+  lines = capfd.readouterr().out.splitlines()
+  assert lines[-2].startswith('vtab/kitti_distance/train800val200: 1,000 records, 0 of them')
+  assert lines[-1].startswith('vtab/kitti_distance/test: 12 records, 0 of them')
+  assert main(['data', 'show', config, where, f'--output={tmp_path / "seen.png"}']) == 0
+  assert (tmp_path / 'seen.png').stat().st_size
 
 
 def test_prepare_tells_where_imagenet21k_belongs(tmp_path, capfd):
@@ -110,6 +128,7 @@ def test_a_full_disk_leaves_what_was_there(digits_dir, tmp_path):
     ([], 'required: task'),
     (['fly'], 'invalid choice'),
     (['prepare', 'nosuchset'], "no TFDS data set is called 'nosuchset'"),
+    (['prepare', 'vtab/clevr_cont'], 'did you mean vtab/clevr_count'),
     (['prepare', 'digits', '--data-dir='], '--data-dir is empty'),
     (['prepare', 'digits', '--data-dir=gs://bucket/x'], 'mount the bucket with gcsfuse, or copy'),
     (['prepare', 'digits', '--classes=10'], '--classes is for imagenet21k'),

@@ -9,8 +9,8 @@ import tensorflow_datasets as tfds
 from tensorflow_datasets.proto import tf_example_pb2
 
 from mixer_jax.data import examples
+from mixer_jax.data.builders import random_access
 from mixer_jax.data.records import MalformedError, Source
-from mixer_jax.data.source import random_access
 from mixer_jax.errors import UserError
 from tests.data.made import prepare
 from tests.data.photos import encoded, photo
