@@ -114,7 +114,7 @@ if BLOCK:
 import mixer_jax
 mixer_jax.init, mixer_jax.apply, mixer_jax.features, mixer_jax.load, mixer_jax.VARIANTS
 import mixer_jax.training.step, mixer_jax.training.loop, mixer_jax.evaluation.classify
-import mixer_jax.checkpoints.store, mixer_jax.data.pipeline, mixer_jax.commands.train
+import mixer_jax.checkpoints.store, mixer_jax.data.pipeline, mixer_jax.commands.training
 config, params = mixer_jax.load(PATH)
 print(mixer_jax.apply(config, params, __import__('numpy').zeros((1, 32, 32, 3), 'uint8')).shape)
 print([name for name in sys.modules if name.split('.')[0] in ('tensorflow', 'tensorboard')])

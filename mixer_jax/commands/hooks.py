@@ -1,23 +1,22 @@
-"""What happens around the steps of a run: it is told, evaluated and saved."""
+"""What happens around the steps of an experiment's run: it is told, evaluated and saved."""
 
 import logging
 import os
-import time
-
-import jax
 
 from mixer_jax.checkpoints.store import Store
 from mixer_jax.commands.experiment import Experiment, this_process
+from mixer_jax.commands.watch import Watch
 from mixer_jax.data import pipeline
 from mixer_jax.evaluation import classify
 from mixer_jax.parallel.processes import Preemption
 from mixer_jax.reporting.progress import Progress
+from mixer_jax.reporting.startup import Startup
 from mixer_jax.training.step import TrainState
 
 log = logging.getLogger(__name__)
 
 
-class Hooks:
+class Hooks(Watch):
   """`training.loop.Hooks` of an experiment; keeps the last evaluation."""
 
   def __init__(
@@ -27,23 +26,20 @@ class Hooks:
     progress: Progress,
     preemption: Preemption,
     folder: str,
+    startup: Startup,
   ):
-    self._experiment, self._store, self._progress = experiment, store, progress
-    self._preemption = preemption
+    super().__init__(
+      store,
+      progress,
+      preemption,
+      log_every=experiment.config.log_every,
+      tensorboard=os.path.join(folder, 'tensorboard') if experiment.config.tensorboard else None,
+      startup=startup,
+    )
+    self._experiment = experiment
     self._metadata = experiment.metadata()
     self._eval_step = classify.make_eval_step(experiment.model, experiment.evaluated.mesh)
-    self._log_every = experiment.config.log_every
-    self._tensorboard = _tensorboard(folder) if experiment.config.tensorboard else None
-    self._interrupted = False
     self.evaluation: classify.Evaluation | None = None
-
-  def step(self, step: int, metrics: dict[str, float]) -> None:
-    """Tells of a step."""
-    self._progress.step(step, metrics)
-    if self._interrupted:
-      raise KeyboardInterrupt
-    if self._tensorboard and step % self._log_every == 0:
-      self._tensorboard.write_scalars(step, metrics)
 
   def evaluate(self, step: int, state: TrainState) -> None:
     """Classifies the whole evaluation split."""
@@ -71,40 +67,6 @@ class Hooks:
       self._tensorboard.write_scalars(step, scalars)
     self._progress.pause()
 
-  def told_to_leave(self, step: int) -> bool:
-    """Whether a SIGTERM came; agreed on by all processes."""
-    return self._preemption.reached(step)
-
   def save(self, step: int, state: TrainState) -> None:
-    """Begins to save the state; tells how long the run stood still for it."""
-    begun = time.monotonic()
-    parts = {'params': state.params, 'optimizer': state.opt_state}
-    self._store.save(step, parts, self._metadata)
-    self._progress.event('save', step=step, blocked=round(time.monotonic() - begun, 4))
-    self._progress.pause()
-
-  def interrupt(self, *_) -> None:
-    """Handles SIGINT: the run ends behind the step under way, at the second call at once.
-
-    An exception raised here could be swallowed by a callback of a library.
-    """
-    if self._interrupted:
-      os._exit(130)
-    self._interrupted = True
-
-  def close(self) -> None:
-    """Writes what is held back."""
-    self._progress.flush()
-    if self._tensorboard:
-      self._tensorboard.flush()
-
-
-def _tensorboard(folder: str):
-  if jax.process_index():
-    return None
-  # TensorFlow writes files here and computes nothing: so it has nothing to announce.
-  os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
-  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
-  from clu.metric_writers import SummaryWriter  # imports TensorFlow
-
-  return SummaryWriter(os.path.join(folder, 'tensorboard'))
+    """Begins to save the state, with what is needed to use it alone."""
+    self.save_state(step, state, self._metadata)

@@ -3,16 +3,16 @@
 import argparse
 import dataclasses
 import logging
-import time
 from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
-from mixer_jax.commands import arguments, experiment, train, workdir
+from mixer_jax.commands import arguments, experiment, training, workdir
 from mixer_jax.commands.experiment import Experiment
 from mixer_jax.errors import PreemptedError, UserError
 from mixer_jax.parallel import processes
 from mixer_jax.reporting.metrics import read_metrics
+from mixer_jax.reporting.startup import Startup
 from mixer_jax.reporting.terminal import Terminal
 
 log = logging.getLogger(__name__)
@@ -76,7 +76,7 @@ def train_all(runs: Sequence[Run], terminal: Terminal) -> None:
       processes.check_same({f'what {run.folder} holds': str(done)})
       if not done:
         log.info('run %d of %d: %s', number + 1, len(runs), run.name)
-        train.run(run.config, run.folder, terminal, time.monotonic())
+        training.run(run.config, run.folder, terminal, Startup())
   except PreemptedError:
     processes.leave_together()
     raise

@@ -162,6 +162,17 @@ def together(make: Callable[[], T]) -> T:
   return cast(T, made)
 
 
+def agreed(value: float) -> float:
+  """Process 0's value, to the bit, in all: for what they decide upon together."""
+  if is_alone():
+    return value
+  from jax.experimental import multihost_utils
+
+  bits = np.frombuffer(np.float64(value).tobytes(), np.uint8)  # JAX would round it to float32
+  bits = np.asarray(multihost_utils.broadcast_one_to_all(bits), np.uint8)
+  return float(np.frombuffer(bits.tobytes(), np.float64)[0])
+
+
 class Preemption:
   """Whether the run was told to leave (SIGTERM), agreed by all processes on one step.
 
