@@ -3,6 +3,7 @@
 import argparse
 import json
 import math
+import os
 import sys
 from collections.abc import Callable
 from typing import Any
@@ -86,6 +87,8 @@ def _check(args: argparse.Namespace) -> None:
     raise UserError(f'--batch={args.batch}: auto, or a whole number in 1..{2**20}')
   if args.peak is not None and not 0 < args.peak < math.inf:
     raise UserError(f'--peak={args.peak}: TFLOP/s of a device, more than 0')
+  if args.workdir is not None and not os.path.isdir(args.workdir):
+    raise UserError(f'--workdir={args.workdir} is no folder: make it first')
   for name, most in (('rounds', 1000), ('steps', 10**6)):
     value = getattr(args, name)
     if value is not None and not 1 <= value <= most:

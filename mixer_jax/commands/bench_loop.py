@@ -3,7 +3,6 @@
 import contextlib
 import itertools
 import math
-import os
 import statistics
 import tempfile
 import time
@@ -66,9 +65,10 @@ class Loop:
     self._on_mesh: Iterator[Batch] = meshes.put_all(mesh, batches)
     self._step = 0
     file = MetricsFile(folder) if jax.process_index() == 0 else None
-    unseen = open(os.devnull, 'w')  # noqa: SIM115  (written to as long as this is used)
+    terminal = Terminal()
+    terminal.is_quiet = True  # all but the writing is done
     progress = Progress(
-      Terminal(unseen),
+      terminal,
       file,
       total_steps=2**31 - 1,
       batch_size=batch_size,

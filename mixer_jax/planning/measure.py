@@ -22,6 +22,9 @@ Work = Callable[[], Any]
 """Returns when it is done, on the devices as well."""
 
 
+_SIDE, _CPU_SIDE = 8192, 2048  # of the multiplied matrices: beyond, they are multiplied no faster
+
+
 @dataclasses.dataclass(frozen=True)
 class Compilation:
   """Seconds to make a program of a function.
@@ -88,7 +91,7 @@ class Multiply:
   """
 
   def __init__(self, dtype: str):
-    size = 2048 if jax.default_backend() == 'cpu' else 8192
+    size = _CPU_SIDE if jax.default_backend() == 'cpu' else _SIDE
     self.flops = 2 * size**3
     draw = lambda key: jax.random.normal(key, (size, size), jnp.dtype(dtype))
     self._a, self._b = map(draw, jax.random.split(jax.random.key(0)))  # zeros would take less power
