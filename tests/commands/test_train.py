@@ -38,7 +38,7 @@ def compilations():
   """What was compiled in the run of `trained`, and which steps were told, in order."""
   seen = []
 
-  def listen(event: str, duration: float, **of: Any) -> None:
+  def listen(event: str, duration_secs: float, **of: Any) -> None:
     if event == '/jax/core/compile/backend_compile_duration':
       seen.append(of['fun_name'])
 
