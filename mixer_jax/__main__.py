@@ -28,6 +28,7 @@ COMMANDS = {
   'shardings': 'who holds what of a training state, and the bytes a device',
   'data': 'a data set prepared, checked record by record, or shown as training sees it',
   'plan': 'memory, time and cost of a run on a TPU slice, compiled for it without one',
+  'bench': 'how fast a model runs here: images/s, shares of the peak, memory, start-up',
   'models': "the paper's variants, and the published files",
 }
 

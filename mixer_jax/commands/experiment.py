@@ -14,7 +14,7 @@ from jax.sharding import AbstractMesh, Mesh
 from ml_collections import ConfigDict
 
 from mixer_jax import models
-from mixer_jax.commands import arguments, fields, screen, starting
+from mixer_jax.commands import arguments, fields, pod, starting
 from mixer_jax.commands.fields import build, check_fields
 from mixer_jax.commands.watching import FewShotWatch, early_stopping_of, few_shot_of, metrics_of
 from mixer_jax.data.pipeline import DataConfig, Process
@@ -250,22 +250,15 @@ def join_processes(
   if config is not None:
     check_fields(config)
     limits = build(ProcessesConfig, config.processes, 'processes')
-  processes.start(limits, preemptible=preemptible)
-  if processes.is_alone():
-    return
-  screen.silence_libraries()
-  if not tells():
-    terminal.is_quiet = True
-    logging.getLogger('mixer_jax').setLevel(logging.WARNING)
   told = {f'--{name}': repr(value) for name, value in vars(args).items() if name != 'config'}
   if config is not None:
     told |= {f'config.{name}': repr(value) for name, value in arguments.fields(config).items()}
-  processes.check_same({'the command': command, **told})
+  pod.join(command, told, limits, terminal, preemptible=preemptible)
 
 
 def tells() -> bool:
   """Whether this is the process that prints results and writes files."""
-  return jax.process_index() == 0
+  return pod.is_first()
 
 
 def this_process() -> Process:

@@ -1,21 +1,20 @@
-"""What happens around the steps of a run: it is told, evaluated and saved."""
+"""What happens around the steps of an experiment's run: it is told, evaluated and saved."""
 
 import dataclasses
 import json
 import logging
 import math
 import os
-import time
-
-import jax
 
 from mixer_jax.checkpoints.store import Store
 from mixer_jax.commands.experiment import Evaluated, Experiment, this_process
+from mixer_jax.commands.watch import Watch
 from mixer_jax.data import pipeline
 from mixer_jax.evaluation import classify
 from mixer_jax.parallel import processes
 from mixer_jax.parallel.processes import Preemption
 from mixer_jax.reporting.progress import Progress
+from mixer_jax.reporting.startup import Startup
 from mixer_jax.training.early_stopping import Standing
 from mixer_jax.training.loop import Verdict
 from mixer_jax.training.step import TrainState
@@ -23,7 +22,7 @@ from mixer_jax.training.step import TrainState
 log = logging.getLogger(__name__)
 
 
-class Hooks:
+class Hooks(Watch):
   """`training.loop.Hooks` of an experiment.
 
   Attributes:
@@ -40,27 +39,24 @@ class Hooks:
     progress: Progress,
     preemption: Preemption,
     folder: str,
+    startup: Startup,
     standing: Standing,
     skipped: set[str],
   ):
-    self._experiment, self._store, self._progress = experiment, store, progress
-    self._preemption = preemption
+    super().__init__(
+      store,
+      progress,
+      preemption,
+      log_every=experiment.config.log_every,
+      tensorboard=os.path.join(folder, 'tensorboard') if experiment.config.tensorboard else None,
+      startup=startup,
+    )
+    self._experiment = experiment
     self._metadata = experiment.metadata()
     self._eval_step = classify.make_eval_step(experiment.model, experiment.evaluated.mesh)
-    self._log_every = experiment.config.log_every
-    self._tensorboard = _tensorboard(folder) if experiment.config.tensorboard else None
-    self._interrupted = False
     self._last: tuple[int, classify.Evaluation] | None = None
     self.standing = standing
     self._skipped, self._told = skipped, set[str]()
-
-  def step(self, step: int, metrics: dict[str, float]) -> None:
-    """Tells of a step."""
-    self._progress.step(step, metrics)
-    if self._interrupted:
-      raise KeyboardInterrupt
-    if self._tensorboard and step % self._log_every == 0:
-      self._tensorboard.write_scalars(step, metrics)
 
   def evaluate(self, step: int, state: TrainState) -> Verdict:
     """Classifies the whole evaluation split, few-shot where it is due; is it the best?"""
@@ -140,24 +136,13 @@ class Hooks:
     is_best = now.best_step == step and self._experiment.keeps_best
     return Verdict(save=is_best, stop=stop)
 
-  def told_to_leave(self, step: int) -> bool:
-    """Whether a SIGTERM came; agreed on by all processes."""
-    leaves = self._preemption.reached(step)
-    if leaves:
-      self._progress.event('preempted', step=step)
-    return leaves
-
   def save(self, step: int, state: TrainState) -> None:
-    """Begins to save the state; tells how long the run stood still for it."""
-    begun = time.monotonic()
-    parts = {'params': state.params, 'optimizer': state.opt_state}
+    """Begins to save the state, with what is needed to use it alone."""
     metadata = {**self._metadata, 'standing': dataclasses.asdict(self.standing)}
     best = self.standing.best_step if self._experiment.keeps_best else 0
-    self._store.save(step, parts, metadata, best=best or None)
-    self._progress.event('save', step=step, blocked=round(time.monotonic() - begun, 4))
+    self.save_state(step, state, metadata, best=best or None)
     if self._experiment.evaluated.data.undecodable == 'skip':
       self._tell_skipped(step)
-    self._progress.pause()
 
   def _tell_skipped(self, step: int) -> None:
     """A row with the names of training images that did not decode since the last such row."""
@@ -166,29 +151,3 @@ class Hooks:
     self._told |= set(names)
     if names:
       self._progress.event('undecodable', step=step, images=len(names), names=names)
-
-  def interrupt(self, *_) -> None:
-    """Handles SIGINT: the run ends behind the step under way, at the second call at once.
-
-    An exception raised here could be swallowed by a callback of a library.
-    """
-    if self._interrupted:
-      os._exit(130)
-    self._interrupted = True
-
-  def close(self) -> None:
-    """Writes what is held back."""
-    self._progress.flush()
-    if self._tensorboard:
-      self._tensorboard.flush()
-
-
-def _tensorboard(folder: str):
-  if jax.process_index():
-    return None
-  # TensorFlow writes files here and computes nothing: so it has nothing to announce.
-  os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
-  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
-  from clu.metric_writers import SummaryWriter  # imports TensorFlow
-
-  return SummaryWriter(os.path.join(folder, 'tensorboard'))

@@ -3,17 +3,17 @@
 import argparse
 import dataclasses
 import logging
-import time
 from collections.abc import Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
 
-from mixer_jax.commands import arguments, experiment, train, workdir
+from mixer_jax.commands import arguments, experiment, training, workdir
 from mixer_jax.commands.experiment import Experiment
 from mixer_jax.errors import PreemptedError, UserError
 from mixer_jax.parallel import processes
 from mixer_jax.reporting.metrics import read_metrics
+from mixer_jax.reporting.startup import Startup
 from mixer_jax.reporting.terminal import Terminal
 
 log = logging.getLogger(__name__)
@@ -103,7 +103,7 @@ def train_one(run: Run, terminal: Terminal, which: str) -> None:
     return
   log.info('%s: %s', which, run.name)
   try:
-    train.run(run.config, run.folder, terminal, time.monotonic(), one_of_many=True)
+    training.run(run.config, run.folder, terminal, Startup(), one_of_many=True)
   except PreemptedError:
     processes.leave_together()
     raise

@@ -10,27 +10,19 @@ import dataclasses
 import logging
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, SupportsIndex
+from typing import SupportsIndex
 
 import grain
 import numpy as np
 
 from mixer_jax.data import augment, permute, recipes
+from mixer_jax.data.batch import FILLER, Batch, Example
 from mixer_jax.data.decode import UndecodableError, decode
 from mixer_jax.data.randaugment import randaugment
 from mixer_jax.data.records import Record, Source
 from mixer_jax.errors import UserError
 
 log = logging.getLogger(__name__)
-
-Example = dict[str, Any]
-"""One row of a `Batch`."""
-
-Batch = dict[str, np.ndarray]
-"""`image` (b, size, size, 3) levels in 0..255, uint8 or float32, and `label` (b,) int32; in
-evaluation also `mask` (b,) bool, False where the batch was filled up or the image did not
-decode, `index` (b,) int32, the example's place in the split, and `accepted` (b, classes) bool,
-the labels that count as right, where the source has more than one."""
 
 UNDECODABLE = ('fatal', 'skip')
 """'fatal': `UserError`. 'skip': the next record of the split that decodes is taken in its place, at
@@ -299,10 +291,6 @@ def eval_batches(
   batches = -(-size // batch_size)
   order = grain.MapDataset.range(batches * batch_size).map(prepare)
   return _batches(order, config, batch_size, process)
-
-
-FILLER = -1
-"""`index` of an example that only fills up the last batch."""
 
 
 _PORTION = 16
