@@ -1,6 +1,7 @@
 """Images from files: read alone, and on their way through an evaluation."""
 
 import contextlib
+import dataclasses
 import itertools
 import os
 import pathlib
@@ -139,28 +140,12 @@ def _process() -> Any:
 
 def _opened(folder: str) -> tuple[Any, Any]:
   """(source, config) of a folder of photographs: the recipe of the paper."""
-  from mixer_jax.data.pipeline import DataConfig
+  from mixer_jax.data.pipeline import evaluation_only
   from mixer_jax.data.source import open_source
 
-  config = DataConfig(
-    name=f'folder:{folder}',
-    data_dir='',
-    train_split='train',
-    eval_split='train',
-    min_crop_area=0.05,
-    max_crop_area=1.0,
-    min_crop_aspect=0.75,
-    max_crop_aspect=4 / 3,
-    flip=True,
-    randaugment_layers=0,
-    randaugment_magnitude=0.0,
-    eval_recipe='resmall-crop',
-    eval_crop_fraction=0.875,
-    permutation='none',
-    permutation_patch=16,
-    permutation_seed=0,
-    undecodable='fatal',
-    threads=16,
-    prefetch=64,
+  config = evaluation_only(
+    f'folder:{folder}', recipe='resmall-crop', crop_fraction=0.875, threads=16, prefetch=64
   )
+  crop = {'min_crop_area': 0.05, 'min_crop_aspect': 0.75, 'max_crop_aspect': 4 / 3}
+  config = dataclasses.replace(config, flip=True, **crop)
   return open_source(config.name, '', ''), config
