@@ -1,26 +1,37 @@
-"""Time and memory of CKA between all layers of a Mixer beside the plain forward pass.
+"""Time and memory of CKA between all layers of a Mixer, beside the forward pass and torch_cka.
 
-Usage: python benchmarks/cka.py [IMAGES] [BATCH] [ROUNDS] [KERNEL] [REDUCTION]
-       (2000, 250, 5, linear, flatten)
+Usage: python benchmarks/cka.py [--images=2000] [--batch=250] [--rounds=7] [--kernel=linear]
+         [--features=flatten] [--torch-python=PYTHON] [--output=benchmarks/results/cka]
 
-A Mixer of 12 blocks, width 256 and 49 tokens with random weights; 50 layers: the stem, both
-norms and both residual outputs of every block, pre-logits. Images are made up and lie on the
-device. The two take turns within each round; medians of the rounds. Temporary memory is what
-the compiler reserves for a batch; it does not depend on the number of images.
+A Mixer of 12 blocks, width 256 and 49 tokens with random weights; 50 layers: the stem, both norms,
+the hidden layer of token mixing and the output of every block, pre-logits. Images are made up and
+lie in memory. The works take turns within each round; medians of the rounds. Temporary memory is
+what the compiler reserves for a batch; it does not depend on the number of images.
+
+torch_cka takes the same weights, layers, images and batches in timm's Mixer, in an interpreter of
+its own (PYTHON), once: it takes minutes. It has the same estimator, linear, of whole features, and
+what the two find must agree. Writes OUTPUT.json.
 """
 
+import argparse
+import dataclasses
+import importlib.metadata
+import json
+import os
+import pathlib
 import statistics
-import sys
+import subprocess
+import tempfile
 import time
-from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
 
-from mixer_jax import models
+from mixer_jax import checkpoints, models
 from mixer_jax.analysis import cka, hsic, layers
 from mixer_jax.parallel import mesh as meshes
+from mixer_jax.planning import measure
 
 CONFIG = models.MixerConfig(
   patch_size=8,
@@ -30,50 +41,99 @@ CONFIG = models.MixerConfig(
   channels_mlp_dim=1024,
   image_size=56,
   num_classes=10,
+  gelu='erf',
 )
-LAYERS = ('stem', 'block_*/*/norm', 'block_*/token_mixing/residual', 'block_*', 'pre_logits')
+LAYERS = ('stem', 'block_*/*/norm', 'block_*/token_mixing/hidden', 'block_*', 'pre_logits')
+TIMM = {'stem': 'stem', 'pre_logits': 'head_drop'}
+for i in range(CONFIG.num_blocks):
+  TIMM[f'block_{i}/token_mixing/norm'] = f'blocks.{i}.norm1'
+  TIMM[f'block_{i}/token_mixing/hidden'] = f'blocks.{i}.mlp_tokens.act'
+  TIMM[f'block_{i}/channel_mixing/norm'] = f'blocks.{i}.norm2'
+  TIMM[f'block_{i}'] = f'blocks.{i}'
 
 
-def measure(images: int, batch_size: int, rounds: int, method: hsic.Method, how: str) -> None:
-  """Prints the medians in seconds, their ratio, and the temporary memory in MiB."""
+def with_torch(python: str, params: dict, images: np.ndarray, batch: int, names: list[str]):
+  """(seconds, matrix, version) of torch_cka; None, and a word, where it is not installed."""
+  with tempfile.TemporaryDirectory() as folder:
+    weights, pixels, result = (
+      f'{folder}/{name}' for name in ('weights.safetensors', 'images.npy', 'cka.npy')
+    )
+    checkpoints.save(weights, CONFIG, params)
+    np.save(pixels, images)
+    script = str(pathlib.Path(__file__).with_name('cka_torch.py'))
+    told = [json.dumps(dataclasses.asdict(CONFIG)), pixels, str(batch)]
+    asked = [python, script, weights, *told, ','.join(TIMM[name] for name in names), result]
+    with subprocess.Popen(
+      asked, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+      assert process.stdin
+      assert process.stdout
+      ready = json.loads(process.stdout.readline() or '{"missing": "it ended at once"}')
+      if 'missing' in ready:
+        print(f'torch_cka is left out: {python}: {ready["missing"]}')
+        return None
+      begun = time.perf_counter()
+      process.stdin.write('\n')
+      process.stdin.flush()
+      if not process.stdout.readline():
+        raise SystemExit('torch_cka failed')
+      return time.perf_counter() - begun, np.load(result), ready['torch']
+
+
+def compare(args: argparse.Namespace) -> dict[str, Any]:
+  """What is written."""
+  method = hsic.Method(args.kernel, bandwidth=0.5 if args.kernel == 'rbf' else None)
   mesh = meshes.make_mesh()
   names = layers.choose(layers.layer_names(CONFIG), LAYERS)
-  step = cka.make_cka_step(CONFIG, names, mesh, method, how=how)
+  step = cka.make_cka_step(CONFIG, names, mesh, method, how=args.features)
   forward = jax.jit(lambda params, batch: models.apply(CONFIG, params, batch['image']))
-  params = meshes.put_replicated(mesh, models.init(CONFIG, jax.random.key(0)))
-  levels = np.random.default_rng(0).integers(0, 256, (batch_size, 56, 56, 3), np.uint8)
-  batch = meshes.put(mesh, {'image': levels, 'mask': np.ones(batch_size, bool)})
-  count = -(-images // batch_size)
+  own = jax.device_get(models.init(CONFIG, jax.random.key(0)))
+  params = meshes.put_replicated(mesh, own)
+  size = (args.images, CONFIG.image_size, CONFIG.image_size, 3)
+  images = np.random.default_rng(0).integers(0, 256, size, np.uint8)
+  batches = [
+    {'image': part, 'mask': np.ones(len(part), bool)}
+    for part in np.split(images, range(args.batch, args.images, args.batch))
+  ]
 
   def run_forward():
-    jax.block_until_ready([forward(params, batch) for _ in range(count)])
+    jax.block_until_ready([forward(params, meshes.put(mesh, batch)) for batch in batches])
 
   def run_cka():
-    total = cka.MinibatchCKA(
-      len(names),
-      len(names),
-      kernel=method.kernel,
-      bandwidth=method.bandwidth,
-      estimator=method.estimator,
-    )
-    for _ in range(count):
-      total.add(step(params, batch))
-    total.result()
+    total = cka.MinibatchCKA(len(names), len(names), **dataclasses.asdict(method))
+    for batch in batches:
+      total.add(step(params, meshes.put(mesh, batch)))
+    return total.result()
 
-  runs = {'forward': run_forward, 'cka': run_cka}
-  for run in runs.values():
-    run()  # compiles
-  seconds = {name: [] for name in runs}
-  for _ in range(rounds):
-    for name, run in runs.items():
-      seconds[name].append(_time(run))
-  medians = {name: statistics.median(times) for name, times in seconds.items()}
-  memory = {'forward': _memory(forward, params, batch), 'cka': _memory(step, params, batch)}
-  print(f'{len(names)} layers, {count} × {batch_size} images, {method.kernel}, {how}', end=', ')
-  print(f'{jax.device_count()} × {jax.devices()[0].device_kind}')
-  for name in runs:
-    print(f'{name} {medians[name]:.2f} s, temporary memory {memory[name]:.0f} MiB')
-  print(f'ratio {medians["cka"] / medians["forward"]:.2f}')
+  works: dict[str, measure.Work] = {'forward': run_forward, 'cka': run_cka}
+  seconds = measure.interleaved(works, args.rounds)
+  placed = meshes.put(mesh, batches[0])
+  report: dict[str, Any] = {
+    'layers': len(names),
+    'images': args.images,
+    'batch': args.batch,
+    'kernel': args.kernel,
+    'features': args.features,
+    'device': f'{jax.device_count()} × {jax.devices()[0].device_kind}, {os.cpu_count()} cores',
+    'jax': importlib.metadata.version('jax'),
+    'seconds': {name: statistics.median(found) for name, found in seconds.items()},
+    'ratio_to_forward': measure.ratio(seconds['cka'], seconds['forward']),
+    'temporary_MiB': {
+      name: _memory(function, params, placed)
+      for name, function in (('forward', forward), ('cka', step))
+    },
+  }
+  if args.torch_python:
+    found = with_torch(args.torch_python, own, images, args.batch, names)
+    if found:
+      taken, matrix, version = found
+      report['torch'] = version
+      report['torch_cka'] = {
+        'seconds': taken,
+        'times_ours': taken / report['seconds']['cka'],
+        'apart': float(np.abs(matrix - run_cka()).max()),
+      }
+  return report
 
 
 def _memory(step: Any, params: dict, batch: dict) -> float:
@@ -82,16 +142,25 @@ def _memory(step: Any, params: dict, batch: dict) -> float:
   return analysis.temp_size_in_bytes / 2**20 if analysis else float('nan')
 
 
-def _time(run: Callable[[], None]) -> float:
-  begun = time.perf_counter()
-  run()
-  return time.perf_counter() - begun
-
-
-def main(images='2000', batch='250', rounds='5', kernel='linear', how='flatten') -> None:
-  method = hsic.Method(kernel, bandwidth=0.5 if kernel == 'rbf' else None)
-  measure(int(images), int(batch), int(rounds), method, how)
+def main() -> None:
+  """Measures and tells."""
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument('--images', type=int, default=2000)
+  parser.add_argument('--batch', type=int, default=250)
+  parser.add_argument('--rounds', type=int, default=7)
+  parser.add_argument('--kernel', default='linear', choices=hsic.KERNELS)
+  parser.add_argument('--features', default='flatten', choices=layers.REDUCTIONS)
+  parser.add_argument('--torch-python', default='')
+  parser.add_argument('--output', default='benchmarks/results/cka')
+  args = parser.parse_args()
+  if args.torch_python and (args.kernel, args.features) != ('linear', 'flatten'):
+    parser.error('torch_cka knows no kernel but linear, of whole features')
+  text = json.dumps(compare(args), indent=1)
+  pathlib.Path(f'{args.output}.json').write_text(text + '\n')
+  print(text)
 
 
 if __name__ == '__main__':
-  main(*sys.argv[1:])
+  main()

@@ -41,16 +41,21 @@ class Compilation:
 
 
 def interleaved(
-  works: Mapping[str, Work], rounds: int, between: Callable[[str], None] = lambda name: None
+  works: Mapping[str, Work],
+  rounds: int,
+  between: Callable[[str], None] = lambda name: None,
+  ahead: Callable[[str], Any] = lambda name: None,
 ) -> dict[str, list[float]]:
   """Seconds of each work in each round; the works take turns, behind one turn that warms up.
 
   Args:
     between: called behind each turn, outside the times.
+    ahead: called ahead of each turn, outside the times too.
   """
   seconds: dict[str, list[float]] = {name: [] for name in works}
   for turn in range(rounds + 1):
     for name, work in works.items():
+      ahead(name)
       begun = time.perf_counter()
       work()
       if turn:
@@ -87,13 +92,14 @@ class Multiply:
   """A large matrix multiply on one device: what its libraries reach of its peak.
 
   Attributes:
+    side: of the square matrices.
     flops: of one multiply.
   """
 
   def __init__(self, dtype: str):
-    size = _CPU_SIDE if jax.default_backend() == 'cpu' else _SIDE
-    self.flops = 2 * size**3
-    draw = lambda key: jax.random.normal(key, (size, size), jnp.dtype(dtype))
+    self.side = side = _CPU_SIDE if jax.default_backend() == 'cpu' else _SIDE
+    self.flops = 2 * side**3
+    draw = lambda key: jax.random.normal(key, (side, side), jnp.dtype(dtype))
     self._a, self._b = map(draw, jax.random.split(jax.random.key(0)))  # zeros would take less power
     self._multiply = jax.jit(jnp.matmul).lower(self._a, self._b).compile()
 

@@ -14,8 +14,9 @@ from mixer_jax.planning import measure
 def test_works_take_turns_behind_a_turn_that_warms_up():
   turns = []
   works = {name: lambda name=name: turns.append(name) for name in 'ab'}
-  seconds = measure.interleaved(works, 2, between=lambda name: turns.append(f'behind {name}'))
-  assert turns == ['a', 'behind a', 'b', 'behind b'] * 3
+  told = lambda word: lambda name: turns.append(f'{word} {name}')
+  seconds = measure.interleaved(works, 2, between=told('behind'), ahead=told('ahead of'))
+  assert turns == ['ahead of a', 'a', 'behind a', 'ahead of b', 'b', 'behind b'] * 3
   assert {name: len(times) for name, times in seconds.items()} == {'a': 2, 'b': 2}
 
 
@@ -37,7 +38,7 @@ def test_flops_and_bytes_of_a_multiply():
   assert measure.program_flops(program) == 2 * 64 * 32 * 16 * jax.device_count()
   assert measure.program_bytes(program) >= 4 * (64 * 32 + 32 * 16 + 64 * 16)
   multiply = measure.Multiply('float32')
-  assert multiply.flops == 2 * 2048**3
+  assert (multiply.side, multiply.flops) == (2048, 2 * 2048**3)
   assert multiply().shape == (2048, 2048)
 
 

@@ -1,0 +1,443 @@
+"""The same Mixer in this package, as a plain Flax Linen module, and in timm: speed side by side.
+
+Usage: python benchmarks/peers.py [--model=B/16] [--batch=16|auto] [--dtype=float32] [--rounds=7]
+         [--what=forward,train] [--torch-python=PYTHON] [--output=benchmarks/results/peers]
+
+All have the same sizes, the same random weights and GELU by the error function, as timm computes
+it, and must agree on logits first. A training step is forward, backward, clipping by the global
+norm, and AdamW that decays kernels only. timm runs in an interpreter of its own (PYTHON, with torch
+and timm), eager and through `torch.compile`, in `channels_last`, under autocast for bfloat16. All
+take the same uint8 images from the device; one that is not installed is left out, and named.
+
+They take turns within each round, each behind a step that is not counted. Told are medians with
+their ranges, the median of the rounds' ratios to the plain module, what a large multiply of the
+same library (JAX or torch) reaches in the same rounds, and the peer's share of that. With
+--batch=auto each takes the batch that is fastest for it. Writes OUTPUT.json and OUTPUT.png.
+"""
+
+import argparse
+import dataclasses
+import importlib.metadata
+import io
+import json
+import os
+import pathlib
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from typing import Any
+
+os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')  # a GPU is shared with torch
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from mixer_jax import checkpoints, models
+from mixer_jax.errors import DoesNotFitError
+from mixer_jax.parallel import mesh as meshes
+from mixer_jax.planning import batches, bench, measure
+from mixer_jax.training import step as steps
+from mixer_jax.training.optimizer import OptimizerConfig, make_optimizer, make_schedule
+
+OURS, PLAIN, EAGER, COMPILED = 'mixer_jax', 'Flax Linen', 'timm', 'timm, torch.compile'
+OPTIMIZER = OptimizerConfig(
+  name='adam',
+  learning_rate=1e-3,
+  warmup_steps=10_000,
+  schedule='linear',
+  weight_decay=0.1,
+  clip_norm=1.0,
+  b1=0.9,
+  b2=0.999,
+  eps=1e-8,
+  momentum=0.9,
+)
+SCHEDULE = make_schedule(OPTIMIZER, 100_000)
+TOLERANCE = {'float32': 1e-3, 'bfloat16': 0.1}
+"""Of logits, whose standard deviation is about 1, between any two."""
+
+Step = Callable[[], Any]
+Run = Callable[[int], Any]
+"""A number of steps, awaited."""
+
+
+class PlainMlp(nn.Module):
+  """Dense, GELU, Dense."""
+
+  width: int
+  dtype: Any
+
+  @nn.compact
+  def __call__(self, x):
+    hidden = nn.gelu(nn.Dense(self.width, dtype=self.dtype)(x), approximate=False)
+    return nn.Dense(x.shape[-1], dtype=self.dtype)(hidden)
+
+
+class PlainBlock(nn.Module):
+  """Mixes tokens, then channels."""
+
+  tokens_width: int
+  channels_width: int
+  dtype: Any
+
+  @nn.compact
+  def __call__(self, x):
+    y = nn.LayerNorm(dtype=self.dtype)(x)
+    y = jnp.swapaxes(y, 1, 2)
+    y = PlainMlp(self.tokens_width, self.dtype, name='token_mixing')(y)
+    x = x + jnp.swapaxes(y, 1, 2)
+    y = nn.LayerNorm(dtype=self.dtype)(x)
+    return x + PlainMlp(self.channels_width, self.dtype, name='channel_mixing')(y)
+
+
+class PlainMixer(nn.Module):
+  """The Mixer as a textbook has it; its parameters are called as in this package."""
+
+  config: models.MixerConfig
+
+  @nn.compact
+  def __call__(self, images):
+    c = self.config
+    x = images.astype(jnp.float32) / 127.5 - 1
+    patch = (c.patch_size, c.patch_size)
+    x = nn.Conv(c.hidden_dim, patch, strides=patch, dtype=c.dtype, name='stem')(x)
+    x = x.reshape(x.shape[0], -1, x.shape[-1])
+    for i in range(c.num_blocks):
+      widths = (c.tokens_mlp_dim, c.channels_mlp_dim)
+      x = PlainBlock(*widths, c.dtype, name=f'MixerBlock_{i}')(x)
+    x = nn.LayerNorm(dtype=c.dtype, name='pre_head_layer_norm')(x)
+    return nn.Dense(c.num_classes, name='head')(x.mean(axis=1).astype(jnp.float32))
+
+
+class Jax:
+  """This package, or the plain module."""
+
+  def __init__(self, name: str, config: models.MixerConfig, params: dict):
+    self.name, self.config, self.params = name, config, params
+    self._mesh = meshes.make_mesh()
+    self._module = PlainMixer(config)
+
+  def logits(self, images: np.ndarray) -> np.ndarray:
+    """Float32 logits."""
+    return np.asarray(self._forward()(self.params, {'image': jnp.asarray(images)}), np.float32)
+
+  def steps(self, what: str, size: int) -> Run:
+    """`size` images a step.
+
+    Raises:
+      DoesNotFitError: the device has not the memory.
+    """
+    key = jax.random.key(1)
+    image = (size, self.config.image_size, self.config.image_size, 3)
+    batch = {
+      'image': jax.random.bits(key, image, 'uint8'),
+      'label': jax.random.randint(key, (size,), 0, self.config.num_classes),
+    }
+    with measure.out_of_memory_told():
+      batch = jax.device_put(batch, meshes.batch_sharding(self._mesh))
+      step = self._forward_steps(batch) if what == 'forward' else self._train_steps(batch)
+      jax.block_until_ready(step())
+    return lambda times: measure.repeated(step, times)()
+
+  def _forward(self):
+    if self.name == OURS:
+      return bench.forward(self.config, self._mesh).function
+    return jax.jit(lambda params, batch: self._module.apply({'params': params}, batch['image']))
+
+  def _forward_steps(self, batch) -> Step:
+    forward, params = self._forward(), meshes.put_replicated(self._mesh, self.params)
+    return lambda: forward(params, batch)
+
+  def _train_steps(self, batch) -> Step:
+    function: Callable[[Any, Any], Any]
+    params = jax.tree.map(jnp.array, self.params)  # a step consumes what it is given
+    if self.name == OURS:
+      optimizer = make_optimizer(OPTIMIZER, SCHEDULE)
+      function = steps.make_train_step(self.config, optimizer, SCHEDULE, self._mesh, loss='softmax')
+      state = steps.state_from_params(params, optimizer, self._mesh)
+    else:
+      optimizer, function = self._plain_train_step()
+      params = meshes.put_replicated(self._mesh, params)
+      state = (params, jax.jit(optimizer.init)(params))
+    held: list[Any] = [state]
+
+    def step():
+      held[0], metrics = function(held[0], batch)
+      return metrics
+
+    return step
+
+  def _plain_train_step(self):
+    is_kernel = lambda tree: jax.tree.map(lambda leaf: leaf.ndim > 1, tree)
+    optimizer = optax.chain(
+      optax.clip_by_global_norm(1.0),
+      optax.adamw(SCHEDULE, weight_decay=OPTIMIZER.weight_decay, mask=is_kernel),
+    )
+
+    def loss_of(params, batch):
+      logits = self._module.apply({'params': params}, batch['image'])
+      return optax.softmax_cross_entropy_with_integer_labels(logits, batch['label']).mean()
+
+    def step(state, batch):
+      params, moments = state
+      loss, gradients = jax.value_and_grad(loss_of)(params, batch)
+      updates, moments = optimizer.update(gradients, moments, params)
+      return (optax.apply_updates(params, updates), moments), loss
+
+    return optimizer, jax.jit(step, donate_argnums=0)
+
+
+class Torch:
+  """A model of peers_torch.py, in a process of its own that is idle between its turns."""
+
+  def __init__(self, name: str, process: subprocess.Popen):
+    self.name, self._process = name, process
+
+  def ask(self, do: str, **more: Any) -> dict[str, Any]:
+    """One request and its answer.
+
+    Raises:
+      DoesNotFitError: the device has not the memory.
+    """
+    stdin, stdout = self._process.stdin, self._process.stdout
+    assert stdin
+    assert stdout
+    stdin.write(json.dumps({'do': do, 'compile': self.name == COMPILED, **more}) + '\n')
+    stdin.flush()
+    answer = stdout.readline()
+    if not answer:
+      raise SystemExit(f'{self.name} ended with exit code {self._process.wait()}')
+    told = json.loads(answer)
+    if told.get('out_of_memory'):
+      raise DoesNotFitError(f'{self.name}: {told["out_of_memory"]}')
+    return told
+
+  def logits(self, images: np.ndarray) -> np.ndarray:
+    """Float32 logits."""
+    with tempfile.TemporaryDirectory() as folder:
+      asked, given = f'{folder}/images.npy', f'{folder}/logits.npy'
+      np.save(asked, images)
+      self.ask('logits', images=asked, logits=given)
+      return np.load(given)
+
+  def steps(self, what: str, size: int) -> Run:
+    """`size` images a step."""
+    self.ask('prepare', what=what, batch=size)
+    return lambda times: self.ask('run', what=what, times=times)
+
+
+Peer = Jax | Torch
+
+
+def random_weights(config: models.MixerConfig) -> dict:
+  """All drawn, so that no part is without effect; the head as the other kernels."""
+  rng = np.random.default_rng(0)
+
+  def draw(path, leaf):
+    name, noise = path[-1].key, rng.standard_normal(leaf.shape, np.float32)
+    if name == 'kernel':
+      return noise * np.sqrt(1 / np.prod(leaf.shape[:-1]), dtype=np.float32)
+    return np.float32(name == 'scale') + np.float32(0.1) * noise
+
+  return jax.tree_util.tree_map_with_path(draw, models.shapes(config))
+
+
+def start_torch(python: str, config: models.MixerConfig, params: dict, folder: str):
+  """The process of timm's models; None, and a word, where they are not installed."""
+  weights = f'{folder}/weights.safetensors'
+  checkpoints.save(weights, config, params)
+  told = json.dumps(dataclasses.asdict(config))
+  script = pathlib.Path(__file__).with_name('peers_torch.py')
+  try:
+    process = subprocess.Popen(
+      [python, str(script), weights, told],
+      stdin=subprocess.PIPE,
+      stdout=subprocess.PIPE,
+      text=True,
+    )
+  except OSError as error:
+    print(f'timm is left out: {error}')
+    return None, {}
+  assert process.stdout
+  ready = json.loads(process.stdout.readline() or '{"missing": "it ended at once"}')
+  if 'missing' in ready:
+    process.wait()
+    print(f'timm is left out: {python}: {ready["missing"]}; --torch-python names another')
+    return None, {}
+  return process, ready
+
+
+def check_logits(peers: list[Peer], config: models.MixerConfig) -> dict[str, float]:
+  """Largest difference to this package's logits, by peer; one that does not agree ends all."""
+  size = config.image_size
+  images = np.random.default_rng(1).integers(0, 256, (2, size, size, 3), np.uint8)
+  logits = {peer.name: peer.logits(images) for peer in peers}
+  apart = {name: float(np.abs(found - logits[OURS]).max()) for name, found in logits.items()}
+  for name, difference in apart.items():
+    if not difference <= TOLERANCE[config.dtype]:
+      raise SystemExit(f'{name} and {OURS} differ by {difference:.2g} in their logits')
+  return apart
+
+
+def batch_of(peer: Peer, what: str, asked: str) -> int:
+  """What was asked for, or the fastest for this peer."""
+  if asked != 'auto':
+    return int(asked)
+
+  def rate(size: int) -> float:
+    run = peer.steps(what, size)
+    run(1)
+    times = measure.repeats(lambda: run(1), 1.0)
+    return times * size / statistics.median(measure.interleaved({'': lambda: run(times)}, 3)[''])
+
+  return batches.best(rate, 8)
+
+
+def compared(
+  peers: list[Peer], what: str, asked: str, rounds: int, flops: int, dtype: str
+) -> dict[str, Any]:
+  """Peer -> what is told of it."""
+  multiply = measure.Multiply(dtype)
+  library = {peer.name: 'torch' if isinstance(peer, Torch) else 'jax' for peer in peers}
+  sizes, runs, times = {}, {}, {}
+  for peer in peers:
+    try:
+      sizes[peer.name] = batch_of(peer, what, asked)
+      runs[peer.name] = run = peer.steps(what, sizes[peer.name])
+    except DoesNotFitError as error:
+      print(f'{peer.name}, {what}: {error}')
+      continue
+    run(1)
+    times[peer.name] = measure.repeats(lambda run=run: run(1), 1.0)
+  runs['jax'] = lambda times: measure.repeated(multiply, times)()
+  times['jax'] = measure.repeats(lambda: runs['jax'](1), 0.3)
+  for peer in peers:
+    if isinstance(peer, Torch):  # either of them
+      runs['torch'] = peer.steps('multiply', multiply.side)
+      times['torch'] = measure.repeats(lambda: runs['torch'](1), 0.3)
+      break
+  works: dict[str, measure.Work] = {
+    name: lambda name=name: runs[name](times[name]) for name in runs
+  }
+  # Behind a turn of the other process a step pays for memory that the system gave away meanwhile
+  # (on two cores half as much again), so that each turn begins with one that is not counted.
+  seconds = measure.interleaved(works, rounds, ahead=lambda name: runs[name](1))
+  rates = {name: [sizes[name] * times[name] / value for value in seconds[name]] for name in sizes}
+  reached = {
+    name: [multiply.flops * times[name] / value for value in seconds[name]]
+    for name in ('jax', 'torch')
+    if name in seconds
+  }
+  devices = jax.device_count()
+  return {
+    name: {
+      'batch': sizes[name],
+      'images_per_second': statistics.median(found),
+      'range': [min(found), max(found)],
+      'ratio_to_plain': measure.ratio(found, rates[PLAIN]) if PLAIN in rates else None,
+      'ratio_of_ours': measure.ratio(rates[OURS], found) if OURS in rates else None,
+      'multiply_flops_per_second': statistics.median(reached[library[name]]),
+      'share_of_multiply': measure.ratio(
+        [rate * flops / devices for rate in found], reached[library[name]]
+      ),
+    }
+    for name, found in rates.items()
+  }
+
+
+def table(what: str, rows: Mapping[str, Mapping[str, Any]]) -> str:
+  """Lines of text."""
+  lines = [
+    f'{what:22} batch    images/s  (range)               to plain  ours to it  of a multiply'
+  ]
+  for name, row in rows.items():
+    low, high = row['range']
+    multiply = f'{row["multiply_flops_per_second"] / 1e9:.4g} GFLOP/s'
+    plain, ours = (
+      '–' if row[key] is None else f'{row[key]:.2f}' for key in ('ratio_to_plain', 'ratio_of_ours')
+    )
+    lines.append(
+      f'{name:22} {row["batch"]:5} {row["images_per_second"]:11.4g}  '
+      f'{f"({low:.4g} to {high:.4g})":22} {plain:>7} {ours:>11} '
+      f'{100 * row["share_of_multiply"]:6.1f} % of {multiply}'
+    )
+  return '\n'.join(lines)
+
+
+def plot(report: Mapping[str, Any]) -> bytes:
+  """PNG: images/s by peer, a panel for each of forward and train."""
+  from matplotlib.figure import Figure
+
+  parts = report['parts']
+  figure = Figure(figsize=(4.5 * len(parts), 2.6), layout='constrained')
+  for axis, (what, rows) in zip(
+    figure.subplots(1, len(parts), squeeze=False)[0], parts.items(), strict=True
+  ):
+    rates = [row['images_per_second'] for row in rows.values()]
+    spread = [
+      [max(abs(row['images_per_second'] - row['range'][end]), 0) for row in rows.values()]
+      for end in (0, 1)
+    ]
+    drawn = axis.barh(list(rows), rates, xerr=spread, color='tab:blue', ecolor='gray')
+    axis.bar_label(drawn, [f'{rate:.3g}' for rate in rates], label_type='center', color='white')
+    axis.invert_yaxis()
+    axis.set(xlabel='images/s', title=what)
+  figure.suptitle(f'{report["model"]}, {report["dtype"]}, {report["device"]}', fontsize=10)
+  file = io.BytesIO()
+  figure.savefig(file, format='png', dpi=120)
+  return file.getvalue()
+
+
+def main() -> None:
+  """Compares and tells."""
+  parser = argparse.ArgumentParser(
+    description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+  )
+  parser.add_argument('--model', default='B/16', choices=models.VARIANTS)
+  parser.add_argument('--batch', default='16')
+  parser.add_argument('--dtype', default='float32', choices=TOLERANCE)
+  parser.add_argument('--rounds', type=int, default=7)
+  parser.add_argument('--what', default='forward,train')
+  parser.add_argument('--torch-python', default=sys.executable)
+  parser.add_argument('--output', default='benchmarks/results/peers')
+  args = parser.parse_args()
+  config = dataclasses.replace(models.VARIANTS[args.model], dtype=args.dtype, gelu='erf')
+  params = random_weights(config)
+  with tempfile.TemporaryDirectory() as folder:
+    process, versions = start_torch(args.torch_python, config, params, folder)
+    peers: list[Peer] = [Jax(name, config, params) for name in (OURS, PLAIN)]
+    if process:
+      peers += [Torch(name, process) for name in (EAGER, COMPILED)]
+    apart = check_logits(peers, config)
+    report: dict[str, Any] = {
+      'model': args.model,
+      'dtype': args.dtype,
+      'device': f'{jax.device_count()} × {jax.devices()[0].device_kind}, {os.cpu_count()} cores',
+      'versions': {p: importlib.metadata.version(p) for p in ('jax', 'flax')} | versions,
+      'logits_apart': apart,
+      'rounds': args.rounds,
+      'parts': {},
+    }
+    flops = models.forward_flops(config)
+    for what in args.what.split(','):
+      factor = 1 if what == 'forward' else 3
+      rows = compared(peers, what, args.batch, args.rounds, factor * flops, args.dtype)
+      report['parts'][what] = rows
+      print(table(what, rows), flush=True)
+    if process and process.stdin:
+      process.stdin.close()
+      process.wait()
+  pathlib.Path(f'{args.output}.json').write_text(json.dumps(report, indent=1) + '\n')
+  try:
+    pathlib.Path(f'{args.output}.png').write_bytes(plot(report))
+  except ModuleNotFoundError as error:
+    print(f'no picture: {error}')
+
+
+if __name__ == '__main__':
+  main()

@@ -1,0 +1,140 @@
+"""timm's Mixer for peers.py, in an interpreter that has torch and timm, and not this package.
+
+Usage: python peers_torch.py WEIGHTS CONFIG: a line of JSON in is a request, a line out its answer.
+"""
+
+import contextlib
+import json
+import os
+import sys
+
+# What libraries print must not be taken for answers.
+ANSWERS = os.fdopen(os.dup(1), 'w')
+os.dup2(2, 1)
+
+
+def answer(**told) -> None:
+  """One line, at once."""
+  ANSWERS.write(json.dumps(told) + '\n')
+  ANSWERS.flush()
+
+
+try:
+  import numpy as np
+  import timm  # pyright: ignore[reportMissingImports]
+  import torch  # pyright: ignore[reportMissingImports]
+  from safetensors.torch import load_file
+  from timm.models.mlp_mixer import MlpMixer  # pyright: ignore[reportMissingImports]
+except ImportError as error:
+  answer(missing=str(error))
+  raise SystemExit(0) from None
+
+DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
+
+
+def make_model(weights: str, config: dict) -> torch.nn.Module:
+  """A MlpMixer of these sizes and weights, on the device."""
+  ratio = tuple(
+    config[f'{which}_mlp_dim'] / config['hidden_dim'] for which in ('tokens', 'channels')
+  )
+  model = MlpMixer(
+    num_classes=config['num_classes'],
+    img_size=config['image_size'],
+    patch_size=config['patch_size'],
+    num_blocks=config['num_blocks'],
+    embed_dim=config['hidden_dim'],
+    mlp_ratio=ratio,
+  )
+  model.load_state_dict(load_file(weights))
+  return model.to(DEVICE, memory_format=torch.channels_last)
+
+
+class Mixer:
+  """The model with its steps; `compile` takes all of it through torch.compile."""
+
+  def __init__(self, weights: str, config: dict, compile: bool):
+    self.dtype, self.size = config['dtype'], config['image_size']
+    self.classes = config['num_classes']
+    model = make_model(weights, config)
+    self.model = torch.compile(model) if compile else model
+    self.parameters = list(model.parameters())
+    kernels = [p for p in self.parameters if p.ndim > 1]
+    others = [p for p in self.parameters if p.ndim <= 1]
+    self.optimizer = torch.optim.AdamW(
+      [{'params': kernels, 'weight_decay': 0.1}, {'params': others, 'weight_decay': 0.0}],
+      lr=1e-3,
+      fused=True,
+    )
+
+  def forward(self, images: torch.Tensor) -> torch.Tensor:
+    """(B, H, W, 3) uint8 -> float32 logits."""
+    pixels = images.permute(0, 3, 1, 2).float() / 127.5 - 1  # strides of channels_last
+    with self._cast():
+      return self.model(pixels).float()
+
+  def _cast(self):
+    if self.dtype == 'float32':
+      return contextlib.nullcontext()
+    return torch.autocast(DEVICE, torch.bfloat16)
+
+  def prepare(self, what: str, batch: int) -> None:
+    """Random images and labels, or what `multiply` takes: square matrices."""
+    torch.manual_seed(0)
+    if what == 'multiply':
+      self.a, self.b = torch.randn(2, batch, batch).to(DEVICE, getattr(torch, self.dtype))
+      return
+    shape = (batch, self.size, self.size, 3)
+    self.images = torch.randint(0, 256, shape, dtype=torch.uint8).to(DEVICE)
+    self.labels = torch.randint(0, self.classes, (batch,)).to(DEVICE)
+
+  def run(self, what: str, times: int) -> None:
+    """Steps, awaited."""
+    for _ in range(times):
+      if what == 'multiply':
+        torch.matmul(self.a, self.b)
+      elif what == 'forward':
+        self.model.eval()
+        with torch.inference_mode():
+          self.forward(self.images)
+      else:
+        self.model.train()
+        loss = torch.nn.functional.cross_entropy(self.forward(self.images), self.labels)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+    if DEVICE == 'cuda':
+      torch.cuda.synchronize()
+
+
+def main(weights: str, text: str) -> None:
+  """Answers until there is nothing more to read."""
+  config = json.loads(text)
+  torch.backends.cuda.matmul.allow_tf32 = True  # as JAX does
+  made: dict[bool, Mixer] = {}
+  answer(torch=torch.__version__, timm=timm.__version__)
+  for line in sys.stdin:
+    asked = json.loads(line)
+    is_compiled = asked['compile']
+    try:
+      if is_compiled not in made:
+        made[is_compiled] = Mixer(weights, config, is_compiled)
+      mixer = made[is_compiled]
+      if asked['do'] == 'logits':
+        mixer.model.eval()
+        images = torch.from_numpy(np.load(asked['images'])).to(DEVICE)
+        with torch.inference_mode():
+          np.save(asked['logits'], mixer.forward(images).cpu().numpy())
+      elif asked['do'] == 'prepare':
+        mixer.prepare(asked['what'], asked['batch'])
+        mixer.run(asked['what'], 1)
+      else:
+        mixer.run(asked['what'], asked['times'])
+      answer()
+    except torch.OutOfMemoryError as error:
+      torch.cuda.empty_cache()
+      answer(out_of_memory=str(error).splitlines()[0])
+
+
+if __name__ == '__main__':
+  main(*sys.argv[1:])
