@@ -29,6 +29,7 @@ def _digest(leaves: list[jax.Array]) -> list[tuple[jax.Array, jax.Array]]:
   return [_checksum(x) for x in leaves]
 
 
+@jax.jit  # traced and lowered once a shape, where a state has many leaves of few shapes
 def _checksum(x: jax.Array) -> tuple[jax.Array, jax.Array]:
   """(digest, whether anything is not finite), uint32 both."""
   words = jax.lax.bitcast_convert_type(x, _WORD[x.dtype.itemsize]).astype(jnp.uint32)
