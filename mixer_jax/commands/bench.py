@@ -167,11 +167,13 @@ def _input_text(row: dict[str, Any]) -> str:
 
 
 def _evaluate_text(row: dict[str, Any]) -> str:
-  read = row['input_images_per_second']
+  read, both = row['input_images_per_second'], row['share_of_both']
+  shared = f'; {100 * both:.1f} % of one behind the other, as they share the cores' if both else ''
   return (
     f'{row["images_per_second"]:,.4g} images/s of {row["images"]}, in batches of '
     f'{row["batch_size"]:,}: {100 * row["share_of_slower"]:.1f} % of the slower of forward '
     f'({row["forward_images_per_second"]:,.4g}) and input ({f"{read:,.4g}" if read else "none"})'
+    f'{shared}'
   )
 
 
