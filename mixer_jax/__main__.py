@@ -17,6 +17,7 @@ COMMANDS = {
   'fewshot': 'accuracy of ridge regression on the features of a few images a class',
   'probe': 'how well the classes can be told from each block, linearly',
   'cka': 'how alike the layers of a checkpoint are, or those of two',
+  'identify': "is each block's most similar block in another checkpoint the one at its place",
   'permute': 'what shuffled pixels cost a Mixer and a ResNet: runs, a table and their curves',
   'convert': 'a checkpoint as a weights file: .npz, or .safetensors for timm',
   'inspect': 'what a checkpoint is: layout, variant, sizes, largest arrays',
@@ -56,7 +57,7 @@ def main(argv: list[str] | None = None) -> int:
   if argv[0] not in COMMANDS:
     return _complain(f'no command {argv[0]!r}: there are {", ".join(COMMANDS)}')
   try:
-    importlib.import_module(f'mixer_jax.commands.{argv[0]}').main(argv[1:])
+    importlib.import_module(f'mixer_jax.commands.{argv[0].replace("-", "_")}').main(argv[1:])
   except ApartError as error:
     _complain(str(error))
     return 69
