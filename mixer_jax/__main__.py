@@ -18,6 +18,7 @@ COMMANDS = {
   'probe': 'how well the classes can be told from each block, linearly',
   'cka': 'how alike the layers of a checkpoint are, or those of two',
   'identify': "is each block's most similar block in another checkpoint the one at its place",
+  'cka-study': 'CKA, identification and probes between depths, widths, seeds and data sets',
   'permute': 'what shuffled pixels cost a Mixer and a ResNet: runs, a table and their curves',
   'convert': 'a checkpoint as a weights file: .npz, or .safetensors for timm',
   'inspect': 'what a checkpoint is: layout, variant, sizes, largest arrays',
