@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3; do \
 	&& echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: demo test test-all lint clean
+.PHONY: demo test test-all lint bench clean
 
 demo: .venv
 	@launch/demo.sh
@@ -29,6 +29,10 @@ lint: .venv
 	&& $(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .; } \
 	|| { rm -rf .venv; exit 1; }
 	touch .venv
+
+# Of a small model; `mixer-jax bench --help` has the others.
+bench: .venv
+	$(BIN)/python -m mixer_jax bench --model=S/32 --what=forward,train,loop,evaluate --batch=auto
 
 clean:
 	rm -rf build .pytest_cache .ruff_cache

@@ -13,6 +13,7 @@ def get_config() -> ConfigDict:
 
   config.seed = 0  # of initialisation, order of examples, augmentation and dropout
   config.total_steps = 94_000  # updates; 300 epochs of ImageNet at batch 4096
+  config.total_epochs = 0.0  # passes over train_split, in place of total_steps; 0: these count
   config.batch_size = 4096  # images an update, over all devices of all processes
   config.eval_batch_size = 4096  # images, likewise; 0: 32 a device
   config.accumulate = 1  # micro-batches an update; the memory of batch_size / accumulate
@@ -23,14 +24,34 @@ def get_config() -> ConfigDict:
   config.mixup_per = 'batch'  # one share for all of a batch, as the authors do; or 'example'
   # Start from these weights instead of random ones: a workdir, one of its steps, a weights file, or
   # the name of a published file (`mixer-jax models` lists them).
-  # `model` then holds only what is chosen anew, and the head starts from zero.
+  # `model` then holds only what is chosen anew.
   config.init_from = ''
+  config.init_head = 'zero'  # its head starts from zero; or 'keep', for the classes that it has
+  config.init_blocks = ''  # of a Mixer: the blocks that stay, as in '0,1,3'; '': all
 
   config.log_every = 50  # steps between rows of metrics.jsonl
   config.eval_every = 1000  # steps between evaluations; 0: only at the end
   config.checkpoint_every = 1000  # steps between saved states; 0: only at the end
   config.keep_checkpoints = 3  # newest states kept
+  # Also keep the state of the best evaluation, which WORKDIR/best names, and report the run by it.
+  # Early stopping does so in any case.
+  config.keep_best = False
   config.tensorboard = False  # also write TensorBoard events (needs TensorFlow)
+
+  config.early_stopping = ConfigDict()  # fields of mixer_jax.training.early_stopping
+  config.early_stopping.metric = 'top1'  # that tells the best: also top5, loss, real, 5-shot
+  config.early_stopping.patience = 0  # evaluations in a row without a better one; 0: never stops
+
+  config.fewshot = ConfigDict()  # ridge regression on the features of a few images (section 4)
+  config.fewshot.every = 0  # evaluations, of which one has it, as has the report; 0: none
+  config.fewshot.name = 'imagenet2012'  # as data.name, of the same data_dir; '': data.name
+  config.fewshot.train_split = 'train'  # where the few are from
+  config.fewshot.eval_split = 'validation'
+  config.fewshot.shots = '5'  # images a class, a figure each, as in '1,5,10,25'
+  config.fewshot.seeds = 3  # choices of them; a figure is the mean
+  config.fewshot.l2 = 1024.0  # on the diagonal of XᵀX
+  config.fewshot.constant = 100.0  # the value of the bias's feature
+  config.fewshot.max_reads = 0  # most labels read a choice to find them; 0: all there are
 
   config.model = ConfigDict()  # fields of mixer_jax.MixerConfig; see `resnet` for the other family
   config.model.family = 'mixer'
@@ -50,10 +71,12 @@ def get_config() -> ConfigDict:
   config.model.remat = False  # recompute blocks in the backward pass to save memory
 
   config.data = ConfigDict()  # fields of mixer_jax.data.pipeline.DataConfig
-  config.data.name = ''  # TFDS name, 'digits', or 'folder:DIR' with a folder for each class
+  # TFDS name, 'digits', a task ('vtab/clevr_count'), or 'folder:DIR' with a folder for each class.
+  config.data.name = ''
   config.data.data_dir = ''  # of TFDS; '': $TFDS_DATA_DIR or ~/tensorflow_datasets
-  config.data.train_split = 'train'  # TFDS slicing, as in 'train[:99%]'
-  config.data.eval_split = 'test'
+  config.data.train_split = 'train'  # TFDS slicing, as in 'train[:99%]'; of a task: 'train800'
+  config.data.eval_split = 'test'  # evaluated while it trains; early stopping looks at it
+  config.data.test_split = ''  # the report at the end; '': that is of eval_split
   config.data.min_crop_area = 0.05  # inception crop: share of the image's area, from …
   config.data.max_crop_area = 1.0  # … to
   config.data.min_crop_aspect = 0.75  # width over height, from …

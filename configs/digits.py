@@ -32,6 +32,9 @@ def get_config() -> ConfigDict:
   config.data.eval_recipe = 'vit-jax'  # 8×8 pixels enlarged as in training, nothing cropped
   config.data.threads = 0  # 8×8 pixels are read faster than a thread is woken
 
+  config.fewshot.name = 'digits'
+  config.fewshot.eval_split = 'test'
+
   config.optimizer.learning_rate = 3e-3
   config.optimizer.warmup_steps = 100
   return config

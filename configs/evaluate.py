@@ -1,12 +1,13 @@
 """A checkpoint on a data set: `configs/evaluate.py:DATASET`.
 
 DATASET is any TFDS name, such as imagenet2012, imagenet2012_real, imagenet_v2 or cifar10;
-`digits`; or `folder:DIR`, with a folder of images for each class.
+`digits`; a task, such as vtab/clevr_count; or `folder:DIR`, with a folder of images for each class.
 """
 
 from ml_collections import ConfigDict
 
 from configs import common
+from mixer_jax.data.tasks import find_task, is_task
 
 _SPLITS = {'imagenet2012': 'validation', 'imagenet2012_real': 'validation'}
 
@@ -16,6 +17,8 @@ def get_config(dataset: str) -> ConfigDict:
   config = common.get_config()
   config.data.name = dataset
   config.data.eval_split = _SPLITS.get(dataset.split(':')[0], 'test')
+  if is_task(dataset):
+    config.data.train_split, config.data.eval_split = find_task(dataset).reporting
   config.data.eval_recipe = 'checkpoint'  # its run's, or the table's; otherwise resmall-crop
   config.eval_batch_size = 0  # 32 images a device
   return config

@@ -48,4 +48,5 @@ def _imagenet() -> ConfigDict:
   """B/16 and ResNet50x1 for 300 epochs at batch 4096, one seed."""
   config = pretrain.get_config('B/16,imagenet2012')
   config.data.permutation_patch = config.model.patch_size
+  config.data.test_split = ''  # what is compared are curves of the evaluation split, and their ends
   return _study(config, seeds=1)

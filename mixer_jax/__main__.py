@@ -19,12 +19,18 @@ COMMANDS = {
   'cka': 'how alike the layers of a checkpoint are, or those of two',
   'identify': "is each block's most similar block in another checkpoint the one at its place",
   'cka-study': 'CKA, identification and probes between depths, widths, seeds and data sets',
+  'transfer': 'a checkpoint fine-tuned to the tasks of VTAB-1k or Avg 5: a table beside the paper',
   'permute': 'what shuffled pixels cost a Mixer and a ResNet: runs, a table and their curves',
+  'scaling': 'accuracy against the number of training images: runs, a table and their curves',
+  'report': "runs and studies on one page of HTML, beside the paper's figures",
+  'prune': 'what a Mixer loses without some of its blocks, and what training brings back',
+  'weights': 'what token mixing and the stem have learned, as pictures',
   'convert': 'a checkpoint as a weights file: .npz, or .safetensors for timm',
   'inspect': 'what a checkpoint is: layout, variant, sizes, largest arrays',
   'shardings': 'who holds what of a training state, and the bytes a device',
   'data': 'a data set prepared, checked record by record, or shown as training sees it',
   'plan': 'memory, time and cost of a run on a TPU slice, compiled for it without one',
+  'bench': 'how fast a model runs here: images/s, shares of the peak, memory, start-up',
   'models': "the paper's variants, and the published files",
 }
 
@@ -81,8 +87,8 @@ def main(argv: list[str] | None = None) -> int:
     _complain(f'{error}: saved; the same command goes on from there')
     return 75
   except KeyboardInterrupt:
-    goes_on = '; the same command goes on from the last saved state' if argv[0] == 'train' else ''
-    _complain('interrupted' + goes_on)
+    goes_on = '; the same command goes on from the last saved state'
+    _complain('interrupted' + (goes_on if argv[0] in ('train', 'transfer', 'permute') else ''))
     return 130
   return 0
 

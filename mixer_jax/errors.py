@@ -9,6 +9,10 @@ class UserError(ValueError):
   """
 
 
+class NotFiniteError(UserError):
+  """A run diverged: a loss, gradient or state is not finite. All its processes see it alike."""
+
+
 class StorageError(UserError):
   """A state could not be written: exit code 74. Saved states are whole; later it may work."""
 

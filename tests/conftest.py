@@ -5,6 +5,7 @@ import os
 import pathlib
 
 os.environ['JAX_PLATFORMS'] = 'cpu'
+os.environ['MIXER_JAX_COMPILED_GIB'] = '0'  # what one test has compiled is of no use to another
 os.environ['XLA_FLAGS'] = '--xla_force_host_platform_device_count=8'
 
 import pytest

@@ -2,13 +2,17 @@
 
 import dataclasses
 
+import cv2
 import jax
+import numpy as np
 import pytest
 
 import mixer_jax
-from configs import finetune, pretrain
+from configs import evaluate, finetune, pretrain, transfer
 from mixer_jax import VARIANTS, UserError
-from mixer_jax.commands import experiment
+from mixer_jax.commands import experiment, starting
+from mixer_jax.data import augment, tasks
+from mixer_jax.data.pipeline import DataConfig
 from mixer_jax.data.source import class_ids
 from mixer_jax.models import MixerConfig, num_params
 from mixer_jax.training.optimizer import OptimizerConfig
@@ -22,6 +26,7 @@ TABLE_4 = {
   'S/32,jft300m': (5, 0.003, 0.03, None, 0, 0),
   'S/16,jft300m': (5, 0.003, 0.03, None, 0, 0),
   'B/32,jft300m': (7, 0.003, 0.03, None, 0, 0),
+  'L/32,jft300m': (7, 0.001, 0.03, None, 0, 0),
   'L/16,jft300m': (14, 0.001, 0.03, None, 0, 0),
   'H/14,jft300m': (14, 0.001, 0.03, None, 0, 0),
 }
@@ -43,12 +48,45 @@ def test_pretraining_is_table_4(arg):
   if magnitude is not None:
     assert config.data.randaugment_magnitude == magnitude
   assert (config.mixup, config.mixup_per) == (mixup, 'batch')
+  assert (config.data.train_split, config.data.eval_split) == ('train[:99%]', 'train[99%:]')
+  assert config.data.test_split == ('validation' if data == 'imagenet2012' else '')
   model = MixerConfig(**config.model)
   assert (model.dropout, model.stochastic_depth) == (0, depth)
   assert model.image_size == 224
   body = num_params(model) - (model.hidden_dim + 1) * model.num_classes
   variant = VARIANTS[name]
   assert body == num_params(variant) - (variant.hidden_dim + 1) * variant.num_classes
+
+
+@pytest.mark.parametrize(('data', 'classes'), [('imagenet21k', 21_843), ('cifar100', 100)])
+def test_a_stand_in_is_trained_on_by_the_recipe_of_the_row(data, classes):
+  row, config = (pretrain.get_config(f'B/32,jft300m{more}') for more in ('', f',{data}'))
+  assert (config.total_epochs, config.data.name, config.model.num_classes) == (7, data, classes)
+  with row.unlocked():
+    row.data.name, row.model.num_classes = data, classes
+    row.total_epochs, row.total_steps = config.total_epochs, config.total_steps
+  assert config.to_dict() == row.to_dict()
+
+
+def test_epochs_of_a_stand_in_are_counted_in_its_images(tmp_path):
+  for label in range(3):
+    for i in range(40):
+      path = tmp_path / str(label) / f'{i}.png'
+      path.parent.mkdir(exist_ok=True)
+      path.write_bytes(b'')
+  config = pretrain.get_config(f'B/32,jft300m,folder:{tmp_path}')
+  config.batch_size = config.eval_batch_size = 16
+  checked = experiment.check(config, None)
+  assert checked.model.num_classes == 3
+  assert (len(checked.source), len(checked.evaluated.source)) == (119, 1)
+  assert checked.total_steps == round(7 * 119 / 16)
+  config.optimizer.warmup_steps = 10
+  checked = experiment.check(config, None)
+  rates = [float(checked.schedule(step)) for step in (10, 31, 52)]
+  np.testing.assert_allclose(rates, [3e-3, 3e-3 / 2, 0], rtol=1e-6, atol=1e-9)
+  config.data.test_split = 'validation'
+  with pytest.raises(UserError, match='of a folder is all of it: slice it'):
+    experiment.check(config, None)
 
 
 # Section 3 and Appendix C; steps of the ViT paper's Table 4: steps, warm-up, classes.
@@ -76,11 +114,72 @@ def test_fine_tuning_is_the_papers(data):
   assert config.init_from == 'imagenet21k/Mixer-B_16'
 
 
+@pytest.mark.parametrize('task', tasks.suite('vtab'), ids=lambda task: task.name)
+def test_fine_tuning_to_a_task_of_vtab_is_the_papers(task):
+  config = finetune.get_config(f'B/16,{task.name}')
+  assert OptimizerConfig(**config.optimizer).warmup_steps == 100
+  assert (config.total_steps, config.batch_size) == (500, 512)
+  data = DataConfig(**config.data)
+  assert (data.name, data.train_split, data.eval_split) == (task.name, 'train800val200', 'test')
+  assert (config.model.image_size, config.model.num_classes) == (task.size, task.classes)
+  assert data.flip == task.flip
+  assert data.eval_recipe == 'resize-crop'  # Table 2's, which alone has VTAB-1k
+  # Where a place or a count matters, training and evaluation see all of the image.
+  image = np.random.default_rng(0).integers(0, 256, (90, 121, 3), np.uint8)
+  seen = augment.inception_crop(
+    image,
+    56,
+    np.random.default_rng(1),
+    areas=(data.min_crop_area, data.max_crop_area),
+    aspects=(data.min_crop_aspect, data.max_crop_aspect),
+  )
+  is_whole = (seen == cv2.resize(image, (56, 56), interpolation=cv2.INTER_LINEAR)).all()
+  assert is_whole == (not task.crop) == (data.eval_crop_fraction == 1)
+
+
+def test_fine_tuning_to_a_task_of_avg5_differs_in_its_parts_alone():
+  for task in tasks.suite('avg5'):
+    own = finetune.get_config(f'B/16,{task.name}')
+    other = finetune.get_config(f'B/16,{task.data_set}')
+    differing = {n for n, v in own.data.items() if v != other.data[n]}
+    assert differing <= {'name', 'train_split', 'eval_split'}
+    assert (own.data.train_split, own.data.eval_split) == ('train', 'test')
+    for field in ('total_steps', 'batch_size', 'optimizer', 'model', 'init_from'):
+      assert own[field] == other[field]
+
+
+def test_transfer_has_an_experiment_a_task():
+  study = transfer.get_config('L/16')
+  assert list(map(float, study.learning_rates.vtab.split(','))) == [0.003, 0.01, 0.03]
+  assert list(map(float, study.learning_rates.avg5.split(','))) == [0.003, 0.01, 0.03, 0.06]
+  assert study.seeds == 3
+  assert set(study.tasks) == set(tasks.names())
+  for name, config in study.tasks.items():
+    assert config.to_dict() == finetune.get_config(f'L/16,{name}').to_dict()
+  large = transfer.get_config('L/16,448').tasks  # Table 2
+  assert large['avg5/pets'].model.image_size == 448
+  assert large['avg5/pets'].data.eval_recipe == 'resize-crop'
+  assert large['vtab/svhn'].model.image_size == 224
+  small = transfer.get_config('digits').tasks
+  assert (small['avg5/pets'].model.image_size, small['vtab/dtd'].model.image_size) == (16, 32)
+
+
+@pytest.mark.parametrize('arg', ['', 'X/16', 'L/16,384', 'digits,448'])
+def test_other_transfers_are_refused_with_what_there_is(arg):
+  with pytest.raises(UserError, match=r'VARIANT is one of S/32, .* SIZE 224 or 448'):
+    transfer.get_config(arg)
+
+
+def test_a_task_is_evaluated_on_its_test_part():
+  data = evaluate.get_config('vtab/dtd').data
+  assert (data.train_split, data.eval_split) == ('train800val200', 'test')
+
+
 def test_fine_tuning_starts_from_a_checkpoint_of_its_variant(tmp_path):
   config = finetune.get_config('S/32,cifar10')
   assert config.init_from == ''  # none is published
   with pytest.raises(UserError, match='take them from a checkpoint with'):
-    experiment.model_of(config)
+    starting.model_of(config)
   small = dataclasses.replace(VARIANTS['S/32'], image_size=64, num_classes=3)
   for patch_size in (32, 16):
     model = dataclasses.replace(small, patch_size=patch_size, image_size=2 * patch_size)
@@ -88,14 +187,19 @@ def test_fine_tuning_starts_from_a_checkpoint_of_its_variant(tmp_path):
     mixer_jax.save(config.init_from, model, mixer_jax.init(model, jax.random.key(0)))
     config.model.image_size = 4 * patch_size
     if patch_size == 32:
-      grown = experiment.model_of(config)
+      grown = starting.model_of(config)
       assert (grown.num_classes, grown.tokens_mlp_dim, grown.image_size) == (10, 1024, 128)
     else:
       with pytest.raises(UserError, match='patch_size cannot differ'):
-        experiment.model_of(config)
+        starting.model_of(config)
 
 
-@pytest.mark.parametrize('arg', ['', 'B/16', 'X/16,cifar10', 'B/16,mnist'])
+def test_a_task_to_fine_tune_to_is_told_by_what_is_near():
+  with pytest.raises(UserError, match='did you mean vtab/clevr_count or'):
+    finetune.get_config('B/16,vtab/clevr_cont')
+
+
+@pytest.mark.parametrize('arg', ['', 'B/16', 'X/16,cifar10', 'B/16,mnist', 'X/16,vtab/dtd'])
 def test_other_fine_tuning_is_refused_with_what_there_is(arg):
   with pytest.raises(UserError, match='DATASET of imagenet2012, cifar10'):
     finetune.get_config(arg)

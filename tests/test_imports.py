@@ -1,7 +1,9 @@
 """Imports run one way, and touch nothing heavy before it is needed."""
 
 import ast
+import importlib.metadata
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -103,6 +105,74 @@ print(dir(mixer_jax))
   assert "'load'" in names
 
 
+def plain(name: str) -> str:
+  """A distribution's name, as it may be compared."""
+  return re.sub('[-_.]+', '-', name).lower()
+
+
+def needed_by(*packages: str) -> set[str]:
+  """Names of distributions: these, and all that pip installs with them."""
+  found, left = set(), [*packages, 'fsspec', 'zipp']  # those two by etils[epath], of Orbax
+  while left:
+    name = plain(left.pop())
+    if name in found:
+      continue
+    found.add(name)
+    try:
+      wanted = importlib.metadata.requires(name) or []
+    except importlib.metadata.PackageNotFoundError:  # not for this system
+      continue
+    left += [re.split('[^A-Za-z0-9._-]', one)[0] for one in wanted if 'extra ==' not in one]
+  return found
+
+
+BARE_BENCH = """
+import sys
+class Blocker:
+  def find_spec(self, name, path=None, target=None):
+    if name.split('.')[0] in BLOCKED:
+      raise ModuleNotFoundError(f'No module named {name!r}', name=name)
+sys.meta_path.insert(0, Blocker())
+from mixer_jax import MixerConfig, VARIANTS
+from mixer_jax.__main__ import main
+from mixer_jax.planning import measure
+measure._CPU_SIDE = 128
+VARIANTS['tiny'] = MixerConfig(16, 1, 16, 8, 16)
+sys.exit(main(['bench', '--model=tiny', '--image-size=32', '--what=forward,loop,evaluate,input',
+               '--batch=8', '--rounds=1', '--steps=1']))
+"""
+
+
+def test_bench_runs_where_jax_flax_optax_and_numpy_were_installed_alone():
+  enough = needed_by('jax', 'flax', 'optax', 'numpy')
+  assert {'jaxlib', 'orbax-checkpoint', 'absl-py'} <= enough
+  assert not {'ml-collections', 'grain', 'tensorflow-datasets', 'clu', 'matplotlib'} & enough
+  blocked = {
+    module
+    for module, of in importlib.metadata.packages_distributions().items()
+    if not {plain(name) for name in of} & {*enough, 'mixer-jax', 'setuptools'}
+  }
+  assert {'ml_collections', 'grain', 'tensorflow_datasets', 'clu', 'cv2', 'PIL'} <= blocked
+  text = python(BARE_BENCH.replace('BLOCKED', repr(blocked)))
+  for part in ('forward ', 'loop ', 'evaluate '):
+    assert f'\n{part}' in text
+  assert '\ninput ' not in text
+
+
+@pytest.mark.parametrize('command', ['', 'train', 'bench'])
+def test_help_waits_for_nothing_heavy(command):
+  code = f"""
+import sys
+from mixer_jax.__main__ import main
+try:
+  main({[*filter(None, [command]), '--help']})
+except SystemExit:
+  pass
+print(sorted({{'jax', 'numpy', 'flax', 'ml_collections', 'grain', 'orbax'}} & set(sys.modules)))
+"""
+  assert python(code).splitlines()[-1] == '[]'
+
+
 WITHOUT_TENSORFLOW = """
 import sys
 class Blocker:
@@ -114,7 +184,7 @@ if BLOCK:
 import mixer_jax
 mixer_jax.init, mixer_jax.apply, mixer_jax.features, mixer_jax.load, mixer_jax.VARIANTS
 import mixer_jax.training.step, mixer_jax.training.loop, mixer_jax.evaluation.classify
-import mixer_jax.checkpoints.store, mixer_jax.data.pipeline, mixer_jax.commands.train
+import mixer_jax.checkpoints.store, mixer_jax.data.pipeline, mixer_jax.commands.training
 config, params = mixer_jax.load(PATH)
 print(mixer_jax.apply(config, params, __import__('numpy').zeros((1, 32, 32, 3), 'uint8')).shape)
 print([name for name in sys.modules if name.split('.')[0] in ('tensorflow', 'tensorboard')])

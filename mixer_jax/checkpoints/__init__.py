@@ -1,6 +1,7 @@
 """Params <-> files."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 from mixer_jax.checkpoints import layouts, released
@@ -9,6 +10,7 @@ from mixer_jax.checkpoints.layouts import save
 from mixer_jax.checkpoints.released import Released
 from mixer_jax.errors import UserError
 from mixer_jax.models import ModelConfig, config_from, variant_of, with_zero_head
+from mixer_jax.models.depth import with_blocks
 from mixer_jax.models.resolution import grow
 from mixer_jax.paths import user_path
 
@@ -39,6 +41,7 @@ def load(
   *,
   image_size: int | None = None,
   num_classes: int | None = None,
+  blocks: Sequence[int] | None = None,
   gelu: str = '',
   input_range: str = '',
 ) -> tuple[Any, dict]:
@@ -51,19 +54,21 @@ def load(
 
   Args:
     path_or_name: a `.npz` or `.safetensors` weights file, a workdir of this project
-      (its newest state that verifies is taken) or one step's folder in it, local or
-      `gs://…`; or a name in `mixer_jax.released`, which is downloaded once.
+      (its newest state that verifies is taken), `WORKDIR/best` where the run keeps that, or
+      one step's folder, `WORKDIR/checkpoints/STEP`, local or `gs://…`; or a name in
+      `mixer_jax.released`, which is downloaded once.
     image_size: pixels, an integer multiple of the checkpoint's: the token MLPs are
       grown block-diagonally (section 3, Appendix C).
     num_classes: gives the model a new head, of zeros.
+    blocks: of a Mixer, numbers of the blocks that stay, ascending; the others are left out.
     gelu: 'tanh' or 'erf' (as timm computes), in place of what is known.
     input_range: '[-1, 1]' or '[0, 1]', likewise.
 
   Raises:
-    UserError: there is no such checkpoint, it is damaged, or it cannot grow so.
+    UserError: there is no such checkpoint, it is damaged, it cannot grow so, or has no such blocks.
   """
   checkpoint = with_arithmetic(read(path_or_name), gelu, input_range)
-  return adapted(checkpoint, image_size=image_size, num_classes=num_classes)
+  return adapted(checkpoint, image_size=image_size, num_classes=num_classes, blocks=blocks)
 
 
 def with_arithmetic(checkpoint: Checkpoint, gelu: str = '', input_range: str = '') -> Checkpoint:
@@ -75,10 +80,16 @@ def with_arithmetic(checkpoint: Checkpoint, gelu: str = '', input_range: str = '
 
 
 def adapted(
-  checkpoint: Checkpoint, *, image_size: int | None, num_classes: int | None
+  checkpoint: Checkpoint,
+  *,
+  image_size: int | None,
+  num_classes: int | None,
+  blocks: Sequence[int] | None,
 ) -> tuple[Any, dict]:
-  """Its model grown to an image size, or under a new head; see `load`."""
+  """Its model with some of its blocks, grown to an image size, or under a new head; see `load`."""
   config, params = checkpoint.config, checkpoint.params
+  if blocks is not None:
+    config, params = with_blocks(config, params, blocks)
   if image_size is not None:
     config, params = grow(config, params, image_size)
   if num_classes is not None:
@@ -98,6 +109,10 @@ def read(path_or_name) -> Checkpoint:
     )
   if path is None:
     raise UserError(f'{text} is none of the published files: download it, and name the file')
+  if path.name == 'best' and not path.exists() and (path.parent / 'checkpoints').is_dir():
+    from mixer_jax.checkpoints import store  # Orbax takes seconds to import
+
+    path = store.best_state(path.parent)
   if not path.exists():
     kind = 'weights file' if path.suffix in SUFFIXES else 'checkpoint'
     raise UserError(
@@ -107,7 +122,7 @@ def read(path_or_name) -> Checkpoint:
   if not path.is_dir():
     weights = layouts.read(path)
     return Checkpoint(weights.config, weights.params, weights.layout, str(path), weights.dtypes)
-  from mixer_jax.checkpoints import store  # Orbax takes seconds to import
+  from mixer_jax.checkpoints import store
 
   metadata, params = store.read_params(path)
   config = config_from(metadata['model'])

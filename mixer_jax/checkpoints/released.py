@@ -57,6 +57,16 @@ class Released:
     """The TFDS data set whose classes the head has."""
     return 'imagenet2012' if self.config.num_classes == 1000 else None
 
+  @property
+  def pretrained_on(self) -> str | None:
+    """What the paper's own Mixers were pre-trained on; None: it is another's.
+
+    Those of sam/, gsam/ and miil were trained otherwise than the paper's.
+    """
+    if not self.name.startswith(('imagenet1k/', 'imagenet21k/', 'timm/')) or 'miil' in self.name:
+      return None
+    return self.classes or 'imagenet21k'
+
 
 _BUCKET = 'https://storage.googleapis.com/mixer_models'
 _HUB = 'https://huggingface.co/timm'

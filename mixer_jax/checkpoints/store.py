@@ -2,7 +2,8 @@
 
 A state lies under `<workdir>/checkpoints/<step>` as Orbax wrote it, one folder a
 part (`params`, `optimizer`), with a digest of every array and what else is needed
-to use it alone (the model's configuration, class names) in Orbax's own metadata.
+to use it alone (the model's configuration, class names) in Orbax's own metadata. There
+it also names the step of the best state up to then, which is kept as long as it is named.
 The only module that knows Orbax.
 """
 
@@ -17,7 +18,7 @@ from etils import epath
 from orbax.checkpoint import v1 as ocp
 
 from mixer_jax.checkpoints.digest import digest
-from mixer_jax.errors import ApartError, StorageError, UserError
+from mixer_jax.errors import ApartError, NotFiniteError, StorageError, UserError
 
 log = logging.getLogger(__name__)
 
@@ -48,35 +49,39 @@ class Store:
 
   Args:
     workdir: folder of the run, local or `gs://bucket/folder`.
-    keep: how many of the newest states stay.
+    keep: how many of the newest states stay, with the best states that they name.
   """
 
   def __init__(self, workdir, *, keep: int):
     self.directory = _absolute(workdir) / _FOLDER
     self.keep = keep
     self._pending: tuple[int, Any] | None = None
+    self._best: dict[int, int | None] = {}  # that the state of a step names, where it is known
     if jax.process_index() == 0:
       self.directory.mkdir(parents=True, exist_ok=True)
       self._clear_leavings()
 
-  def save(self, step: int, parts: dict[str, Any], metadata: dict[str, Any]) -> None:
+  def save(
+    self, step: int, parts: dict[str, Any], metadata: dict[str, Any], *, best: int | None = None
+  ) -> None:
     """Starts to write `parts` (name -> tree of arrays) as the state of `step`.
 
     Returns when the arrays have left the devices; they may then be donated. An
-    earlier save that is still being written is awaited first.
+    earlier save that is still being written is awaited first. `best` is the step of the
+    best state up to now, this or an earlier one, which is to be kept.
 
     Raises:
-      UserError: an array is not finite (nothing is written).
+      NotFiniteError: an array is not finite (nothing is written).
       StorageError: the disk or bucket refuses.
     """
     self.wait()
     digests, broken = digest(parts)
     if broken:
-      raise UserError(
+      raise NotFiniteError(
         f'the state of step {step} is not finite (first: {broken[0]}): it was not saved; '
         'lower the learning rate or look at the data'
       )
-    metadata = {**metadata, 'step': step, 'digests': digests}
+    metadata = {**metadata, 'step': step, 'best_step': best, 'digests': digests}
     metadata['checksum'] = _checksum(metadata)
     try:
       self._check_writable()
@@ -86,6 +91,7 @@ class Store:
     except Exception as error:
       raise self._refused(step, error) from error
     self._pending = (step, response)
+    self._best[step] = best
 
   def wait(self) -> None:
     """Returns when the last save is safely written; raises its error if it failed."""
@@ -98,8 +104,19 @@ class Store:
       self._clear_leavings()
       raise self._refused(step, error) from error
     if jax.process_index() == 0:
-      for old in [s for s in self.steps() if s <= step][: -self.keep]:
-        (self.directory / str(old)).rmtree()
+      known = [s for s in self.steps() if s <= step]
+      named = {self._named_best(s) for s in known[-self.keep :]}
+      for old in known[: -self.keep]:
+        if old not in named:
+          (self.directory / str(old)).rmtree()
+
+  def _named_best(self, step: int) -> int | None:
+    if step not in self._best:  # it was saved by an earlier start
+      try:
+        self._best[step] = read_metadata(self.directory / str(step)).get('best_step')
+      except DamagedError:
+        self._best[step] = None
+    return self._best[step]
 
   def steps(self) -> list[int]:
     """Steps with a folder, oldest first. Whether they are whole, only a restore tells."""
@@ -139,6 +156,28 @@ class Store:
     _barrier('damaged states are set aside')
     return found
 
+  def read(self, step: int, abstract: dict[str, Any]) -> dict[str, Any]:
+    """The parts of one state that `abstract` names, as in `restore`.
+
+    Raises:
+      UserError: it is damaged.
+    """
+    parts, fault = None, 'on another process'
+    try:
+      parts = _read(self.directory / str(step), abstract)
+    except DamagedError as error:
+      fault = str(error)
+    if not _all_agree(parts is not None) or parts is None:
+      raise UserError(
+        f'checkpoint {self.directory / str(step)} is damaged ({fault}): train anew, in another '
+        '--workdir'
+      )
+    return parts
+
+  def metadata(self, step: int) -> dict[str, Any]:
+    """What `save` was given beside the state of this step."""
+    return read_metadata(self.directory / str(step))
+
   def _check_writable(self):
     # Where Orbax cannot make a folder, its threads wait for it for five minutes.
     if jax.process_index() == 0:
@@ -159,6 +198,33 @@ class Store:
       f'the state of step {step} could not be written to {self.directory}: '
       f'{known[0] if known else text[:300]}; saved states are whole, the same command goes on'
     )
+
+
+def best_state(workdir) -> epath.Path:
+  """The folder of the best state of a run, which the newest of its states names.
+
+  Raises:
+    UserError: the run does not keep it, or none of its states can be read.
+  """
+  folder = _absolute(workdir) / _FOLDER
+  for step in reversed(_steps(folder)):
+    try:
+      best = read_metadata(folder / str(step)).get('best_step')
+    except DamagedError as error:
+      log.warning('checkpoint %s is damaged (%s): it is passed over', folder / str(step), error)
+      continue
+    if best:
+      return folder / str(best)
+    raise UserError(
+      f'{workdir} keeps no best state: train with --config.keep_best=true, or take {workdir} alone '
+      'for the newest'
+    )
+  raise UserError(f'{workdir} holds no checkpoint of this project')
+
+
+def remove_states(workdir) -> None:
+  """Removes all states of a run that nobody needs any more. One process calls it."""
+  (_absolute(workdir) / _FOLDER).rmtree(missing_ok=True)
 
 
 def read_params(path) -> tuple[dict[str, Any], dict]:

@@ -25,8 +25,10 @@ def main(argv: list[str]) -> None:
   )
   parser.add_argument('--image-size', type=int, help='grow to this multiple of its pixels')
   parser.add_argument('--num-classes', type=int, help='put a new head of zeros on it')
+  parser.add_argument('--blocks', help='leave all but these blocks out, as in 0,1,3')
   args = parser.parse_flags(argv)
   screen.open_screen()
+  blocks = None if args.blocks is None else arguments.numbers('--blocks', args.blocks, int)
   target = user_path(args.target)
   chosen = layouts.layout_to_write(target, args.layout)
   if target.exists():
@@ -35,7 +37,7 @@ def main(argv: list[str]) -> None:
     raise UserError(f'no folder {target.parent}: make it first')
   checkpoint = checkpoints.read(args.source)
   config, params = checkpoints.adapted(
-    checkpoint, image_size=args.image_size, num_classes=args.num_classes
+    checkpoint, image_size=args.image_size, num_classes=args.num_classes, blocks=blocks
   )
   checkpoints.save(target, config, params, chosen.name)
   log.info('%s: %s, %s layout', target, variant_of(config), chosen.name)

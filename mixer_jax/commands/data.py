@@ -9,18 +9,21 @@ import numpy as np
 
 from mixer_jax.commands import arguments, experiment, screen
 from mixer_jax.data import decode, pipeline
+from mixer_jax.data.builders import check_name, check_place
 from mixer_jax.data.pipeline import DataConfig
 from mixer_jax.data.prepare import prepare
 from mixer_jax.data.randaugment import OPERATIONS
 from mixer_jax.data.records import Source
-from mixer_jax.data.source import check_name, check_place, open_source
+from mixer_jax.data.source import open_source
+from mixer_jax.data.tasks import find_task, is_task
 from mixer_jax.errors import UserError
 from mixer_jax.paths import user_path
-from mixer_jax.reporting import pictures
+from mixer_jax.reporting.contact_sheets import Band, contact_sheet
 from mixer_jax.reporting.progress import reading
 from mixer_jax.reporting.terminal import Terminal
 
 _MAGNITUDES = (5, 10, 15, 20)
+_DRAWS = 9  # of each image
 _THREADS = 16
 _PART = 1024  # records between two lines of progress
 
@@ -39,7 +42,9 @@ def main(argv: list[str]) -> None:
 def _prepare(argv: list[str]) -> None:
   parser = arguments.Parser('data prepare', 'prepare: download a TFDS data set and prepare it')
   parser.add_argument(
-    'name', metavar='NAME', help='a TFDS name, such as cifar10 or imagenet2012, or imagenet21k'
+    'name',
+    metavar='NAME',
+    help='a TFDS name, such as cifar10 or imagenet2012; imagenet21k; or a task, vtab/clevr_count',
   )
   parser.add_argument('--data-dir', help='default: $TFDS_DATA_DIR, or that of TFDS')
   parser.add_argument(
@@ -50,14 +55,15 @@ def _prepare(argv: list[str]) -> None:
   )
   args = parser.parse_flags(argv)
   terminal = screen.open_screen()
-  check_name(args.name)
+  name = find_task(args.name).data_set if is_task(args.name) else args.name
+  check_name(name)
   check_place(args.data_dir or '')
-  if args.classes is not None and args.name != 'imagenet21k':
-    raise UserError(f'--classes is for imagenet21k: the classes of {args.name} are known')
-  reason = prepare(args.name, args.data_dir or '', classes=args.classes)
+  if args.classes is not None and name != 'imagenet21k':
+    raise UserError(f'--classes is for imagenet21k: the classes of {name} are known')
+  reason = prepare(name, args.data_dir or '', classes=args.classes)
   if reason:
-    raise UserError(f'data set {args.name} was not prepared ({reason}): mend that, and try again')
-  terminal.say(f'{args.name} is prepared')
+    raise UserError(f'data set {name} was not prepared ({reason}): mend that, and try again')
+  terminal.say(f'{name} is prepared')
 
 
 def _check(argv: list[str]) -> None:
@@ -72,8 +78,9 @@ def _check(argv: list[str]) -> None:
   # One part under two names, as the whole of a folder, is read once.
   for source in {source.name: source for source in sources}.values():
     faults, labels = _faults(source, terminal)
-    for fault in faults:
-      print(fault)
+    # Where a file is cut off, all records behind that have the same fault.
+    for fault, count in collections.Counter(faults).items():
+      print(fault if count == 1 else f'{fault} ({count:,} records)')
     broken += len(faults)
     counts = [labels[label] for label in range(len(source.classes))]
     print(
@@ -129,8 +136,16 @@ def _show(argv: list[str]) -> None:
   size = config.model.get('image_size') or 224
   source = open_source(data.name, data.train_split, data.data_dir)
   images = _decoded(source, 4)
-  rows = [*_seen(images, data, size, config.seed), *_operations(images[0][1], size)]
-  user_path(args.output).write_bytes(pictures.rows_of_images(rows))
+  operations = list(_operations(images[0][1], size))
+  half = len(operations) // 2
+  sheet = [
+    Band(f'{source.name} as training sees it', [list(_seen(images, data, size, config.seed))]),
+    Band(
+      'The operations of RandAugment at several magnitudes; below 0, in the other direction',
+      [operations[:half], operations[half:]],
+    ),
+  ]
+  user_path(args.output).write_bytes(contact_sheet(sheet))
   terminal.say(f'{args.output}: {data.name} as training sees it, and all operations of RandAugment')
 
 
@@ -153,7 +168,7 @@ def _seen(images, data: DataConfig, size: int, seed: int):
   for number, (name, image) in enumerate(images):
     draws = [
       pipeline.augmented(image, data, size, np.random.default_rng((seed, number, draw)))
-      for draw in range(len(_MAGNITUDES) + 1)
+      for draw in range(_DRAWS)
     ]
     yield name, [('whole', image), *(('', draw) for draw in draws)]
 
@@ -163,5 +178,4 @@ def _operations(image: np.ndarray, size: int):
   image = cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)
   for name, operation in OPERATIONS.items():
     magnitudes = [*_MAGNITUDES, *([-_MAGNITUDES[-1]] if operation.signed else [])]
-    changed = [(f'{m}', operation(image, m, np.random.default_rng(0))) for m in magnitudes]
-    yield name, [('as it is', image), *changed]
+    yield name, [(f'{m}', operation(image, m, np.random.default_rng(0))) for m in magnitudes]

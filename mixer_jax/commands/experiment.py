@@ -13,8 +13,10 @@ import optax
 from jax.sharding import AbstractMesh, Mesh
 from ml_collections import ConfigDict
 
-from mixer_jax import checkpoints, models
-from mixer_jax.commands import arguments, screen
+from mixer_jax import models
+from mixer_jax.commands import arguments, fields, pod, starting
+from mixer_jax.commands.fields import build, check_fields
+from mixer_jax.commands.watching import FewShotWatch, early_stopping_of, few_shot_of, metrics_of
 from mixer_jax.data.pipeline import DataConfig, Process
 from mixer_jax.data.records import Source
 from mixer_jax.data.source import open_source
@@ -24,6 +26,7 @@ from mixer_jax.parallel import mesh as meshes
 from mixer_jax.parallel import processes
 from mixer_jax.parallel.processes import ProcessesConfig
 from mixer_jax.reporting.terminal import Terminal
+from mixer_jax.training.early_stopping import EarlyStoppingConfig
 from mixer_jax.training.losses import get_loss
 from mixer_jax.training.mixup import MixupConfig
 from mixer_jax.training.optimizer import (
@@ -35,32 +38,8 @@ from mixer_jax.training.optimizer import (
 
 log = logging.getLogger(__name__)
 
-_LEAST = {
-  'total_steps': 1,
-  'batch_size': 1,
-  'eval_batch_size': 0,
-  'accumulate': 1,
-  'log_every': 1,
-  'eval_every': 0,
-  'checkpoint_every': 0,
-  'keep_checkpoints': 1,
-  'seed': 0,
-}
 A_DEVICE = 32
 """Images a device in an evaluation batch, where no config tells."""
-_MOST = 2**31 - 1  # steps and seeds are int32 on the device
-_OTHERS = (
-  'loss',
-  'mixup',
-  'mixup_per',
-  'init_from',
-  'tensorboard',
-  'model',
-  'data',
-  'optimizer',
-  'mesh',
-  'processes',
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,12 +65,31 @@ class Experiment:
   optimizer: optax.GradientTransformation
   mixup: MixupConfig
   source: Source
+  total_steps: int
   evaluated: Evaluated
+  tested: Evaluated | None
+  """What the run is reported on at its end, where it is not what it was evaluated on."""
+  few_shot: FewShotWatch | None
+  early_stopping: EarlyStoppingConfig
+
+  @property
+  def keeps_best(self) -> bool:
+    """Whether the state of the best evaluation is kept, and the run reported by it."""
+    return self.config.keep_best or self.early_stopping.patience > 0
+
+  @property
+  def reported(self) -> Evaluated:
+    """What the run is reported on at its end."""
+    return self.tested or self.evaluated
+
+  def metrics(self) -> list[str]:
+    """Names of the figures that the run is reported by."""
+    return metrics_of(self.reported.source, self.few_shot)
 
   def metadata(self) -> dict[str, Any]:
     """What a saved state needs to be used without this config."""
     data = self.evaluated.data
-    return {
+    told = {
       'model': dataclasses.asdict(self.model),
       'data': data.name,
       'classes': list(self.source.classes),
@@ -99,6 +97,12 @@ class Experiment:
       'eval_crop_fraction': data.eval_crop_fraction,
       'config': self.config.to_dict(),
     }
+    if self.config.init_blocks:
+      told['origin'] = {
+        'checkpoint': self.config.init_from,
+        'blocks': [*(starting.blocks(self.config) or ())],
+      }
+    return told
 
 
 def check(config: ConfigDict, known_model: dict[str, Any] | None) -> Experiment:
@@ -111,24 +115,49 @@ def check(config: ConfigDict, known_model: dict[str, Any] | None) -> Experiment:
     UserError: something is missing, wrong or does not fit.
   """
   mixup = mixup_of(config)
-  evaluated, source, optimizer_config, schedule = processes.together(lambda: _parts(config))
-  processes.check_same(
-    {'the training data': source.describe(), 'the evaluation data': evaluated.source.describe()}
-  )
+  evaluated, tested, source, optimizer_config = processes.together(lambda: _parts(config))
+  told = {'the training data': source, 'the evaluation data': evaluated.source}
+  told |= {'the test data': tested.source} if tested else {}
+  processes.check_same({name: data.describe() for name, data in told.items()})
   if not config.init_from:
-    model, initial_params = _fresh_model(config.model), None
+    model, initial_params = starting.fresh(config.model), None
   else:
-    begin = functools.cache(lambda: _start_from(config.init_from, config.model))
+    begin = functools.cache(lambda: starting.start_from(config, source))
     model = models.config_from(known_model) if known_model else processes.together(begin)[0]
     initial_params = lambda: begin()[1]
   check_classes(model, source)
-  evaluated.data.order(model.image_size)  # which the patches of a permutation must divide
-  optimizer = make_optimizer(optimizer_config, schedule)
-  return Experiment(config, model, initial_params, schedule, optimizer, mixup, source, evaluated)
+  data, mesh = evaluated.data, evaluated.mesh
+  data.order(model.image_size)  # which the patches of a permutation must divide
+  few_shot = processes.together(
+    lambda: few_shot_of(config, model, data, mesh, evaluated.batch_size, this_process())
+  )
+  early_stopping = early_stopping_of(config, evaluated.source, few_shot)
+  total_steps = fields.total_steps(config, len(source))
+  if optimizer_config.warmup_steps >= total_steps:
+    log.warning(
+      'all of total_steps %d is warm-up: config.optimizer.warmup_steps is %d',
+      total_steps,
+      optimizer_config.warmup_steps,
+    )
+  schedule = make_schedule(optimizer_config, total_steps)
+  return Experiment(
+    config=config,
+    model=model,
+    initial_params=initial_params,
+    schedule=schedule,
+    optimizer=make_optimizer(optimizer_config, schedule),
+    mixup=mixup,
+    source=source,
+    total_steps=total_steps,
+    evaluated=evaluated,
+    tested=tested,
+    few_shot=few_shot,
+    early_stopping=early_stopping,
+  )
 
 
-def _parts(config: ConfigDict) -> tuple[Evaluated, Source, OptimizerConfig, Schedule]:
-  """All but the model, which may wait for other processes while it is read."""
+def _parts(config: ConfigDict) -> tuple[Evaluated, Evaluated | None, Source, OptimizerConfig]:
+  """What does not wait for other processes while it is read."""
   check_fields(config)
   if config.tensorboard:
     for package in ('tensorflow', 'tensorboard'):
@@ -138,17 +167,18 @@ def _parts(config: ConfigDict) -> tuple[Evaluated, Source, OptimizerConfig, Sche
         )
   get_loss(config.loss)
   optimizer_config = build(OptimizerConfig, config.optimizer, 'optimizer')
-  schedule = make_schedule(optimizer_config, config.total_steps)
-  if optimizer_config.warmup_steps >= config.total_steps:
-    log.warning(
-      'all of total_steps %d is warm-up: config.optimizer.warmup_steps is %d',
-      config.total_steps,
-      optimizer_config.warmup_steps,
-    )
-  evaluated = check_evaluation(config)
+  evaluated, tested = check_evaluation(config), None
   meshes.check_batch(evaluated.mesh, config.batch_size, config.accumulate)
-  source = open_train(evaluated.data)
-  return evaluated, source, optimizer_config, schedule
+  data = evaluated.data
+  if data.test_split:
+    if data.name.startswith('folder:') and '[' not in data.test_split:
+      raise UserError(
+        f'config.data.test_split {data.test_split!r} of a folder is all of it: slice it, as in '
+        "'train[99%:]', or set it to ''"
+      )
+    test = open_source(data.name, data.test_split, data.data_dir)
+    tested = dataclasses.replace(evaluated, source=test)
+  return evaluated, tested, open_train(data), optimizer_config
 
 
 def check_evaluation(config: ConfigDict, source: Source | None = None) -> Evaluated:
@@ -172,17 +202,6 @@ def data_of(config: ConfigDict) -> DataConfig:
   if not data.name:
     raise UserError('no data set: set --config.data.name, such as digits or imagenet2012')
   return data
-
-
-def model_of(config: ConfigDict) -> Any:
-  """The model that a run of this config would train; reads `init_from` where there is one."""
-  if config.init_from:
-    return _start_from(config.init_from, config.model)[0]
-  return _fresh_model(config.model)
-
-
-def _fresh_model(fields: ConfigDict) -> ModelConfig:
-  return build(models.config_type(fields), fields, 'model')
 
 
 def open_train(data: DataConfig) -> Source:
@@ -231,76 +250,17 @@ def join_processes(
   if config is not None:
     check_fields(config)
     limits = build(ProcessesConfig, config.processes, 'processes')
-  processes.start(limits, preemptible=preemptible)
-  if processes.is_alone():
-    return
-  screen.silence_libraries()
-  if not tells():
-    terminal.is_quiet = True
-    logging.getLogger('mixer_jax').setLevel(logging.WARNING)
   told = {f'--{name}': repr(value) for name, value in vars(args).items() if name != 'config'}
   if config is not None:
     told |= {f'config.{name}': repr(value) for name, value in arguments.fields(config).items()}
-  processes.check_same({'the command': command, **told})
+  pod.join(command, told, limits, terminal, preemptible=preemptible)
 
 
 def tells() -> bool:
   """Whether this is the process that prints results and writes files."""
-  return jax.process_index() == 0
+  return pod.is_first()
 
 
 def this_process() -> Process:
   """Which part of each batch is ours."""
   return Process(jax.process_index(), jax.process_count())
-
-
-def _start_from(path: str, chosen: ConfigDict) -> tuple[Any, dict]:
-  """A checkpoint made ready to be fine-tuned: grown, its head new and zero (Appendix C).
-
-  `chosen` holds the fields of the model's config that are set anew; the others stay.
-  """
-  fields = dict(chosen)
-  image_size, num_classes = fields.pop('image_size', None), fields.pop('num_classes', None)
-  config, params = checkpoints.load(path, image_size=image_size)
-  for name, value in models.architecture(config).items():
-    if fields.pop(name, value) != value:
-      raise UserError(
-        f'config.model.{name} cannot differ from the checkpoint {path}, where it is '
-        f'{value}: leave it out'
-      )
-  config = build(type(config), {**dataclasses.asdict(config), **fields}, 'model')
-  return models.with_zero_head(config, params, num_classes or config.num_classes)
-
-
-def build(cls, fields: Any, group: str):
-  """`cls(**fields)`, where a superfluous or missing field is the user's to mend."""
-  known = dataclasses.fields(cls)
-  needed = {field.name for field in known if field.default is dataclasses.MISSING}
-  strange = [name for name in fields if name not in {field.name for field in known}]
-  missing = sorted(name for name in needed if name not in fields)
-  if strange:
-    raise UserError(f'config.{group} has fields that nobody reads: {", ".join(strange)}')
-  if missing:
-    hint = ', or take them from a checkpoint with --config.init_from' if group == 'model' else ''
-    raise UserError(f'config.{group} lacks {", ".join(missing)}: set them{hint}')
-  try:
-    return cls(**fields)
-  except TypeError as error:  # a value of a type that cannot be compared
-    raise UserError(f'config.{group}: {" ".join(str(error).split())}') from error
-
-
-def check_fields(config: ConfigDict) -> None:
-  """Raises `UserError` unless the config has the fields of configs/common.py, and sane numbers."""
-  names = (*_LEAST, *_OTHERS)
-  for name in names:
-    if name not in config:
-      raise UserError(f'the config has no field {name!r}: begin with configs/common.py')
-  strange = sorted(set(config) - set(names))
-  if strange:
-    raise UserError(f'the config has fields that nobody reads: {", ".join(strange)}')
-  for name, least in _LEAST.items():
-    if type(config[name]) is not int or not least <= config[name] <= _MOST:
-      raise UserError(
-        f'config.{name} must be a whole number, at least {least} and below 2^31, '
-        f'is {config[name]!r}'
-      )

@@ -4,7 +4,6 @@ import json
 import sys
 
 from mixer_jax.commands import arguments, experiment, screen, subject
-from mixer_jax.errors import UserError
 from mixer_jax.evaluation import fewshot
 from mixer_jax.evaluation.fewshot import FewShotConfig
 from mixer_jax.parallel import mesh as meshes
@@ -28,10 +27,7 @@ def main(argv: list[str]) -> None:
   args, overrides = parser.parse(argv)
   terminal = screen.open_screen()
   arguments.check_targets({'json': args.json})
-  try:
-    counts = tuple(map(int, args.shots.split(',')))
-  except ValueError:
-    raise UserError(f'--shots={args.shots}: whole numbers, as in 1,5,10') from None
+  counts = arguments.numbers('--shots', args.shots, int)
   few = FewShotConfig(counts, args.seeds, args.l2, paper.constant, paper.max_reads)
   seen = subject.begin('fewshot', args, overrides, terminal)
   on = seen.on

@@ -1,24 +1,36 @@
-"""What happens around the steps of a run: it is told, evaluated and saved."""
+"""What happens around the steps of an experiment's run: it is told, evaluated and saved."""
 
+import dataclasses
+import json
 import logging
+import math
 import os
-import time
-
-import jax
 
 from mixer_jax.checkpoints.store import Store
-from mixer_jax.commands.experiment import Experiment, this_process
+from mixer_jax.commands.experiment import Evaluated, Experiment, this_process
+from mixer_jax.commands.watch import Watch
 from mixer_jax.data import pipeline
 from mixer_jax.evaluation import classify
+from mixer_jax.parallel import processes
 from mixer_jax.parallel.processes import Preemption
 from mixer_jax.reporting.progress import Progress
+from mixer_jax.reporting.startup import Startup
+from mixer_jax.training.early_stopping import Standing
+from mixer_jax.training.loop import Verdict
 from mixer_jax.training.step import TrainState
 
 log = logging.getLogger(__name__)
 
 
-class Hooks:
-  """`training.loop.Hooks` of an experiment; keeps the last evaluation."""
+class Hooks(Watch):
+  """`training.loop.Hooks` of an experiment.
+
+  Attributes:
+    standing: what the evaluations of the run, of all its starts, have come to.
+
+  Args:
+    skipped: names of training images that did not decode; more come while it trains.
+  """
 
   def __init__(
     self,
@@ -27,27 +39,50 @@ class Hooks:
     progress: Progress,
     preemption: Preemption,
     folder: str,
+    startup: Startup,
+    standing: Standing,
+    skipped: set[str],
   ):
-    self._experiment, self._store, self._progress = experiment, store, progress
-    self._preemption = preemption
+    super().__init__(
+      store,
+      progress,
+      preemption,
+      log_every=experiment.config.log_every,
+      tensorboard=os.path.join(folder, 'tensorboard') if experiment.config.tensorboard else None,
+      startup=startup,
+    )
+    self._experiment = experiment
     self._metadata = experiment.metadata()
     self._eval_step = classify.make_eval_step(experiment.model, experiment.evaluated.mesh)
-    self._log_every = experiment.config.log_every
-    self._tensorboard = _tensorboard(folder) if experiment.config.tensorboard else None
-    self._interrupted = False
-    self.evaluation: classify.Evaluation | None = None
+    self._last: tuple[int, classify.Evaluation] | None = None
+    self.standing = standing
+    self._skipped, self._told = skipped, set[str]()
 
-  def step(self, step: int, metrics: dict[str, float]) -> None:
-    """Tells of a step."""
-    self._progress.step(step, metrics)
-    if self._interrupted:
-      raise KeyboardInterrupt
-    if self._tensorboard and step % self._log_every == 0:
-      self._tensorboard.write_scalars(step, metrics)
+  def evaluate(self, step: int, state: TrainState) -> Verdict:
+    """Classifies the whole evaluation split, few-shot where it is due; is it the best?"""
+    exp = self._experiment
+    result = self._classify('eval', exp.evaluated, step, state.params)
+    self._last = step, result
+    numbers = result.numbers()
+    if exp.few_shot and exp.few_shot.is_due(step, exp.config.eval_every):
+      numbers |= self._few_shot(step, state.params)
+    return self._judge(step, numbers)
 
-  def evaluate(self, step: int, state: TrainState) -> None:
-    """Classifies the whole evaluation split."""
-    on = self._experiment.evaluated
+  def report(self, step: int, params: dict) -> classify.Evaluation:
+    """What the run is told by in the end: the state of this step, on the test split if there is.
+
+    What its evaluation has told already is not done again.
+    """
+    exp = self._experiment
+    if exp.few_shot and not exp.few_shot.is_due(step, exp.config.eval_every):
+      self._few_shot(step, params)
+    if exp.tested:
+      return self._classify('test', exp.tested, step, params)
+    if self._last and self._last[0] == step:
+      return self._last[1]
+    return self._classify('eval', exp.evaluated, step, params)
+
+  def _classify(self, event: str, on: Evaluated, step: int, params: dict) -> classify.Evaluation:
     batches = pipeline.eval_batches(
       on.source,
       on.data,
@@ -55,8 +90,7 @@ class Hooks:
       batch_size=on.batch_size,
       process=this_process(),
     )
-    result = classify.evaluate(self._eval_step, state.params, batches, on.mesh, size=len(on.source))
-    self.evaluation = result
+    result = classify.evaluate(self._eval_step, params, batches, on.mesh, size=len(on.source))
     log.info(
       'step %d: top-1 %.2f %% of %d images of %s, loss %.4f',
       step,
@@ -65,46 +99,55 @@ class Hooks:
       on.source.name,
       result.loss,
     )
-    self._progress.event('eval', step=step, **result.numbers())
+    self._tell(event, step, result.numbers())
+    return result
+
+  def _few_shot(self, step: int, params: dict) -> dict[str, float]:
+    watch = self._experiment.few_shot
+    assert watch is not None
+    numbers = watch.evaluate(params)
+    told = ', '.join(f'{shots}-shot {numbers[f"{shots}-shot"]:.2f} %' for shots in watch.shots)
+    log.info('step %d: %s of %s', step, told, watch.data)
+    self._tell('fewshot', step, numbers, data=watch.data)
+    return numbers
+
+  def _tell(self, event: str, step: int, numbers: dict[str, float], **more: str) -> None:
+    self._progress.event(event, step=step, **more, **numbers)
     if self._tensorboard:
-      scalars = {f'eval/{name}': value for name, value in result.numbers().items()}
-      self._tensorboard.write_scalars(step, scalars)
+      self._tensorboard.write_scalars(step, {f'{event}/{k}': v for k, v in numbers.items()})
     self._progress.pause()
 
-  def told_to_leave(self, step: int) -> bool:
-    """Whether a SIGTERM came; agreed on by all processes."""
-    return self._preemption.reached(step)
+  def _judge(self, step: int, numbers: dict[str, float]) -> Verdict:
+    stopping = self._experiment.early_stopping
+    if stopping.metric in numbers:
+      numbers[stopping.metric] = processes.agreed(numbers[stopping.metric])
+    now = self.standing = self.standing.behind(stopping, step, numbers)
+    stop = now.is_over(stopping) and step < self._experiment.total_steps
+    if stop:
+      log.info(
+        'early stopping: %d evaluations are no better than %s %.4g of step %d',
+        now.stale,
+        stopping.metric,
+        math.nan if now.best is None else now.best,
+        now.best_step,
+      )
+      told = {'metric': stopping.metric, 'best_step': now.best_step, 'best': now.best}
+      self._progress.event('early_stop', step=step, **told)
+    is_best = now.best_step == step and self._experiment.keeps_best
+    return Verdict(save=is_best, stop=stop)
 
   def save(self, step: int, state: TrainState) -> None:
-    """Begins to save the state; tells how long the run stood still for it."""
-    begun = time.monotonic()
-    parts = {'params': state.params, 'optimizer': state.opt_state}
-    self._store.save(step, parts, self._metadata)
-    self._progress.event('save', step=step, blocked=round(time.monotonic() - begun, 4))
-    self._progress.pause()
+    """Begins to save the state, with what is needed to use it alone."""
+    metadata = {**self._metadata, 'standing': dataclasses.asdict(self.standing)}
+    best = self.standing.best_step if self._experiment.keeps_best else 0
+    self.save_state(step, state, metadata, best=best or None)
+    if self._experiment.evaluated.data.undecodable == 'skip':
+      self._tell_skipped(step)
 
-  def interrupt(self, *_) -> None:
-    """Handles SIGINT: the run ends behind the step under way, at the second call at once.
-
-    An exception raised here could be swallowed by a callback of a library.
-    """
-    if self._interrupted:
-      os._exit(130)
-    self._interrupted = True
-
-  def close(self) -> None:
-    """Writes what is held back."""
-    self._progress.flush()
-    if self._tensorboard:
-      self._tensorboard.flush()
-
-
-def _tensorboard(folder: str):
-  if jax.process_index():
-    return None
-  # TensorFlow writes files here and computes nothing: so it has nothing to announce.
-  os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
-  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
-  from clu.metric_writers import SummaryWriter  # imports TensorFlow
-
-  return SummaryWriter(os.path.join(folder, 'tensorboard'))
+  def _tell_skipped(self, step: int) -> None:
+    """A row with the names of training images that did not decode since the last such row."""
+    own = json.dumps(sorted(self._skipped - self._told))
+    names = sorted({name for text in processes.gathered(own) for name in json.loads(text)})
+    self._told |= set(names)
+    if names:
+      self._progress.event('undecodable', step=step, images=len(names), names=names)

@@ -46,10 +46,14 @@ def main(argv: list[str]) -> None:
       if (value := getattr(checkpoint.published, name))
     }
   told |= {k: checkpoint.metadata[k] for k in ('step', 'data') if k in checkpoint.metadata}
+  if 'origin' in checkpoint.metadata:
+    told['origin'] = checkpoint.metadata['origin']
   if args.json:
     print(json.dumps(told))
     return
   assumed = told.pop('assumed')
+  if origin := told.get('origin'):
+    told['origin'] = f'blocks {",".join(map(str, origin["blocks"]))} of {origin["checkpoint"]}'
   for name, value in told.items():
     if isinstance(value, dict):
       print(f'{name}:')

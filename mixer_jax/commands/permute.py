@@ -85,13 +85,15 @@ def _report(runs: list[_Run], sizes: dict[str, models.ModelConfig]) -> dict[str,
   for name, model in sizes.items():
     own = [run for run in runs if run.model == name]
     curves = {kind: [curve(run.folder) for run in own if run.inputs == kind] for kind in INPUTS}
-    last = own[0].config.total_steps
-    summary = outcomes({kind: [c[last] for c in seeds] for kind, seeds in curves.items()})
+    finals = {
+      kind: [study.outcome(run.folder) for run in own if run.inputs == kind] for kind in INPUTS
+    }
+    summary = outcomes(finals)
     report[name] = {
       'variant': models.variant_of(model),
       'parameters': models.num_params(model),
       'gflop': models.forward_flops(model) / 1e9,
-      'steps': last,
+      'steps': max(max(steps) for seeds in curves.values() for steps in seeds),
       'data': own[0].config.data.name,
       'inputs': {
         kind: {

@@ -10,14 +10,14 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mixer_jax import models
-from mixer_jax.commands import arguments, experiment, screen
+from mixer_jax.commands import arguments, experiment, fields, screen, starting
 from mixer_jax.data.pipeline import DataConfig
 from mixer_jax.data.recipes import RECIPES
 from mixer_jax.errors import DoesNotFitError, UserError
 from mixer_jax.parallel import mesh as meshes
 from mixer_jax.paths import cache_folder, user_path
+from mixer_jax.planning import paper, topologies
 from mixer_jax.planning import plan as plans
-from mixer_jax.planning import topologies
 from mixer_jax.planning.compiler import Program
 from mixer_jax.planning.plan import Plan
 from mixer_jax.reporting import pictures
@@ -99,8 +99,12 @@ def _programs(config: ConfigDict, names: list[str]) -> list[Program]:
   experiment.check_fields(config)
   get_loss(config.loss)
   data = experiment.build(DataConfig, config.data, 'data')
-  model = experiment.model_of(config)
+  model = starting.model_of(config)
   optimizer = experiment.build(OptimizerConfig, config.optimizer, 'optimizer')
+  total_steps = config.total_steps
+  if config.total_epochs:
+    size = paper.IMAGES.get(config.data.name) or len(experiment.open_train(data))
+    total_steps = fields.total_steps(config, size)
   programs = []
   for name in names:
     topology = topologies.find(name)
@@ -112,7 +116,7 @@ def _programs(config: ConfigDict, names: list[str]) -> list[Program]:
         mesh=tuple(mesh.shape[axis] for axis in meshes.AXES),
         model=model,
         optimizer=optimizer,
-        total_steps=config.total_steps,
+        total_steps=total_steps,
         loss=config.loss,
         batch_size=config.batch_size,
         accumulate=config.accumulate,

@@ -5,7 +5,7 @@ import math
 import re
 
 from mixer_jax import models
-from mixer_jax.commands import arguments, experiment, screen
+from mixer_jax.commands import arguments, experiment, screen, starting
 from mixer_jax.errors import UserError
 from mixer_jax.models.parameters import flatten
 from mixer_jax.parallel import mesh as meshes
@@ -25,7 +25,7 @@ def main(argv: list[str]) -> None:
     raise UserError(f'--devices must be at least 1, is {args.devices}')
   config = arguments.load_config(args.config, overrides)
   experiment.check_fields(config)
-  model = experiment.model_of(config)
+  model = starting.model_of(config)
   optimizer_config = experiment.build(OptimizerConfig, config.optimizer, 'optimizer')
   optimizer = make_optimizer(optimizer_config, make_schedule(optimizer_config, config.total_steps))
   mesh = meshes.abstract_mesh(args.devices, **experiment.mesh_sizes(config))

@@ -3,16 +3,17 @@
 import argparse
 import dataclasses
 import logging
-import time
 from collections.abc import Sequence
+from typing import Any
 
 from ml_collections import ConfigDict
 
-from mixer_jax.commands import arguments, experiment, train, workdir
+from mixer_jax.commands import arguments, experiment, training, workdir
 from mixer_jax.commands.experiment import Experiment
 from mixer_jax.errors import PreemptedError, UserError
 from mixer_jax.parallel import processes
 from mixer_jax.reporting.metrics import read_metrics
+from mixer_jax.reporting.startup import Startup
 from mixer_jax.reporting.terminal import Terminal
 
 log = logging.getLogger(__name__)
@@ -55,11 +56,24 @@ def check(runs: Sequence[Run]) -> list[Experiment]:
 
 
 def _checked(run: Run) -> Experiment:
+  known = stored(run)
+  try:
+    return experiment.check(run.config, known and known['model'])
+  except UserError as error:
+    raise UserError(f'{run.name}: {error}') from error
+
+
+def stored(run: Run) -> dict[str, Any] | None:
+  """What the run's folder holds of it; None where it was not begun.
+
+  Raises:
+    UserError: the folder holds another run; the message names this one.
+  """
   try:
     known = workdir.stored_run(run.folder)
     if known:
       workdir.check_same_run(run.folder, run.config, known)
-    return experiment.check(run.config, known and known['model'])
+    return known
   except UserError as error:
     raise UserError(f'{run.name}: {error}') from error
 
@@ -70,13 +84,26 @@ def train_all(runs: Sequence[Run], terminal: Terminal) -> None:
   Raises:
     PreemptedError: told to leave; the run under way has saved its state.
   """
+  for number, run in enumerate(runs):
+    train_one(run, terminal, f'run {number + 1} of {len(runs)}')
+
+
+def train_one(run: Run, terminal: Terminal, which: str) -> None:
+  """Trains a run, unless it came to its end before.
+
+  Args:
+    which: told before its name, as 'run 3 of 18'.
+
+  Raises:
+    PreemptedError: told to leave; the run has saved its state.
+  """
+  done = is_done(run.folder)
+  processes.check_same({f'what {run.folder} holds': str(done)})
+  if done:
+    return
+  log.info('%s: %s', which, run.name)
   try:
-    for number, run in enumerate(runs):
-      done = is_done(run.folder)
-      processes.check_same({f'what {run.folder} holds': str(done)})
-      if not done:
-        log.info('run %d of %d: %s', number + 1, len(runs), run.name)
-        train.run(run.config, run.folder, terminal, time.monotonic())
+    training.run(run.config, run.folder, terminal, Startup(), one_of_many=True)
   except PreemptedError:
     processes.leave_together()
     raise
@@ -95,5 +122,26 @@ def is_done(folder: str) -> bool:
 
 
 def curve(folder: str, metric: str = 'top1') -> dict[int, float]:
-  """Step -> metric of the evaluations of a run."""
-  return {row['step']: row[metric] for row in read_metrics(folder) if row.get('event') == 'eval'}
+  """Step -> metric of the evaluations of a run; of its few-shot ones, where it is '5-shot'."""
+  return {
+    row['step']: row[metric]
+    for row in read_metrics(folder)
+    if row.get('event') in ('eval', 'fewshot') and metric in row
+  }
+
+
+def outcome(folder: str, metric: str = 'top1') -> float:
+  """What a run that is done came to, of the state that it is reported by.
+
+  That is its best where it keeps that, also behind an early stop, or its last; on the test
+  split, where there is one.
+  """
+  rows = read_metrics(folder)
+  tested = [row[metric] for row in rows if row.get('event') == 'test' and metric in row]
+  last = end(folder)
+  return tested[-1] if tested else curve(folder, metric)[last.get('best_step', last['step'])]
+
+
+def end(folder: str) -> dict[str, Any]:
+  """The last row of a run that is done: `step`, and `best_step` where it keeps its best."""
+  return [row for row in read_metrics(folder) if row.get('event') == 'end'][-1]

@@ -33,6 +33,13 @@ def permutation_of(checkpoint: Checkpoint) -> dict[str, Any]:
   return {name: value for name, value in data.items() if name.startswith('permutation')}
 
 
+def pretrained_on(checkpoint: Checkpoint) -> str | None:
+  """The data set that it was trained on: of its run, or of the table where it is the paper's."""
+  if 'data' in checkpoint.metadata:
+    return checkpoint.metadata['data']
+  return checkpoint.published.pretrained_on if checkpoint.published else None
+
+
 def is_assumed(checkpoint: Checkpoint) -> bool:
   """Whether GELU and input range are only what most files take: a weights file has neither."""
   return not checkpoint.metadata and not checkpoint.published

@@ -22,6 +22,7 @@ _FREE = (
   'checkpoint_every',
   'keep_checkpoints',
   'tensorboard',
+  'fewshot.',
   'data.data_dir',
   'data.undecodable',
   'data.threads',
@@ -29,6 +30,8 @@ _FREE = (
   'mesh.',
   'processes.',
 )
+# Where evaluations decide which state is the best, and when to stop, they are a part of it.
+_DECIDE = ('eval_every', 'fewshot.')
 
 
 def stored_run(workdir) -> dict[str, Any] | None:
@@ -79,9 +82,12 @@ def held(workdir) -> Iterator[None]:
 
 def check_same_run(workdir, config: ConfigDict, stored: dict[str, Any]) -> None:
   """Raises `UserError` if the run in `workdir` computes something else than `config` says."""
-  new, old = _flat(config.to_dict()), _flat(stored['config'])
+  new, old = flat(config.to_dict()), flat(stored['config'])
   names = sorted(new.keys() | old.keys())
-  other = [n for n in names if new.get(n) != old.get(n) and not n.startswith(_FREE)]
+  free = _FREE
+  if new.get('keep_best') or new.get('early_stopping.patience'):
+    free = tuple(name for name in _FREE if name not in _DECIDE)
+  other = [n for n in names if new.get(n) != old.get(n) and not n.startswith(free)]
   if other:
     name = other[0]
     more = f' and {len(other) - 1} more differ' if len(other) > 1 else ''
@@ -111,8 +117,9 @@ def write_run(workdir, config: ConfigDict, model: dict[str, Any]) -> None:
     raise UserError(f'{folder} cannot be written: {error.strerror or error}') from error
 
 
-def _flat(fields: dict[str, Any], prefix: str = '') -> dict[str, Any]:
-  flat = {}
+def flat(fields: dict[str, Any], prefix: str = '') -> dict[str, Any]:
+  """Dotted name -> value of all fields of a stored config."""
+  found = {}
   for name, value in fields.items():
-    flat |= _flat(value, f'{prefix}{name}.') if isinstance(value, dict) else {prefix + name: value}
-  return flat
+    found |= flat(value, f'{prefix}{name}.') if isinstance(value, dict) else {prefix + name: value}
+  return found

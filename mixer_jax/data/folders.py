@@ -4,13 +4,13 @@ import glob
 import hashlib
 import logging
 import os
-import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import SupportsIndex
 
 from etils import epath
 
 from mixer_jax.data.records import Record, Source
+from mixer_jax.data.splits import ranges
 from mixer_jax.errors import UserError
 from mixer_jax.paths import is_regular, user_path
 
@@ -37,6 +37,15 @@ class Files(Sequence):
     return {'image': data, 'label': self._labels[index], 'file_name': str(self._files[index])}
 
 
+def class_folders(folder: str) -> list[str]:
+  """Names of the folders in a folder, in the order that numbers classes; they may be empty."""
+  root = user_path(folder)
+  if not root.is_dir():
+    raise UserError(f'no folder {folder}: folder:DIR names one with a folder for each class')
+  names = [entry.name for entry in root.iterdir() if entry.is_dir() and entry.name[0] != '.']
+  return sorted(names, key=int if are_numbers(names) else str)
+
+
 def open_folder(folder: str, split: str = '') -> Source:
   """The images of a folder that has a folder for each class.
 
@@ -51,12 +60,8 @@ def open_folder(folder: str, split: str = '') -> Source:
     UserError: no such folder, no class folder with an image in it, or no such slice.
   """
   root = user_path(folder)
-  if not root.is_dir():
-    raise UserError(f'no folder {folder}: folder:DIR names one with a folder for each class')
-  names = [entry.name for entry in root.iterdir() if entry.is_dir() and entry.name[0] != '.']
-  names.sort(key=int if are_numbers(names) else str)
   classes, files, labels = [], [], []
-  for name in names:
+  for name in class_folders(folder):
     found = list(_images_in(root / name, frozenset({_place(root)})))
     if found:
       labels += [len(classes)] * len(found)
@@ -69,7 +74,7 @@ def open_folder(folder: str, split: str = '') -> Source:
   if '[' not in split:
     return Source(f'folder:{folder}', tuple(classes), Files(files, labels))
   order = sorted(range(len(files)), key=lambda i: _hash(files[i].relative_to(root)))
-  kept = [order[i] for part in _slices(split, len(files), folder) for i in range(*part)]
+  kept = [order[i] for part in ranges(split, len(files), f'folder:{folder}') for i in range(*part)]
   if not kept:
     raise UserError(f'split {split!r} of folder:{folder} is empty: it has {len(files)} images')
   records = Files([files[i] for i in kept], [labels[i] for i in kept])
@@ -78,21 +83,6 @@ def open_folder(folder: str, split: str = '') -> Source:
 
 def _hash(name: epath.Path) -> bytes:
   return hashlib.sha256(name.as_posix().encode(errors='surrogateescape')).digest()
-
-
-def _slices(split: str, size: int, folder: str) -> list[tuple[int, int]]:
-  """What TFDS takes by these slices from splits of `size` examples: (from, to) of each."""
-  from tensorflow_datasets.core import splits  # takes a second, without TensorFlow
-
-  names = re.findall(r'(?:^|\+)\s*(\w+)', split)
-  known = {name: splits.SplitInfo(name, [size], 0) for name in names}
-  try:
-    parts = splits.AbstractSplit.from_spec(split).to_absolute(known)
-  except (KeyError, ValueError, AssertionError, NotImplementedError) as error:
-    raise UserError(
-      f"folder:{folder} has no split {split!r}: it is sliced as in 'train[:99%]'"
-    ) from error
-  return [(part.from_ or 0, size if part.to is None else part.to) for part in parts]
 
 
 def are_numbers(names: Sequence[str]) -> bool:

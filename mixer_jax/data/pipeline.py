@@ -10,27 +10,19 @@ import dataclasses
 import logging
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any, SupportsIndex
+from typing import SupportsIndex
 
 import grain
 import numpy as np
 
 from mixer_jax.data import augment, permute, recipes
+from mixer_jax.data.batch import FILLER, Batch, Example
 from mixer_jax.data.decode import UndecodableError, decode
 from mixer_jax.data.randaugment import randaugment
 from mixer_jax.data.records import Record, Source
 from mixer_jax.errors import UserError
 
 log = logging.getLogger(__name__)
-
-Example = dict[str, Any]
-"""One row of a `Batch`."""
-
-Batch = dict[str, np.ndarray]
-"""`image` (b, size, size, 3) levels in 0..255, uint8 or float32, and `label` (b,) int32; in
-evaluation also `mask` (b,) bool, False where the batch was filled up or the image did not
-decode, `index` (b,) int32, the example's place in the split, and `accepted` (b, classes) bool,
-the labels that count as right, where the source has more than one."""
 
 UNDECODABLE = ('fatal', 'skip')
 """'fatal': `UserError`. 'skip': the next record of the split that decodes is taken in its place, at
@@ -40,9 +32,10 @@ the same position and with the same random changes, so that still (seed, positio
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
   """Attributes:
-  name: TFDS name of the data set, or 'digits'.
+  name: of the data set, as `open_source` takes it.
   data_dir: where TFDS keeps it; '' is TFDS's default.
   train_split, eval_split: TFDS slicing.
+  test_split: likewise, '' for none: what a run is reported on at its end, unless on `eval_split`.
   min_crop_area, max_crop_area: inception crop: its share of the image's area.
   min_crop_aspect, max_crop_aspect: its width over its height.
   flip: mirror half of the training images.
@@ -61,6 +54,7 @@ class DataConfig:
   data_dir: str
   train_split: str
   eval_split: str
+  test_split: str
   min_crop_area: float
   max_crop_area: float
   min_crop_aspect: float
@@ -129,6 +123,7 @@ def evaluation_only(
     data_dir='',
     train_split='',
     eval_split='',
+    test_split='',
     min_crop_area=1.0,
     max_crop_area=1.0,
     min_crop_aspect=1.0,
@@ -180,15 +175,17 @@ def train_batches(
   seed: int,
   first_step: int = 0,
   process: Process | None = None,
+  skipped: set[str] | None = None,
 ) -> Iterator[Batch]:
   """Endless training batches of this process from `first_step` on.
 
   Every epoch is a new full permutation; no example is left out at its end.
   `batch_size` is the global one. An image that does not decode raises `UserError`, or is named in
-  the log and replaced (see `UNDECODABLE`); one without a label raises `UserError`.
+  the log and replaced (see `UNDECODABLE`), and its name comes into `skipped`; one without a label
+  raises `UserError`.
   """
   process = process or Process()
-  skipped: set[str] = set()
+  skipped = set() if skipped is None else skipped
 
   def prepare(index: int, rng: np.random.Generator) -> Example:
     record, image = _decoded(source, index, config.undecodable, skipped)
@@ -294,10 +291,6 @@ def eval_batches(
   batches = -(-size // batch_size)
   order = grain.MapDataset.range(batches * batch_size).map(prepare)
   return _batches(order, config, batch_size, process)
-
-
-FILLER = -1
-"""`index` of an example that only fills up the last batch."""
 
 
 _PORTION = 16

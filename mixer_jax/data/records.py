@@ -11,11 +11,15 @@ Record = dict[str, Any]
 `accepted`, the list of labels that count as right, where the source has several."""
 
 
+class MalformedError(Exception):
+  """The bytes of a record are not what the data set says; the message goes on from its name."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Source:
   """Records of one split. `source[i]` is a `Record`; safe to use from several threads.
 
-  A record without a label, or with one that no class has, raises `UserError`.
+  A record that is malformed, without a label, or with one that no class has, raises `UserError`.
   """
 
   name: str
@@ -36,7 +40,10 @@ class Source:
 
   def __getitem__(self, index: SupportsIndex) -> Record:
     index = index.__index__()
-    stored = self.records[index]
+    try:
+      stored = self.records[index]
+    except MalformedError as error:
+      raise UserError(f'record {self.name}#{index} {error}: prepare the data set anew') from error
     name = stored.get('file_name', b'')
     name = name.decode(errors='replace') if isinstance(name, bytes) else str(name)
     name = f'{self.name}#{index}' + (f' ({name})' if name else '')

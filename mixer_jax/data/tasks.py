@@ -7,24 +7,28 @@ second code of theirs, the VTAB configuration for ViT in `google-research/scenic
 slip there (Clevr count trains on `train[:1000]`, which would make 1200 examples). Avg 5's are
 those of `google-research/big_vision`, `configs/transfer.py`.
 
-Nothing here depends on TensorFlow; images stay encoded.
+A task is read like any data set, by its name: see `source.open_source`.
 """
 
-import bisect
 import dataclasses
 import difflib
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, Literal, SupportsIndex
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
 
-import cv2
-import numpy as np
-
-from mixer_jax.data.records import Source
-from mixer_jax.data.source import damaged, prepared_builder, random_access
+from mixer_jax.data.task_labels import (
+  CLEVR_DEPTHS,
+  FEWEST,
+  MOST,
+  Binned,
+  Stored,
+  brighten,
+  clevr_count,
+  clevr_distance,
+  kitti_distance,
+)
 from mixer_jax.errors import UserError
 
 Group = Literal['natural', 'specialised', 'structured', 'avg5']
-_FILE_NAMES = ('file_name', 'image/file_name', 'filename', 'name', 'id')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,86 +85,6 @@ class Task:
     if part not in self.splits:
       raise UserError(f'task {self.name} has no part {part!r}: it has {", ".join(self.splits)}')
     return self.splits[part]
-
-
-# --- Labels. Records are those of TFDS, in which a sequence is a dict of lists.
-
-
-@dataclasses.dataclass(frozen=True)
-class Stored:
-  """The label is a feature as it is."""
-
-  feature: str = 'label'
-
-  def __call__(self, record: Mapping[str, Any]) -> int:
-    return int(record[self.feature])
-
-
-@dataclasses.dataclass(frozen=True)
-class Binned:
-  """The label is a feature of `values` values, put together to `bins` of equal width.
-
-  40 orientations into 16 bins do not come out even: they hold 3 and 2 in turn.
-  """
-
-  feature: str
-  values: int
-  bins: int
-
-  def __call__(self, record: Mapping[str, Any]) -> int:
-    return int(record[self.feature]) * self.bins // self.values
-
-
-_FEWEST, _MOST = 3, 10
-_CLEVR_DEPTHS = (8.0, 8.5, 9.0, 9.5, 10.0)
-_KITTI_DEPTHS = (8.0, 20.0, 999.0)
-_VEHICLES = (0, 1, 2)
-"""KITTI's types Car, Van and Truck."""
-
-
-def clevr_count(record: Mapping[str, Any]) -> int:
-  """How many objects there are: 3 to 10 are labels 0 to 7."""
-  return len(record['objects']['size']) - _FEWEST
-
-
-def clevr_distance(record: Mapping[str, Any]) -> int:
-  """How far the closest object is, in Clevr's units of depth, by five thresholds.
-
-  A depth that is a threshold belongs to the nearer class.
-  """
-  depths = _depths(record['objects']['pixel_coords'])
-  return bisect.bisect_left(_CLEVR_DEPTHS, min(depths)) if depths else -1
-
-
-def kitti_distance(record: Mapping[str, Any]) -> int:
-  """How far ahead the closest car, van or truck is: up to 8 m, to 20 m, more; 3 if there is none.
-
-  A distance of exactly 8 or 20 m belongs to the nearer class.
-  """
-  objects = record['objects']
-  depths = _depths(objects['location'])
-  vehicles = [
-    depth for depth, kind in zip(depths, objects['type'], strict=True) if kind in _VEHICLES
-  ]
-  return bisect.bisect_left(_KITTI_DEPTHS, min(vehicles, default=1000.0))
-
-
-def _depths(places: Any) -> list[float]:
-  """The third coordinate of (n, 3) float32, a list of n or an array; n may be 0."""
-  return np.asarray(places, np.float32).reshape(-1, 3)[:, 2].tolist()
-
-
-def brighten(data: bytes) -> bytes:
-  """Encoded grey image of levels 0 and 1, as TFDS stores dSprites -> PNG with 0 and 255.
-
-  What cannot be decoded is given back, for the decoder to report.
-  """
-  levels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE) if data else None
-  if levels is None:
-    return data
-  # The least compression: 64 × 64 pixels are decoded again at once.
-  png = [cv2.IMWRITE_PNG_COMPRESSION, 1]
-  return cv2.imencode('.png', np.where(levels, 255, 0).astype(np.uint8), png)[1].tobytes()
 
 
 # --- The table.
@@ -268,7 +192,7 @@ _VTAB = (
     test='validation',
     label=clevr_count,
     reads=('objects/size',),
-    class_names=tuple(f'{count} objects' for count in range(_FEWEST, _MOST + 1)),
+    class_names=tuple(f'{count} objects' for count in range(FEWEST, MOST + 1)),
     crop=False,
   ),
   _vtab(
@@ -280,7 +204,7 @@ _VTAB = (
     test='validation',
     label=clevr_distance,
     reads=('objects/pixel_coords',),
-    class_names=(*(f'depth <= {depth}' for depth in _CLEVR_DEPTHS), f'depth > {_CLEVR_DEPTHS[-1]}'),
+    class_names=(*(f'depth <= {depth}' for depth in CLEVR_DEPTHS), f'depth > {CLEVR_DEPTHS[-1]}'),
     crop=False,
   ),
   _vtab('dmlab', 'structured', 'dmlab', 6, val='validation[:200]', crop=False),
@@ -327,6 +251,16 @@ _AVG5 = (
 )
 
 _SUITES = {'vtab': _VTAB, 'avg5': _AVG5}
+
+
+def names() -> list[str]:
+  """Of all tasks."""
+  return [task.name for tasks in _SUITES.values() for task in tasks]
+
+
+def is_task(name: str) -> bool:
+  """Whether this means a task, perhaps one that there is not: 'vtab/…'."""
+  return '/' in name and name.split('/')[0] in _SUITES
 
 
 def suite(name: str) -> list[Task]:
@@ -376,106 +310,7 @@ def mean_scores(scores: Mapping[str, float]) -> dict[str, float]:
   means = {}
   for suite_name, tasks in _SUITES.items():
     for group in dict.fromkeys([*(task.group for task in tasks), suite_name]):
-      names = [task.name for task in tasks if group in (task.group, suite_name)]
-      if all(name in scores for name in names):
-        means[group] = sum(scores[name] for name in names) / len(names)
+      own = [task.name for task in tasks if group in (task.group, suite_name)]
+      if all(name in scores for name in own):
+        means[group] = sum(scores[name] for name in own) / len(own)
   return means
-
-
-# --- Opening.
-
-
-def open_task(task: Task, part: str, data_dir: str = '') -> Source:
-  """The records of one part of a task, labelled as the task has it, images still encoded.
-
-  Args:
-    task: of `suite` or `find_task`.
-    part: one of `task.splits`.
-    data_dir: where TFDS keeps prepared data sets; '' is its own default.
-
-  Raises:
-    UserError: no such part; the data set is not prepared, or not whole, or cannot be read at
-      random; on reading, a record that has no label of the task.
-  """
-  split = task.split(part)
-  builder = prepared_builder(task.data_set, data_dir)
-  classes = _class_names(task, builder.info.features)
-  try:
-    size = builder.info.splits[split].num_examples
-  except (KeyError, ValueError, AssertionError) as error:
-    counts = ', '.join(f'{n} of {builder.info.splits[n].num_examples}' for n in builder.info.splits)
-    raise UserError(
-      f'task {task.name} takes {split!r} for {part}, and data set {task.data_set} in '
-      f'{builder.data_dir} has the splits {counts}: prepare all of it'
-    ) from error
-  if size <= 0:
-    raise UserError(f'task {task.name}: split {split!r} of data set {task.data_set} is empty')
-  records = random_access(builder, task.data_set, split)
-  source = Source(f'{task.name}/{part}', classes, _Labelled(records, task))
-  try:
-    for index in (0, size - 1):
-      source[index]
-  except UserError:
-    raise
-  except Exception as error:  # whatever array_record and TFDS raise
-    raise damaged(task.data_set, builder.data_dir, error) from error
-  return source
-
-
-@dataclasses.dataclass(frozen=True)
-class _Labelled(Sequence):
-  """The records of a data set as a task sees them, translated when they are read."""
-
-  records: Sequence
-  task: Task
-
-  def __len__(self) -> int:
-    return len(self.records)
-
-  def __getitem__(self, index: SupportsIndex):  # pyright: ignore[reportIncompatibleMethodOverride]
-    index = index.__index__()
-    if not 0 <= index < len(self):  # array_record would raise ValueError, which ends no loop
-      raise IndexError(f'record {index} of {len(self)}')
-    stored = self.records[index]
-    label, image = self.task.label(stored), stored['image']
-    if not 0 <= label < self.task.classes:
-      raise UserError(
-        f'record {index} of data set {self.task.data_set} has no label of task {self.task.name} '
-        f'({label} is not one of 0 to {self.task.classes - 1}): prepare the data set anew'
-      )
-    translated = {'image': self.task.image(image) if self.task.image else image, 'label': label}
-    for key in _FILE_NAMES:
-      if key in stored:
-        return {**translated, 'file_name': stored[key]}
-    return translated
-
-
-def _class_names(task: Task, features: Any) -> tuple[str, ...]:
-  """The names of the task's classes; what it reads is known to be there."""
-  import tensorflow_datasets as tfds
-
-  for path in ('image', *task.reads):
-    if not _has(features, path.split('/')):
-      raise UserError(
-        f'data set {task.data_set} has no feature {path}, which task {task.name} reads: it was '
-        'prepared by another version of TFDS; prepare it anew'
-      )
-  if task.class_names:
-    return task.class_names
-  label = features[task.reads[0]]
-  if not isinstance(label, tfds.features.ClassLabel) or label.num_classes != task.classes:
-    raise UserError(
-      f'data set {task.data_set}: {task.reads[0]} is not of the {task.classes} classes of task '
-      f'{task.name}; prepare it anew'
-    )
-  return tuple(label.names)
-
-
-def _has(features: Any, path: Iterable[str]) -> bool:
-  """Whether a feature of TFDS has another within it. A sequence passes names on to its element."""
-  for name in path:
-    try:
-      features = features[name]
-    except (KeyError, TypeError):
-      return False
-  return True

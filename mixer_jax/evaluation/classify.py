@@ -10,7 +10,7 @@ import numpy as np
 import optax
 
 from mixer_jax import models
-from mixer_jax.data.pipeline import FILLER, Batch
+from mixer_jax.data.batch import FILLER, Batch
 from mixer_jax.parallel import mesh as meshes
 
 EvalStep = Callable[[dict, dict[str, jax.Array]], dict[str, jax.Array]]

@@ -7,6 +7,7 @@ parameters and the optimizer's moments; `model` splits the hidden width of both 
 
 import math
 import re
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import jax
@@ -115,6 +116,12 @@ def put(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
   return {
     name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()
   }
+
+
+def put_all(mesh: Mesh, batches: Iterable[dict[str, np.ndarray]]) -> Iterator[dict[str, jax.Array]]:
+  """Each batch `put`, when it is asked for."""
+  for batch in batches:
+    yield put(mesh, batch)
 
 
 def put_replicated(mesh: Mesh, tree: Any) -> Any:

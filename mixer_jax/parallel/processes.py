@@ -162,6 +162,30 @@ def together(make: Callable[[], T]) -> T:
   return cast(T, made)
 
 
+def agreed(value: float) -> float:
+  """Process 0's value, to the bit, in all: for what they decide upon together."""
+  if is_alone():
+    return value
+  from jax.experimental import multihost_utils
+
+  bits = np.frombuffer(np.float64(value).tobytes(), np.uint8)  # JAX would round it to float32
+  bits = np.asarray(multihost_utils.broadcast_one_to_all(bits), np.uint8)
+  return float(np.frombuffer(bits.tobytes(), np.float64)[0])
+
+
+def gathered(text: str) -> list[str]:
+  """The texts of all processes, in their order. All call it alike."""
+  if is_alone():
+    return [text]
+  from jax.experimental import multihost_utils
+
+  data = np.frombuffer(text.encode(), np.uint8)
+  sizes = multihost_utils.process_allgather(np.array(data.size)).tolist()
+  padded = np.pad(data, (0, max(sizes) - data.size))
+  rows = multihost_utils.process_allgather(padded)
+  return [row[:size].tobytes().decode() for row, size in zip(rows, sizes, strict=True)]
+
+
 class Preemption:
   """Whether the run was told to leave (SIGTERM), agreed by all processes on one step.
 

@@ -67,3 +67,34 @@ def by_depth(
   axis.grid(alpha=0.3)
   axis.legend(fontsize=8, loc='center left', bbox_to_anchor=(1, 0.5))
   return png_of(figure)
+
+
+def scaling(
+  lines: Mapping[str, Mapping[int, Sequence[float]]], shares: Mapping[int, str], metric: str
+) -> bytes:
+  """A metric against the number of training images, which is drawn in logarithms.
+
+  Args:
+    lines: label -> images -> metric of each run on so many. A label's means are a line, its runs
+      are points.
+    shares: images -> what part of all they are, in words.
+    metric: its name and unit.
+  """
+  plt = pyplot()
+  figure, axis = plt.subplots(figsize=(7, 4.6), layout='constrained')
+  for number, (label, parts) in enumerate(lines.items()):
+    color, sizes = f'C{number}', sorted(parts)
+    means = [float(np.mean(parts[size])) for size in sizes]
+    axis.plot(sizes, means, color=color, marker='o', markersize=5, linewidth=1.8, label=label)
+    for size in sizes:
+      axis.plot([size] * len(parts[size]), parts[size], '_', color=color, markersize=9, alpha=0.7)
+  sizes = sorted(shares)
+  axis.set_xscale('log')
+  axis.set_xticks(sizes, [f'{shares[size]}\n{size:,}' for size in sizes])
+  axis.set_xticks([], minor=True)
+  axis.set_xlabel('training images: the part of all, and how many')
+  axis.set_ylabel(metric)
+  axis.set_title('lines: means over seeds; dashes: runs', fontsize=9)
+  axis.grid(alpha=0.3)
+  axis.legend(loc='lower right', fontsize=9)
+  return png_of(figure)

@@ -1,11 +1,13 @@
 """`metrics.jsonl`: one JSON object a logged step or event, kept over restarts.
 
-A row with `event` tells of a start, an evaluation, a save or the end; any other is
-a logged training step. After a fault the steps that are done again appear again.
+A row with `event` tells of a start, an evaluation, a save, an order to leave, images that did
+not decode, or the end; any other is a logged training step. After a fault the steps that are done
+again appear again.
 """
 
 import json
 import time
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from etils import epath
@@ -13,6 +15,7 @@ from etils import epath
 FILE_NAME = 'metrics.jsonl'
 
 _REMOTE_FLUSH_SECONDS = 30
+_MOST_LISTED = 20
 
 
 class MetricsFile:
@@ -55,22 +58,41 @@ class MetricsFile:
 
 def read_metrics(workdir) -> list[dict[str, Any]]:
   """All rows in the order they were written; half-written ones are skipped."""
-  rows = []
+  return rows_and_damaged(workdir)[0]
+
+
+def rows_and_damaged(workdir) -> tuple[list[dict[str, Any]], int]:
+  """All rows in the order they were written, and the number of lines that hold none."""
+  rows, damaged = [], 0
   for line in _text(epath.Path(workdir) / FILE_NAME).splitlines():
     try:
       row = json.loads(line)
-    except ValueError:
-      continue
+    except (ValueError, RecursionError):
+      row = None
     if isinstance(row, dict):
       rows.append(row)
-  return rows
+    else:
+      damaged += 1
+  return rows, damaged
 
 
 def _text(path: epath.Path) -> str:
   return path.read_bytes().decode(errors='replace') if path.exists() else ''
 
 
-def device_hours(rows: list[dict[str, Any]]) -> float:
+def undecodable(rows: Sequence[Mapping[str, Any]]) -> list[str]:
+  """Names of the training images that did not decode, each once over all starts of the run."""
+  events = (row for row in rows if row.get('event') == 'undecodable')
+  return sorted({name for row in events for name in row.get('names', ())})
+
+
+def listed(names: Sequence[str]) -> str:
+  """'2 (a, b)'; of very many names only the first."""
+  more = f', … ({len(names) - _MOST_LISTED} more)' if len(names) > _MOST_LISTED else ''
+  return f'{len(names):,} ({", ".join(names[:_MOST_LISTED])}{more})'
+
+
+def device_hours(rows: Sequence[Mapping[str, Any]]) -> float:
   """Devices × wall hours, summed over all starts of the run.
 
   A start that was killed counts up to its last row.

@@ -10,7 +10,7 @@ import numpy as np
 def curves(rows: Sequence[dict[str, Any]]) -> bytes:
   """Loss, accuracy and learning rate against the step, from the rows of `metrics.jsonl`.
 
-  Where a step was done twice, the later row counts.
+  Where a step was done twice, the later row counts. A line marks the step that was the best.
   """
   plt = pyplot()
   train = _last_by_step(row for row in rows if 'event' not in row and 'loss' in row)
@@ -28,10 +28,19 @@ def curves(rows: Sequence[dict[str, Any]]) -> bytes:
   eval_steps = [row['step'] for row in evals]
   axes[0].plot(eval_steps, [row['loss'] for row in evals], **style, label='evaluation')
   axes[1].plot(eval_steps, [row['top1'] for row in evals], **style, label='evaluation')
+  few = _last_by_step(row for row in rows if row.get('event') == 'fewshot')
+  for shots in dict.fromkeys(name for row in few for name in row if name.endswith('-shot')):
+    own = [row for row in few if shots in row]
+    label = f'{shots}, {own[-1]["data"]}'
+    axes[1].plot([row['step'] for row in own], [row[shots] for row in own], **style, label=label)
   if any(row['loss'] > 0 for row in train):
     axes[0].set_yscale('log')
-  axes[0].legend()
-  axes[1].legend(loc='lower right')
+  best = [row['best_step'] for row in rows if row.get('best_step') and row['event'] == 'end'][-1:]
+  for axis in axes[:2]:
+    for step in best:
+      axis.axvline(step, color='0.4', linewidth=1, linestyle=':', label=f'best, step {step}')
+  axes[0].legend(fontsize=8)
+  axes[1].legend(loc='lower right', fontsize=8)
   return png_of(figure)
 
 
@@ -96,27 +105,6 @@ def costs(reports: Sequence[dict[str, Any]]) -> bytes:
     axis.grid(alpha=0.3)
     if kinds:
       axis.legend()
-  return png_of(figure)
-
-
-def rows_of_images(rows: Sequence[tuple[str, Sequence[tuple[str, np.ndarray]]]]) -> bytes:
-  """Rows of (title, cells), each cell a caption and an (H, W, 3) uint8 image of any size."""
-  plt = pyplot()
-  columns = max(len(cells) for _, cells in rows)
-  figure, axes = plt.subplots(
-    len(rows),
-    columns,
-    figsize=(1.4 * columns + 1.2, 1.55 * len(rows)),
-    layout='constrained',
-    squeeze=False,
-  )
-  for axis in axes.flat:
-    axis.axis('off')
-  for line, (title, cells) in zip(axes, rows, strict=True):
-    for axis, (caption, image) in zip(line, cells, strict=False):
-      axis.imshow(image, interpolation='nearest')
-      axis.set_title(caption, fontsize=8)
-    line[0].text(-0.1, 0.5, title, transform=line[0].transAxes, ha='right', va='center', fontsize=9)
   return png_of(figure)
 
 

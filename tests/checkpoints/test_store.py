@@ -242,3 +242,45 @@ def test_a_disk_that_refuses_is_one_clear_line(tmp_path):
   with pytest.raises(UserError, match='state of step 1 could not be written to') as error:
     store.save(1, state, METADATA)
   assert '\n' not in str(error.value)
+
+
+def test_the_best_state_is_kept_as_long_as_a_kept_state_names_it(tmp_path):
+  store, state = Store(tmp_path, keep=2), parts(meshes.make_mesh())
+  kept = {}
+  for step, best in ((10, 10), (20, 10), (30, 10), (40, 40), (50, 40), (60, 40)):
+    if step == 50:  # another start of the run knows no more than the folder
+      store = Store(tmp_path, keep=2)
+    store.save(step, state, METADATA, best=best)
+    store.wait()
+    kept[step] = store.steps()
+  # If the state of step 40 were lost, the run would go on from that of 30, whose best is 10.
+  assert kept == {
+    10: [10], 20: [10, 20], 30: [10, 20, 30], 40: [10, 30, 40], 50: [40, 50], 60: [40, 50, 60],
+  }  # fmt: skip
+
+
+def test_best_names_a_state_that_is_loaded_by_it(tmp_path, caplog):
+  store = Store(tmp_path / 'run', keep=1)
+  for step, best, seed in ((10, 10, 1), (20, 10, 2)):
+    store.save(step, parts(meshes.make_mesh(), seed), METADATA, best=best)
+  store.wait()
+  assert_same(mixer_jax.load(tmp_path / 'run' / 'best')[1], host_parts(1)['params'])
+  assert_same(mixer_jax.load(tmp_path / 'run')[1], host_parts(2)['params'])
+  found = store.read(10, {'params': abstract(meshes.make_mesh())['params']})
+  assert_same(found, {'params': host_parts(1)['params']})
+  damage(store.directory / '20', 'garbled metadata')
+  assert_same(mixer_jax.load(tmp_path / 'run' / 'best')[1], host_parts(1)['params'])
+  assert '20 is damaged' in caplog.text
+  damage(store.directory / '10', 'flipped byte')
+  with pytest.raises(UserError, match=r'10 is whole; the newest: .*10 is damaged'):
+    mixer_jax.load(tmp_path / 'run' / 'best')
+  with pytest.raises(UserError, match=r'10 is damaged .*: train anew'):
+    store.read(10, {'params': abstract(meshes.make_mesh())['params']})
+
+
+def test_a_run_without_a_best_state_says_how_to_keep_it(tmp_path):
+  saved(tmp_path / 'run')
+  with pytest.raises(UserError, match=r'run keeps no best state: train with --config.keep_best='):
+    mixer_jax.load(tmp_path / 'run' / 'best')
+  with pytest.raises(UserError, match=r'no checkpoint .*/best: name a workdir'):
+    mixer_jax.load(tmp_path / 'best')

@@ -2,7 +2,9 @@
 
 import logging
 
+import jax
 import pytest
+from jax.experimental.compilation_cache import compilation_cache
 
 
 @pytest.fixture(autouse=True)
@@ -16,3 +18,17 @@ def restored_logging():
   root.handlers, root.level = handlers, level
   for name, value in levels.items():
     logging.getLogger(name).setLevel(value)
+
+
+@pytest.fixture(scope='module')
+def compiled(tmp_path_factory):
+  """Programs are compiled once for all commands of a module."""
+  names = ('jax_compilation_cache_dir', 'jax_persistent_cache_min_compile_time_secs')
+  before = {name: getattr(jax.config, name) for name in names}
+  for name, value in zip(names, (str(tmp_path_factory.mktemp('compiled')), 0), strict=True):
+    jax.config.update(name, value)
+  compilation_cache.reset_cache()  # it had been settled that there is none
+  yield
+  for name, value in before.items():
+    jax.config.update(name, value)
+  compilation_cache.reset_cache()

@@ -30,6 +30,26 @@ def test_fields_are_set_by_the_type_they_have():
   assert config.is_locked
 
 
+def test_a_pattern_sets_a_field_in_all_groups():
+  study = 'configs/transfer.py:digits'
+  overrides = [
+    '--config.tasks.*.batch_size=16',
+    '--config.tasks.vtab/*.optimizer.learning_rate=1',
+    '--config.tasks.vtab/dtd.batch_size=32',
+  ]
+  for name, config in arguments.load_config(study, overrides).tasks.items():
+    assert config.batch_size == (32 if name == 'vtab/dtd' else 16)
+    assert config.optimizer.learning_rate == (1 if name.startswith('vtab/') else 0.01)
+  for override, message in (
+    ('tasks.*.batch_siz=1', 'did you mean config.tasks.'),
+    ('tasks.vtba/*.batch_size=1', "no field 'tasks.vtba/.*.batch_size': did you mean"),
+    ('tasks.*.batch_size=x', r'config.tasks.\*.batch_size is a int'),
+    ('tasks.*.data=x', r'config.tasks.\*.data is a group of fields'),
+  ):
+    with pytest.raises(UserError, match=message):
+      arguments.load_config(study, [f'--config.{override}'])
+
+
 @pytest.mark.parametrize(
   ('override', 'message'),
   [
@@ -52,7 +72,7 @@ def test_what_cannot_be_set_is_named(override, message):
 
 
 def test_config_files_that_are_missing_or_broken(tmp_path):
-  with pytest.raises(UserError, match=r'no config file configs/none\.py: there are digits\.py, di'):
+  with pytest.raises(UserError, match=r'no config file configs/none\.py: there are .*digits\.py, '):
     arguments.load_config('configs/none.py', [])
   broken = tmp_path / 'configs' / 'broken.py'
   broken.parent.mkdir()

@@ -13,7 +13,7 @@ from mixer_jax.__main__ import main
 from mixer_jax.analysis.cka import MinibatchCKA
 from mixer_jax.analysis.hsic import Method
 from mixer_jax.analysis.identification import identify
-from mixer_jax.commands import cka_report, experiment
+from mixer_jax.commands import cka_report
 from mixer_jax.commands.cka_report import Member
 from mixer_jax.evaluation.probe import LayerProbe
 from mixer_jax.models import MixerConfig
@@ -217,7 +217,7 @@ def test_bad_input_is_one_line_and_writes_nothing(more, message, flags, tmp_path
 @pytest.mark.parametrize('data', ['cifar10', 'cifar100'])
 def test_the_full_scale_is_that_of_the_slides(data):
   study = cka_study.get_config(data)
-  sizes = {name: experiment.model_of(config) for name, config in study.models.items()}
+  sizes = {name: starting.model_of(config) for name, config in study.models.items()}
   blocks = {m.num_blocks for name, m in sizes.items() if m.hidden_dim == 384}
   widths = {m.hidden_dim for m in sizes.values() if m.num_blocks == 12}
   assert (blocks, min(widths), max(widths)) == ({8, 12, 24, 32}, 256, 640)

@@ -1,15 +1,17 @@
 """`mixer-jax data`: prepare, check, show."""
 
+import io
 import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from PIL import Image
 
 from mixer_jax.__main__ import main
 from mixer_jax.data.source import open_source
-from tests.data import archives
+from tests.data import archives, made
 from tests.data.photos import encoded, photo
 
 CONFIG = '--config=configs/digits.py'
@@ -32,7 +34,7 @@ def test_show_draws_training_images_and_every_operation(photos, tmp_path):
   assert main(['data', 'show', CONFIG, *flags, f'--output={out}']) == 0
   with Image.open(out) as image:
     width, height = image.size
-  assert height > 2 * width  # three images and sixteen operations
+  assert 1500 < width < 1.2 * height  # three images, and sixteen operations in two columns
 
 
 def test_check_names_what_does_not_decode(photos, capsys):
@@ -41,6 +43,23 @@ def test_check_names_what_does_not_decode(photos, capsys):
   assert 'broken.jpg' in out
   assert '4 records, 1 of them cannot be used; 2 classes of 2 to 2 images' in out
   assert '1 records cannot be used: training stops at an image that does not decode' in err
+
+
+def test_check_tells_once_what_many_records_have(tmp_path, capsys):
+  image = encoded(np.zeros((8, 8, 3), np.uint8))
+  records = [{'image': io.BytesIO(image), 'label': 0, 'file_name': f'{i}'} for i in range(60)]
+  made.prepare_splits(
+    'imagenet2012', {'train': records}, tmp_path, file_format='array_record', shards=3
+  )
+  (path,) = tmp_path.rglob('*-00001-of-00003')
+  path.unlink()
+  capsys.readouterr()
+  flags = ('--config.data.eval_split=train', f'--config.data.data_dir={tmp_path}')
+  assert main(['data', 'check', CONFIG, '--config.data.name=imagenet2012', *flags]) == 2
+  first, second = capsys.readouterr().out.splitlines()
+  assert first.startswith(f'data set imagenet2012 in {tmp_path}/imagenet2012/5.1.0 is damaged (')
+  assert first.endswith('prepare it anew (20 records)')
+  assert '60 records, 20 of them cannot be used' in second
 
 
 def test_check_reads_both_splits(digits_dir, capsys):
@@ -52,7 +71,7 @@ def test_check_reads_both_splits(digits_dir, capsys):
 
 def test_prepare_writes_what_can_be_read(tmp_path, monkeypatch):
   assert main(['data', 'prepare', 'digits', f'--data-dir={tmp_path}']) == 0
-  monkeypatch.setattr('mixer_jax.data.source.prepare', lambda *_, **__: 'it was prepared before')
+  monkeypatch.setattr('mixer_jax.data.builders.prepare', lambda *_, **__: 'it was prepared before')
   assert len(open_source('digits', 'train', str(tmp_path))) == 1437
 
 
@@ -61,6 +80,23 @@ def test_prepare_tells_what_the_user_must_fetch(tmp_path, capfd):
   last = capfd.readouterr().err.splitlines()[-1]
   assert last.startswith('mixer-jax: data set imagenet2012 was not prepared (Manual directory')
   assert 'ILSVRC2012_img_train.tar' in last
+
+
+def test_a_task_s_data_set_is_prepared_checked_and_shown(tmp_path, capfd):
+  assert main(['data', 'prepare', 'avg5/imagenet', f'--data-dir={tmp_path}']) == 2
+  last = capfd.readouterr().err.splitlines()[-1]
+  assert last.startswith('mixer-jax: data set imagenet2012 was not prepared (Manual directory')
+  splits = {'train': 810, 'validation': 200, 'test': 12}
+  records = {name: [made.kitti_record(i) for i in range(count)] for name, count in splits.items()}
+  made.prepare_splits('kitti', records, tmp_path, file_format='array_record')
+  config = '--config=configs/finetune.py:B/16,vtab/kitti_distance'
+  where = f'--config.data.data_dir={tmp_path}'
+  assert main(['data', 'check', config, where]) == 0
+  lines = capfd.readouterr().out.splitlines()
+  assert lines[-2].startswith('vtab/kitti_distance/train800val200: 1,000 records, 0 of them')
+  assert lines[-1].startswith('vtab/kitti_distance/test: 12 records, 0 of them')
+  assert main(['data', 'show', config, where, f'--output={tmp_path / "seen.png"}']) == 0
+  assert (tmp_path / 'seen.png').stat().st_size
 
 
 def test_prepare_tells_where_imagenet21k_belongs(tmp_path, capfd):
@@ -92,6 +128,7 @@ def test_a_full_disk_leaves_what_was_there(digits_dir, tmp_path):
     ([], 'required: task'),
     (['fly'], 'invalid choice'),
     (['prepare', 'nosuchset'], "no TFDS data set is called 'nosuchset'"),
+    (['prepare', 'vtab/clevr_cont'], 'did you mean vtab/clevr_count'),
     (['prepare', 'digits', '--data-dir='], '--data-dir is empty'),
     (['prepare', 'digits', '--data-dir=gs://bucket/x'], 'mount the bucket with gcsfuse, or copy'),
     (['prepare', 'digits', '--classes=10'], '--classes is for imagenet21k'),

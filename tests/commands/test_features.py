@@ -5,13 +5,15 @@ import json
 import pytest
 
 from mixer_jax.__main__ import main
+from mixer_jax.reporting.metrics import read_metrics
 from tests.commands import runs
 
 
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory, digits_dir):
   workdir = tmp_path_factory.mktemp('trained') / 'run'
-  assert runs.train(workdir, digits_dir, '--config.model.num_blocks=2') == 0
+  few = ('--config.fewshot.every=2', '--config.fewshot.shots=1,25', '--config.fewshot.seeds=2')
+  assert runs.train(workdir, digits_dir, '--config.model.num_blocks=2', *few) == 0
   return workdir
 
 
@@ -24,6 +26,12 @@ def test_few_shot_accuracy_grows_with_the_shots(trained, capsys):
   assert figures['25-shot_deviation'] > 0
   assert '25 images a class:' in err
   assert 'of 360 images of digits/test, learnt from digits/train' in err
+  # The same was told while it trained: of every other evaluation.
+  (row,) = [row for row in read_metrics(trained) if row.get('event') == 'fewshot']
+  assert (row['step'], row['data']) == (6, 'digits/test')
+  assert {name: row[name] for name in figures if '-shot' in name} == pytest.approx(
+    {name: value for name, value in figures.items() if '-shot' in name}
+  )
 
 
 def test_probe_tells_of_every_block(trained, tmp_path, capsys):

@@ -10,7 +10,7 @@ from PIL import Image
 import mixer_jax
 from configs import permutation
 from mixer_jax.__main__ import main
-from mixer_jax.commands import experiment
+from mixer_jax.commands import starting
 from mixer_jax.data import permute
 from mixer_jax.errors import UserError
 from mixer_jax.models import MixerConfig, ResNetConfig
@@ -166,7 +166,7 @@ def test_bad_input_is_one_line_and_writes_nothing(more, message, digits_dir, tmp
 
 def test_the_paper_scale_is_b16_and_resnet50x1():
   study = permutation.get_config('imagenet2012')
-  mixer, resnet = (experiment.model_of(study.models[name]) for name in ('mixer', 'resnet'))
+  mixer, resnet = (starting.model_of(study.models[name]) for name in ('mixer', 'resnet'))
   assert mixer_jax.models.variant_of(mixer) == 'B/16'
   assert mixer_jax.models.variant_of(resnet) == 'ResNet-50x1'
   assert mixer_jax.models.num_params(resnet) == 25_549_352

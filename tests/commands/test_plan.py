@@ -7,7 +7,8 @@ import pytest
 from PIL import Image
 
 from mixer_jax.__main__ import main
-from mixer_jax.planning import compiler
+from mixer_jax.commands import arguments, plan
+from mixer_jax.planning import compiler, paper
 
 DIGITS = ('plan', '--config=configs/digits.py', '--config.model.dtype=bfloat16')
 PAPER = '--config=configs/pretrain.py:'
@@ -121,6 +122,13 @@ def test_bad_input_is_one_line(argv, message, capsys):
   error = capsys.readouterr().err
   assert error.count('\n') == 1
   assert message in error
+
+
+def test_epochs_are_of_the_images_that_the_paper_had():
+  config = arguments.load_config('configs/pretrain.py:L/16,jft300m', ['--config.total_epochs=7'])
+  (program,) = plan._programs(config, ['v3:8x8'])
+  images = program.total_steps * program.batch_size
+  assert paper.core_days(program.model, 'jft300m', images) == 230
 
 
 def test_without_the_compiler_it_says_how_to_install_it(capsys, monkeypatch):

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import time
+from typing import Any
 
 import jax
 import numpy as np
@@ -15,17 +16,57 @@ from PIL import Image
 
 import mixer_jax
 from mixer_jax.checkpoints.store import Store, read_params
+from mixer_jax.commands.watch import Watch
 from mixer_jax.reporting.metrics import read_metrics
 from tests import reference
 from tests.commands import runs
 
 
 @pytest.fixture(scope='module')
-def trained(tmp_path_factory, digits_dir):
+def trained(tmp_path_factory, digits_dir, compilations):
   """The workdir of a finished small run."""
   workdir = tmp_path_factory.mktemp('trained') / 'run'
-  assert runs.train(workdir, digits_dir) == 0
+  with pytest.MonkeyPatch.context() as patch:
+    told = Watch.step
+    patch.setattr(Watch, 'step', lambda *a: (compilations.append(f'step {a[1]}'), told(*a)))
+    assert runs.train(workdir, digits_dir) == 0
   return workdir
+
+
+@pytest.fixture(scope='module')
+def compilations():
+  """What was compiled in the run of `trained`, and which steps were told, in order."""
+  seen = []
+
+  def listen(event: str, duration_secs: float, **of: Any) -> None:
+    if event == '/jax/core/compile/backend_compile_duration':
+      seen.append(of['fun_name'])
+
+  jax.monitoring.register_event_duration_secs_listener(listen)
+  yield seen
+  jax.monitoring.unregister_event_duration_listener(listen)
+
+
+def test_each_program_of_a_run_is_compiled_once_and_none_behind_the_first_save(
+  trained, compilations
+):
+  names = list(compilations)
+  assert names.count('jit(train_step)') == names.count('jit(eval_step)') == 1
+  assert names.count('jit(_digest)') <= 1  # it may be known from another run in this process
+  assert names.index('jit(train_step)') < names.index('step 1')
+  # The first evaluation and the first save come behind step 3; nothing of them later.
+  between = lambda a, b: names[names.index(a) + 1 : names.index(b)]
+  assert between('step 1', 'step 3') == ['step 2']
+  assert [name for name in names[names.index('step 4') :] if name.startswith('jit')] == []
+
+
+def test_a_run_tells_what_its_start_took(trained):
+  (row,) = [row for row in read_metrics(trained) if row.get('event') == 'startup']
+  parts = ('imports', 'devices', 'data', 'init', 'input', 'compile', 'first_step')
+  assert row['step'] == 1
+  assert all(row[part] >= 0 for part in parts)
+  assert row['total'] == pytest.approx(sum(row[part] for part in parts), abs=0.01)
+  assert row['total'] <= row['seconds']
 
 
 def test_a_run_leaves_states_metrics_and_pictures(trained):
@@ -222,12 +263,14 @@ def test_a_run_that_diverges_stops_and_saves_nothing_of_it(digits_dir, tmp_path,
 
 
 def test_tensorboard_events_are_written_where_asked(digits_dir, tmp_path):
-  process = runs.start(tmp_path, digits_dir, '--config.tensorboard=true')
+  process = runs.start(
+    tmp_path, digits_dir, '--config.tensorboard=true', '--config.fewshot.every=1'
+  )
   output, _ = process.communicate(timeout=200)
   assert process.returncode == 0, output
   assert 'oneDNN' not in output
   (events,) = (tmp_path / 'tensorboard').glob('events.out.tfevents.*')
-  for name in (b'grad_norm', b'eval/top1'):
+  for name in (b'grad_norm', b'eval/top1', b'fewshot/5-shot'):
     assert name in events.read_bytes()
 
 

@@ -6,9 +6,12 @@ import pathlib
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from tensorflow_datasets.proto import tf_example_pb2
 
 from mixer_jax.data import examples
-from mixer_jax.data.source import random_access
+from mixer_jax.data.builders import random_access
+from mixer_jax.data.records import MalformedError, Source
+from mixer_jax.errors import UserError
 from tests.data.made import prepare
 from tests.data.photos import encoded, photo
 
@@ -51,3 +54,44 @@ def test_records_are_those_of_tfds(tmp_path: pathlib.Path, name, split, is_ours)
       assert type(ours[i][key]) is type(value)
       np.testing.assert_array_equal(ours[i][key], value)
   assert (examples.parser(builder.info.features).func is examples._parse) == is_ours
+
+
+def example(**values) -> bytes:
+  """A serialised `tf.train.Example` of lists of bytes and ints."""
+  made = tf_example_pb2.Example()
+  for name, value in values.items():
+    field = 'bytes_list' if isinstance(value[0], bytes) else 'int64_list'
+    getattr(made.features.feature[name], field).value.extend(value)
+  return made.SerializeToString()
+
+
+WHOLE = {'image': [b'x'], 'label': [3], 'file_name': [b'a.JPEG']}
+MALFORMED = {
+  'no label': example(image=[b'x'], file_name=[b'a']),
+  'no image': example(label=[3], file_name=[b'a']),
+  'two labels': example(**{**WHOLE, 'label': [3, 4]}),
+  'a label of bytes': example(**{**WHOLE, 'label': [b'3']}),
+  'no example': b'\xff' * 50,
+  'cut off': example(**WHOLE)[:-3],
+  'empty': b'',
+}
+
+
+@pytest.mark.parametrize('fault', MALFORMED)
+@pytest.mark.parametrize('name', ['imagenet2012', 'imagenet2012_real'])
+def test_bytes_that_are_no_record_of_the_data_set_are_named(name, fault, tmp_path):
+  parse = examples.parser(tfds.builder(name, data_dir=tmp_path).info.features)
+
+  class Records(list):
+    def __getitem__(self, index):
+      return parse(MALFORMED[fault])
+
+  with pytest.raises(MalformedError):
+    parse(MALFORMED[fault])
+  label = 'original_label' if name.endswith('real') else 'label'
+  source = Source('made/train', ('a',), Records([0] * 9), label)
+  with pytest.raises(
+    UserError, match=r'record made/train#7 .*: prepare the data set anew'
+  ) as error:
+    source[7]
+  assert '\n' not in str(error.value)

@@ -4,6 +4,7 @@ import collections
 import dataclasses
 import itertools
 import pickle
+import socket
 import subprocess
 import sys
 
@@ -12,20 +13,19 @@ import pytest
 import tensorflow_datasets as tfds
 
 from mixer_jax.data.decode import decode
-from mixer_jax.data.tasks import (
+from mixer_jax.data.source import class_ids, open_source
+from mixer_jax.data.task_labels import (
   Binned,
   Stored,
   brighten,
   clevr_count,
   clevr_distance,
-  find_task,
   kitti_distance,
-  mean_scores,
-  open_task,
-  suite,
 )
+from mixer_jax.data.task_records import open_task
+from mixer_jax.data.tasks import find_task, mean_scores, suite
 from mixer_jax.errors import UserError
-from tests.data.made import prepare_splits
+from tests.data.made import kitti_record, prepare_splits
 from tests.data.photos import encoded
 
 TASKS = [*suite('vtab'), *suite('avg5')]
@@ -127,6 +127,24 @@ def test_tfds_has_what_a_task_reads(task):
     assert features['objects']['location'].shape == (3,)
   if task.label is clevr_distance:
     assert features['objects']['pixel_coords'].shape == (3,)
+
+
+IMAGENETS = {'imagenet2012': 'label', 'imagenet2012_real': 'real_label', 'imagenet_v2': 'label'}
+
+
+def test_all_specs_load_without_a_network(monkeypatch, tmp_path):
+  def no_network(*_):
+    raise AssertionError('the network was asked')
+
+  monkeypatch.setattr(socket.socket, 'connect', no_network)
+  monkeypatch.setattr(socket, 'getaddrinfo', no_network)
+  for name in {task.data_set for task in TASKS} | set(IMAGENETS):
+    info = tfds.builder(name, data_dir=tmp_path, try_gcs=False).info
+    assert isinstance(info.features['image'], tfds.features.Image), name
+  for name, key in IMAGENETS.items():
+    label = tfds.builder(name, data_dir=tmp_path, try_gcs=False).info.features[key]
+    label = label.feature if isinstance(label, tfds.features.Sequence) else label
+    assert label.num_classes == 1000
 
 
 @pytest.mark.parametrize('task', VTAB, ids=lambda task: task.name)
@@ -278,25 +296,6 @@ def test_what_is_no_image_is_left_for_the_decoder_to_report():
     assert brighten(data) == data
 
 
-def kitti_record(index: int) -> dict:
-  def thing(depth, kind):
-    return {
-      'alpha': 0.0,
-      'bbox': tfds.features.BBox(0.0, 0.0, 1.0, 1.0),
-      'dimensions': [1.0, 1.0, 1.0],
-      'location': [1.0, 2.0, depth],
-      'occluded': 0,
-      'rotation_y': 0.0,
-      'truncated': 0.0,
-      'type': kind,
-    }
-
-  # nothing at all, a person, or a van and a car, the closer one at 0 to 39 m
-  things = [[], [thing(5.0, 3)], [thing(float(index % 40), 1), thing(60.0, 0)]][index % 3]
-  image = np.full((6, 20, 3), index % 256, np.uint8)
-  return {'image': image, 'image/file_name': f'{index:06d}.png', 'objects': things}
-
-
 @pytest.fixture(scope='module')
 def kitti(tmp_path_factory) -> str:
   folder = tmp_path_factory.mktemp('kitti')
@@ -326,6 +325,46 @@ def test_the_parts_of_a_prepared_set_have_800_and_200_examples(kitti):
     assert record['label'] == expected
     assert decode(record['image']).shape == (6, 20, 3)
   assert set(both.classes) == set(task.class_names)
+
+
+def test_a_task_is_a_data_set_by_its_name(kitti):
+  task = find_task('vtab/kitti_distance')
+  whole = open_task(task, 'val200', kitti)
+  source = open_source(task.name, 'val200[10%:15%]', kitti)
+  assert (source.name, source.classes) == (f'{task.name}/val200[10%:15%]', whole.classes)
+  ours, theirs = ([s[i] for i in range(n, n + 10)] for s, n in ((source, 0), (whole, 20)))
+  without_name = lambda records: [(r['image'], r['label']) for r in records]
+  assert len(source) == 10
+  assert without_name(ours) == without_name(theirs)
+  with pytest.raises(IndexError):
+    source[10]
+  assert class_ids(task.name) == task.class_names
+  assert class_ids('vtab/cifar100') == class_ids('cifar100')
+
+
+@pytest.mark.parametrize(
+  ('name', 'split', 'message'),
+  [
+    ('vtab/kitti_distanse', 'test', "called 'vtab/kitti_distanse': did you mean vtab/kitti_dist"),
+    ('vtb/kitti_distance', 'test', 'did you mean vtab/kitti_distance'),
+    ('clevr_count', 'test', 'did you mean vtab/clevr_count'),
+    ('vtab', 'test', 'did you mean vtab/'),
+    ('vtab/kitti_distance', 'train[:10]', "has no part 'train': it has train800, val200"),
+    ('vtab/kitti_distance', 'test[:10', r"no split 'test\[:10': it is sliced as in"),
+    ('vtab/kitti_distance', 'test[:0]', r"split 'test\[:0\]' of data set kitti is empty"),
+    ('vtab/kitti_distance', 'test[:1]+val200[:1]', 'is more than one part; name one'),
+    ('vtab/kitti_distance', '', "has no part ''"),
+  ],
+)
+def test_what_a_name_or_a_part_may_have_meant_is_told(kitti, name, split, message):
+  with pytest.raises(UserError, match=message) as error:
+    open_source(name, split, kitti)
+  assert '\n' not in str(error.value)
+
+
+def test_prepared_data_sets_are_not_looked_for_in_a_bucket():
+  with pytest.raises(UserError, match='mount the bucket with gcsfuse'):
+    open_source('vtab/kitti_distance', 'test', 'gs://bucket/tfds')
 
 
 def test_what_is_not_there_is_named(kitti, tmp_path):
@@ -417,10 +456,10 @@ def test_means_are_of_whole_groups_and_over_tasks():
 def test_tensorflow_is_not_needed():
   code = (
     'import sys\n'
-    'from mixer_jax.data import tasks\n'
+    'from mixer_jax.data import task_records, tasks\n'
     'import tensorflow_datasets as tfds\n'
     'for task in tasks.suite("vtab"):\n'
-    '  tasks._class_names(task, tfds.builder(task.data_set, try_gcs=False).info.features)\n'
+    '  task_records.class_names(task, tfds.builder(task.data_set, try_gcs=False).info.features)\n'
     'assert "tensorflow" not in sys.modules\n'
   )
   subprocess.run([sys.executable, '-c', code], check=True, timeout=120)

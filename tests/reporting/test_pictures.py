@@ -50,3 +50,26 @@ def test_curves_use_the_later_of_two_rows_of_a_step():
   assert pictures.curves(rows) == pictures.curves(clean)
   assert pictures.curves(rows) != pictures.curves([*rows, row(3, 0.5)])
   assert Image.open(io.BytesIO(pictures.curves(rows))).format == 'PNG'
+
+
+def test_curves_show_few_shot_accuracy_and_mark_the_best_step(monkeypatch):
+  kept = []
+  monkeypatch.setattr(pictures, 'png_of', kept.append)
+  few = {'event': 'fewshot', 'data': 'digits/test'}
+  pictures.curves(
+    [
+      {'step': 1, 'loss': 2.0, 'accuracy': 0.5, 'learning_rate': 0.1},
+      {**few, 'step': 2, '5-shot': 30.0, '5-shot_deviation': 1.0},
+      {**few, 'step': 4, '5-shot': 40.0, '5-shot_deviation': 1.0, '1-shot': 20.0},
+      {'event': 'early_stop', 'step': 9, 'best_step': 3},
+      {'event': 'end', 'step': 9, 'best_step': 7},
+    ]
+  )
+  (figure,) = kept
+  lines = {line.get_label(): line for line in figure.axes[1].get_lines()}
+  five = lines['5-shot, digits/test']
+  assert (list(five.get_xdata()), list(five.get_ydata())) == ([2, 4], [30, 40])
+  assert list(lines['1-shot, digits/test'].get_xdata()) == [4]
+  assert 'best, step 7' in lines
+  assert len(lines) == 5
+  pictures.pyplot().close(figure)

@@ -8,15 +8,16 @@ import numpy as np
 import pytest
 
 from mixer_jax.errors import PreemptedError, UserError
-from mixer_jax.training.loop import train
+from mixer_jax.training.loop import Verdict, train
 
 
 class Recorder:
   """Hooks and step in one; writes down what happens in which order."""
 
-  def __init__(self, bad_step: int = 0, bad_name: str = 'loss', told_at: int = 0):
+  def __init__(self, bad_step: int = 0, bad_name: str = 'loss', told_at: int = 0, verdicts=None):
     self.events: list[tuple] = []
     self.told_at = told_at
+    self.verdicts: dict[int, Verdict] = verdicts or {}
     self.bad_step, self.bad_name = bad_step, bad_name
 
   def train_step(self, state, batch):
@@ -34,6 +35,7 @@ class Recorder:
   def evaluate(self, step, state):
     assert state.step == step
     self.events.append(('evaluate', step))
+    return self.verdicts.get(step, Verdict(save=False, stop=False))
 
   def told_to_leave(self, step):
     return step == self.told_at
@@ -43,7 +45,7 @@ class Recorder:
     self.events.append(('save', step))
 
 
-def run(recorder, first=0, total=4, eval_every=0, save_every=0):
+def run(recorder, first=0, total=4, eval_every=0, save_every=0, evaluated=None):
   state: Any = types.SimpleNamespace(step=first)
   batches: Any = iter(range(100))
   return train(
@@ -52,6 +54,7 @@ def run(recorder, first=0, total=4, eval_every=0, save_every=0):
     batches,
     recorder,
     first_step=first,
+    evaluated_step=first if evaluated is None else evaluated,
     total_steps=total,
     eval_every=eval_every,
     save_every=save_every,
@@ -112,3 +115,39 @@ def test_a_run_that_is_told_at_its_last_step_just_ends():
   recorder = Recorder(told_at=4)
   run(recorder)
   assert recorder.events[-1][0] != 'dispatch'
+
+
+def behind_dispatch(recorder) -> list[tuple]:
+  return [event for event in recorder.events if event[0] not in ('dispatch', 'step')]
+
+
+def test_a_best_state_is_saved_where_no_save_is_due_and_once_where_one_is():
+  recorder = Recorder(verdicts={step: Verdict(save=True, stop=False) for step in (1, 2)})
+  run(recorder, total=3, eval_every=1, save_every=2)
+  assert behind_dispatch(recorder) == [
+    ('evaluate', 1), ('save', 1), ('evaluate', 2), ('save', 2), ('evaluate', 3), ('save', 3),
+  ]  # fmt: skip
+
+
+def test_a_verdict_ends_the_run_behind_a_save():
+  recorder = Recorder(verdicts={2: Verdict(save=False, stop=True)})
+  assert run(recorder, total=9, eval_every=2).step == 2
+  assert behind_dispatch(recorder) == [('evaluate', 2), ('save', 2)]
+  assert ('step', 2) in recorder.events
+  assert ('dispatch', 3, 2) not in recorder.events
+
+
+def test_an_evaluation_that_there_was_no_time_for_comes_first():
+  told = Recorder(told_at=2)
+  with pytest.raises(PreemptedError):
+    run(told, total=6, eval_every=2)
+  recorder = Recorder()
+  run(recorder, first=2, evaluated=0, total=4, eval_every=2)
+  assert recorder.events[0] == ('evaluate', 2)
+  assert behind_dispatch(recorder) == [('evaluate', 2), ('evaluate', 4), ('save', 4)]
+  recorder = Recorder()
+  run(recorder, first=3, evaluated=2, total=4, eval_every=2)  # none was due at step 3
+  assert recorder.events[0] == ('dispatch', 4, 0)
+  recorder = Recorder(verdicts={2: Verdict(save=False, stop=True)})
+  assert run(recorder, first=2, evaluated=0, eval_every=2).step == 2
+  assert recorder.events == [('evaluate', 2)]

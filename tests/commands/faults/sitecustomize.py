@@ -79,7 +79,7 @@ def _record_batches(file: str) -> None:
   import jax
 
   from mixer_jax.checkpoints.digest import digest
-  from mixer_jax.commands import train as command
+  from mixer_jax.commands import training as command
 
   train = command.train
 

@@ -1,0 +1,55 @@
+"""Accuracy against the number of training images: `configs/data_scaling.py:DATA`.
+
+DATA is digits, minutes on a laptop's CPU, or what stands in for JFT-300M at full scale: a TFDS
+name such as imagenet21k, or folder:DIR. For `mixer-jax scaling`.
+"""
+
+from ml_collections import ConfigDict
+
+from configs import common, digits, pretrain
+
+
+def get_config(data: str) -> ConfigDict:
+  """The study of JFT-300M's parts: 3, 10, 30 and 100 % for 233, 70, 23 and 7 epochs.
+
+  Each run stops early, on images that are held out of all parts.
+  """
+  study = ConfigDict()
+  study.seeds = 1  # runs of each model on each part
+  study.percents = '3,10,30,100'  # of the train_split of each experiment: its first images
+  study.epochs = '233,70,23,7'  # passes over each of these parts, unless early stopping ends them
+  # What is compared, of the best state of each run: top1 of its test_split, or of its eval_split
+  # where there is no other; or 5-shot, the paper's, of experiments that have it (`fewshot.every`).
+  study.metric = 'top1'
+  study.models = ConfigDict()  # an experiment each, with the fields of configs/common.py
+  if data == 'digits':
+    _digits(study)
+  else:
+    for name in ('B/32', 'B/16', 'L/16'):
+      study.models[name] = pretrain.get_config(f'{name},jft300m,{data}')
+      study.models[name].early_stopping.patience = 5
+  return study
+
+
+def _digits(study: ConfigDict) -> None:
+  """16 px; two Mixers and a ResNet, twice the epochs, and three seeds."""
+  config = digits.get_config()
+  config.batch_size = 64
+  config.eval_batch_size = 72
+  config.eval_every = 20
+  config.checkpoint_every = 100
+  config.keep_checkpoints = 1
+  config.early_stopping.patience = 5
+  config.optimizer.warmup_steps = 50
+  config.data.train_split = 'train[:80%]'
+  config.data.eval_split = 'train[80%:]'
+  config.data.test_split = 'test'
+  study.seeds = 3
+  study.epochs = '466,140,46,14'
+  for name in ('mixer-s', 'mixer-b', 'resnet'):
+    study.models[name] = config.copy_and_resolve_references()
+  study.models['mixer-s'].model.update(
+    num_blocks=2, hidden_dim=32, tokens_mlp_dim=16, channels_mlp_dim=128
+  )
+  common.resnet(study.models.resnet)
+  study.models.resnet.model.update(stages='1,1,1', width=0.125, stem='cifar', groups=4)

@@ -1,0 +1,102 @@
+"""The flags of a command, and the files they name; imports nothing heavy."""
+
+import argparse
+import itertools
+import os
+import sys
+from typing import NoReturn
+
+from mixer_jax.errors import UserError
+from mixer_jax.paths import user_path
+
+CHECKPOINT = (
+  'a workdir, WORKDIR/best, one of its steps, an .npz or .safetensors file, or a published name '
+  'such as imagenet1k/Mixer-B_16'
+)
+
+
+class Parser(argparse.ArgumentParser):
+  """argparse, whose complaint is one line."""
+
+  def __init__(self, command: str, description: str):
+    _, _, text = description.partition(': ')
+    super().__init__(prog=f'mixer-jax {command}', description=text, allow_abbrev=False)
+
+  def error(self, message: str) -> NoReturn:
+    raise UserError(f'{message} (see {self.prog} --help)')
+
+  def add_config(self, *, required: bool, example: str = 'configs/digits.py', note: str = ''):
+    """The flag --config=FILE[:ARG]; its fields come as --config.field=value."""
+    self.add_argument(
+      '--config',
+      required=required,
+      metavar='FILE[:ARG]',
+      help=f'experiment, such as {example}; --config.field=value sets a field{note}',
+    )
+
+  def add_reading(self):
+    """How images are made ready and what of the model's arithmetic no weights file tells."""
+    from mixer_jax.data.recipes import RECIPES  # OpenCV, Pillow and SciPy
+
+    self.add_argument('--recipe', choices=RECIPES, help="default: the checkpoint's")
+    told = 'default: as far as the checkpoint tells'
+    self.add_argument('--gelu', choices=('tanh', 'erf'), default=None, help=f'erf is exact; {told}')
+    self.add_argument('--input-range', choices=('[-1, 1]', '[0, 1]'), help=f'of pixels; {told}')
+
+  def parse(self, argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    """Flags, and the `--config.field=value` that are left for `load_config`."""
+    args, rest = self._parse(argv)
+    for flag in rest:
+      if not flag.startswith('--config.') or '=' not in flag:
+        hint = ': write --config.field=value' if flag.startswith('--config.') else ''
+        self.error(f'unknown argument {flag}{hint}')
+    return args, rest
+
+  def parse_flags(self, argv: list[str]) -> argparse.Namespace:
+    """Flags of a command that takes no config."""
+    args, rest = self._parse(argv)
+    if rest:
+      self.error(f'unknown argument {rest[0]}')
+    return args
+
+  def _parse(self, argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
+    args, rest = self.parse_known_args(argv)
+    for name, value in vars(args).items():
+      if value == '':  # an unset variable of a shell: not the current folder
+        self.error(f'--{name.replace("_", "-")} is empty')
+    return args, rest
+
+
+def check_targets(files: dict[str, str | None]) -> None:
+  """Before anything is computed: can the files of these flags be written? `-` is stdout.
+
+  Raises:
+    UserError: one is a folder, there is no folder for it, it may not be written, or two
+      are the same.
+  """
+  named = {flag: file for flag, file in files.items() if file}
+  for flag, file in named.items():
+    path = user_path(file)
+    if file == '-':
+      continue
+    if path.is_dir():
+      raise UserError(f'--{flag}={file} is a folder: name a file in it')
+    if not path.parent.is_dir():
+      raise UserError(f'no folder for --{flag}={file}: make it first')
+    place = path if path.exists() else path.parent
+    if '://' not in str(path) and not os.access(place, os.W_OK):
+      raise UserError(f'--{flag}={file} may not be written: name another file')
+  for flag, other in itertools.combinations(named, 2):
+    if named[flag] == named[other]:
+      raise UserError(f'--{flag} and --{other} cannot both go to one place: name another for one')
+
+
+def write(file: str | None, text: str) -> None:
+  """Writes what a flag has asked for; `-` is stdout, None nowhere."""
+  if file == '-':
+    sys.stdout.write(text)
+  elif file:
+    try:
+      user_path(file).write_text(text)
+    except OSError as error:
+      raise UserError(f'{file} was not written: {error.strerror or error}') from error

@@ -1,0 +1,62 @@
+"""Which evaluation of a run was its best, and whether it is time to stop.
+
+A run's `Standing` is saved with its states: so a run that goes on stops at the step, and with the
+best state, of one that was never disturbed.
+"""
+
+import dataclasses
+import math
+from collections.abc import Mapping
+
+from mixer_jax.errors import UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class EarlyStoppingConfig:
+  """Attributes:
+  metric: of an evaluation: the higher, the better; but of 'loss', the lower.
+  patience: evaluations in a row that are no better than the best, then the run stops; 0: never.
+  """
+
+  metric: str
+  patience: int
+
+  def __post_init__(self):
+    if type(self.patience) is not int or self.patience < 0:
+      raise UserError(
+        'early_stopping.patience must be a whole number of evaluations, 0 for never, is '
+        f'{self.patience!r}'
+      )
+
+
+@dataclasses.dataclass(frozen=True)
+class Standing:
+  """What the evaluations of a run have come to.
+
+  Attributes:
+    step: of the last evaluation; 0 before the first.
+    best_step: of the best, the first among equals; 0: there is none yet.
+    best: its metric.
+    stale: evaluations behind it.
+  """
+
+  step: int = 0
+  best_step: int = 0
+  best: float | None = None
+  stale: int = 0
+
+  def behind(
+    self, config: EarlyStoppingConfig, step: int, numbers: Mapping[str, float]
+  ) -> 'Standing':
+    """The standing behind an evaluation; one without the metric does not count."""
+    value = numbers.get(config.metric)
+    if value is None:
+      return dataclasses.replace(self, step=step)
+    sign = -1 if config.metric == 'loss' else 1
+    if math.isfinite(value) and (self.best is None or sign * value > sign * self.best):
+      return Standing(step, step, value, 0)
+    return dataclasses.replace(self, step=step, stale=self.stale + 1)
+
+  def is_over(self, config: EarlyStoppingConfig) -> bool:
+    """Whether the run has come to its end."""
+    return 0 < config.patience <= self.stale
