@@ -13,7 +13,7 @@ from mixer_jax.__main__ import main
 from mixer_jax.analysis.cka import MinibatchCKA
 from mixer_jax.analysis.hsic import Method
 from mixer_jax.analysis.identification import identify
-from mixer_jax.commands import cka_report
+from mixer_jax.commands import cka_report, starting
 from mixer_jax.commands.cka_report import Member
 from mixer_jax.evaluation.probe import LayerProbe
 from mixer_jax.models import MixerConfig
