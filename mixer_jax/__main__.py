@@ -17,6 +17,8 @@ COMMANDS = {
   'fewshot': 'accuracy of ridge regression on the features of a few images a class',
   'probe': 'how well the classes can be told from each block, linearly',
   'cka': 'how alike the layers of a checkpoint are, or those of two',
+  'identify': "is each block's most similar block in another checkpoint the one at its place",
+  'cka-study': 'CKA, identification and probes between depths, widths, seeds and data sets',
   'transfer': 'a checkpoint fine-tuned to the tasks of VTAB-1k or Avg 5: a table beside the paper',
   'permute': 'what shuffled pixels cost a Mixer and a ResNet: runs, a table and their curves',
   'scaling': 'accuracy against the number of training images: runs, a table and their curves',
@@ -62,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
   if argv[0] not in COMMANDS:
     return _complain(f'no command {argv[0]!r}: there are {", ".join(COMMANDS)}')
   try:
-    importlib.import_module(f'mixer_jax.commands.{argv[0]}').main(argv[1:])
+    importlib.import_module(f'mixer_jax.commands.{argv[0].replace("-", "_")}').main(argv[1:])
   except ApartError as error:
     _complain(str(error))
     return 69

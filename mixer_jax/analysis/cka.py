@@ -6,8 +6,9 @@ Raghu, Kornblith 2021).
 """
 
 import collections
+import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,8 @@ from jax.sharding import Mesh, NamedSharding
 
 from mixer_jax import models
 from mixer_jax.analysis.hsic import LEAST_IMAGES, Contributions, Method, contributions
-from mixer_jax.analysis.layers import check_reduction, layer_names, reduced
+from mixer_jax.analysis.layers import check_layers, check_reduction, reduced
+from mixer_jax.data.pipeline import Batch
 from mixer_jax.errors import UserError
 from mixer_jax.parallel import mesh as meshes
 
@@ -250,32 +252,52 @@ def make_cka_step(
   if (config_y is None) != (names_y is None):
     raise UserError('give both config_y and names_y, for two models, or neither')
   check_reduction(how)
-  sides = [(config_x, names_x)] if config_y is None else [(config_x, names_x), (config_y, names_y)]
-  for config, names in sides:
-    known = set(layer_names(config))
-    missing = [name for name in names or () if name not in known]
-    if missing or not names:
-      raise UserError(f'no layer {missing[0]!r} in this model' if missing else 'no layers chosen')
-
-  def features(config, names, params, batch):
-    images = batch['image']
-    if images.dtype != jnp.uint8:
-      images = models.from_levels(config, images)
-    seen = models.features(config, params, images)
-    seen = reduced({name: seen[name] for name in names}, how)
-    return tuple(seen[name] for name in names)
+  check_layers(config_x, names_x)
+  other_names = names_y or ()
+  if config_y is not None:
+    check_layers(config_y, other_names)
 
   def one(params, batch):
-    xs = features(config_x, names_x, params, batch)
+    xs = chosen_features(config_x, names_x, how, params, batch)
     return contributions(method, mesh, xs, None, batch['mask'])
 
   def two(params_x, batch_x, params_y, batch_y=None):
     batch_y = batch_x if batch_y is None else batch_y
-    xs = features(config_x, names_x, params_x, batch_x)
-    ys = features(config_y, names_y, params_y, batch_y)
+    xs = chosen_features(config_x, names_x, how, params_x, batch_x)
+    ys = chosen_features(config_y, other_names, how, params_y, batch_y)
     return contributions(method, mesh, xs, ys, batch_x['mask'] & batch_y['mask'])
 
   return jax.jit(one if config_y is None else two, out_shardings=meshes.replicated(mesh))
+
+
+def chosen_features(config, names: Sequence[str], how: str, params, batch) -> tuple:
+  """Features of the layers `names`, reduced, of a batch of `data.pipeline`; for use under jit."""
+  images = batch['image']
+  if images.dtype != jnp.uint8:
+    images = models.from_levels(config, images)
+  seen = models.features(config, params, images)
+  return tuple(reduced({name: seen[name] for name in names}, how).values())
+
+
+def paired(batches_x: Iterable[Batch], batches_y: Iterable[Batch]) -> Iterator[tuple[Batch, Batch]]:
+  """Batches of two pipelines that read the same images, each in its own way.
+
+  Raises:
+    UserError: one ends before the other, or a batch holds other images than its partner, by
+      their places in the split.
+  """
+  for number, (x, y) in enumerate(itertools.zip_longest(batches_x, batches_y)):
+    if x is None or y is None:
+      raise UserError(
+        f'the {"first" if x is None else "second"} data set ends after {number} batches, before '
+        'the other: CKA compares two models on the same images'
+      )
+    if x['index'].shape != y['index'].shape or (x['index'] != y['index']).any():
+      raise UserError(
+        f'batch {number} holds other images on one side than on the other: CKA compares two '
+        'models on the same images, in the same order and batches'
+      )
+    yield x, y
 
 
 def _mesh_of(xs: tuple, ys: tuple | None) -> Mesh | None:

@@ -96,46 +96,71 @@ class Contributions(NamedTuple):
   """How many of the batch counted, a scalar."""
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1), inline=True)
-def contributions(method: Method, mesh: Mesh | None, xs, ys, mask) -> Contributions:
-  """HSIC of all pairs for one batch; `ys` None: of `xs` with themselves."""
+class Grams(NamedTuple):
+  """What HSIC needs of a batch's layers, whatever they are compared with; all float32."""
+
+  centred: jax.Array
+  """U-centred Gram matrices by their `unit`, (layers, B, B)."""
+  unit: jax.Array
+  """(layers,); see `Contributions`."""
+  own: jax.Array
+  """n(n−3)·HSIC of each layer with itself, corrected where the method does, (layers,)."""
+  images: jax.Array
+  """How many of the batch count (n), a scalar."""
+
+
+def grams(method: Method, mesh: Mesh | None, features, mask) -> Grams:
+  """The Gram matrices of a list of (B, …) features; for use under jit."""
   mask = jnp.asarray(mask, bool)
   if mesh is not None:
     mask = jax.lax.with_sharding_constraint(mask, meshes.replicated(mesh))
-  n = jnp.sum(mask, dtype=jnp.float32)
-  pairs = n * (n - 3)
-  grams_x, unit_x, alone_x = _grams(method, mesh, xs, mask)
-  if ys is None:
-    cross = _inner_products(grams_x, grams_x) / pairs
-    self_x = _corrected(method, jnp.diagonal(cross), alone_x / pairs, xs)
+  results = [_gram(method, mesh, array, mask) for array in features]
+  centred, unit, alone = (jnp.stack(parts) for parts in zip(*results, strict=True))
+  own = jnp.sum(jnp.sum(centred**2, axis=2), axis=1)
+  if method.estimator == 'feature-corrected':
+    own = _without_alone(own, alone, features)
+  return Grams(centred, unit, own, jnp.sum(mask, dtype=jnp.float32))
+
+
+def pairs_of(method: Method, mesh: Mesh | None, x: Grams, y: Grams | None) -> Contributions:
+  """HSIC of all pairs of layers of the same images; `y` None: of `x` with themselves."""
+  n_pairs = x.images * (x.images - 3)
+  other = x if y is None else y
+  cross = _inner_products(x.centred, other.centred)
+  own_x, own_y = x.own, other.own
+  if y is None:
+    same = jnp.eye(x.own.size, dtype=bool)
     if method.estimator == 'feature-corrected':
       # A layer and itself share their features: the corrected form is the numerator too.
-      cross = jnp.where(jnp.eye(len(xs), dtype=bool), self_x, cross)
-    batch = Contributions(cross, self_x, self_x, unit_x, unit_x, n)
-  else:
-    grams_y, unit_y, alone_y = _grams(method, mesh, ys, mask)
-    self_x, self_y = (_squares(grams) / pairs for grams in (grams_x, grams_y))
-    batch = Contributions(
-      cross=_inner_products(grams_x, grams_y) / pairs,
-      self_x=_corrected(method, self_x, alone_x / pairs, xs),
-      self_y=_corrected(method, self_y, alone_y / pairs, ys),
-      unit_x=unit_x,
-      unit_y=unit_y,
-      images=n,
-    )
+      cross = jnp.where(same, own_x, cross)
+    else:
+      own_x = own_y = jnp.diagonal(cross)  # to the last bit: CKA with itself is 1
+  batch = Contributions(
+    cross=cross / n_pairs,
+    self_x=own_x / n_pairs,
+    self_y=own_y / n_pairs,
+    unit_x=x.unit,
+    unit_y=other.unit,
+    images=x.images,
+  )
   if mesh is None:
     return batch
   return jax.lax.with_sharding_constraint(batch, meshes.replicated(mesh))
 
 
-def _corrected(method: Method, hsic, alone, features):
+@functools.partial(jax.jit, static_argnums=(0, 1), inline=True)
+def contributions(method: Method, mesh: Mesh | None, xs, ys, mask) -> Contributions:
+  """HSIC of all pairs for one batch of features; `ys` None: of `xs` with themselves."""
+  x = grams(method, mesh, xs, mask)
+  return pairs_of(method, mesh, x, None if ys is None else grams(method, mesh, ys, mask))
+
+
+def _without_alone(own, alone, features):
   """HSIC of layers with themselves -> the mean over pairs of different features."""
-  if method.estimator == 'unbiased':
-    return hsic
   counts = np.array([math.prod(array.shape[1:]) for array in features], np.float32)
   if counts.min() < 2:
     raise UserError("a layer with one feature: 'feature-corrected' needs two or more, leave it out")
-  return (hsic - alone) * (counts / (counts - 1))
+  return (own - alone) * (counts / (counts - 1))
 
 
 def _inner_products(grams_x, grams_y):
@@ -147,17 +172,8 @@ def _inner_products(grams_x, grams_y):
   return jnp.sum(rows, axis=0)
 
 
-def _squares(grams):
-  return jnp.sum(jnp.sum(grams**2, axis=2), axis=1)
-
-
-def _grams(method: Method, mesh: Mesh | None, features, mask):
-  """U-centred Gram matrices (layers, B, B) by their unit; units; single features' own part."""
-  results = [_gram(method, mesh, array, mask) for array in features]
-  return tuple(jnp.stack(parts) for parts in zip(*results, strict=True))
-
-
 def _gram(method: Method, mesh: Mesh | None, features, mask):
+  """U-centred Gram matrix (B, B) by its unit; the unit; single features' own part."""
   x_BD = jnp.reshape(features, (features.shape[0], -1))
   if mesh is not None:
     # Each device gets all images of a part of the features: centring is local then, and the

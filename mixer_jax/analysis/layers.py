@@ -70,6 +70,14 @@ def reduced(features: Mapping[str, jax.Array], how: str) -> dict[str, jax.Array]
   return {name: without_tokens(name, array) for name, array in features.items()}
 
 
+def check_layers(config, names: Sequence[str]) -> None:
+  """Raises `UserError` unless there are names, and the model has them all."""
+  known = set(layer_names(config))
+  missing = [name for name in names if name not in known]
+  if missing or not names:
+    raise UserError(f'no layer {missing[0]!r} in this model' if missing else 'no layers chosen')
+
+
 def check_reduction(how: str) -> None:
   """Raises `UserError` unless `reduced` knows it."""
   if how not in REDUCTIONS:

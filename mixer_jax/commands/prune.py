@@ -18,7 +18,7 @@ from mixer_jax.analysis.block_scores import MEASURES, Accuracy, Images
 from mixer_jax.analysis.latency import latencies
 from mixer_jax.analysis.pruning import PruningConfig
 from mixer_jax.commands import arguments, experiment, screen, study, subject, trained
-from mixer_jax.commands.cka import check_images
+from mixer_jax.commands.likeness import check_images
 from mixer_jax.commands.memo import Memo
 from mixer_jax.commands.study import curve
 from mixer_jax.commands.subject import Subject
@@ -177,7 +177,7 @@ def _tested_on(seen: Subject) -> experiment.Evaluated:
 def _scored_on(seen: Subject, split: str) -> experiment.Evaluated:
   source = open_source(seen.on.data.name, split, seen.on.data.data_dir)
   on = dataclasses.replace(seen.on, source=trained.in_order_of(seen.checkpoint, source))
-  check_images(on)
+  check_images(len(on.source), on.batch_size)
   return on
 
 

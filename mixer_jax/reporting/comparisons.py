@@ -1,4 +1,4 @@
-"""Pictures of runs side by side, as PNG bytes."""
+"""Pictures of runs and models side by side, as PNG bytes."""
 
 from collections.abc import Mapping, Sequence
 
@@ -34,6 +34,38 @@ def comparison(panels: Mapping[str, Mapping[str, Sequence[Curve]]], metric: str)
     axis.grid(alpha=0.3)
     axis.legend(loc='lower right', fontsize=9)
   axes[0][0].set_ylabel(metric)
+  return png_of(figure)
+
+
+def by_depth(
+  models: Mapping[tuple[str, bool], Sequence[Mapping[float, float]]], metric: str
+) -> bytes:
+  """A metric behind each block against its place in the depth, in (0, 1].
+
+  Args:
+    models: (model, is it trained) -> for each seed, place -> metric. A model has one colour;
+      untrained it is dashed. Lines are means over seeds.
+  """
+  plt = pyplot()
+  figure, axis = plt.subplots(figsize=(7.5, 4.6), layout='constrained')
+  names = list(dict.fromkeys(name for name, _ in models))
+  for (name, is_trained), seeds in models.items():
+    places = sorted(seeds[0])
+    axis.plot(
+      places,
+      [np.mean([seed[place] for seed in seeds]) for place in places],
+      color=f'C{names.index(name)}',
+      linestyle='-' if is_trained else '--',
+      marker='o',
+      markersize=3,
+      linewidth=1.2,
+      label=name if is_trained else None,
+    )
+  axis.plot([], [], color='grey', linestyle='--', label='untrained')
+  axis.set_xlabel('share of the blocks passed')
+  axis.set_ylabel(metric)
+  axis.grid(alpha=0.3)
+  axis.legend(fontsize=8, loc='center left', bbox_to_anchor=(1, 0.5))
   return png_of(figure)
 
 

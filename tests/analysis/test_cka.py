@@ -284,6 +284,7 @@ def test_a_step_is_the_same_on_one_device_and_on_eight():
   pictures = [images(32, seed=i) for i in range(2)]
   features = [models.features(config, params, p[m]) for p, m in zip(pictures, masks, strict=True)]
   oracle = expected([[np.asarray(f[name]) for name in names] for f in features])
+  results = []
   for mesh in (meshes.make_mesh(devices=jax.devices()[:1]), meshes.make_mesh(2, 2, 2)):
     step = cka.make_cka_step(config, names, mesh, Method())
     placed = meshes.put_replicated(mesh, params)
@@ -292,6 +293,8 @@ def test_a_step_is_the_same_on_one_device_and_on_eight():
       found.add(step(placed, meshes.put(mesh, {'image': picture, 'mask': mask})))
     np.testing.assert_allclose(found.result(), oracle, rtol=0, atol=1e-5)
     assert found.images == 53
+    results.append(found.result())
+  np.testing.assert_allclose(*results, rtol=0, atol=1e-5)
 
 
 def test_two_models_of_different_sizes_on_a_mesh():
@@ -446,6 +449,20 @@ def test_features_that_are_not_finite_are_named(value, method):
   total.update(bad)
   with pytest.raises(UserError, match=r'features of b are not finite, .* in batch 1'):
     total.result()
+
+
+def test_two_data_sets_of_another_order_or_size():
+  index = np.arange(12).reshape(3, 4)
+  batches = [{'index': rows} for rows in index]
+  assert list(cka.paired(batches, batches)) == [(batch, batch) for batch in batches]
+  with pytest.raises(UserError, match='second data set ends after 2 batches'):
+    list(cka.paired(batches, batches[:2]))
+  with pytest.raises(UserError, match='first data set ends after 0 batches'):
+    list(cka.paired([], batches))
+  with pytest.raises(UserError, match='batch 1 holds other images'):
+    list(cka.paired(batches, [batches[0], batches[2], batches[1]]))
+  with pytest.raises(UserError, match='batch 0 holds other images'):
+    list(cka.paired(batches, [{'index': np.arange(5)}]))
 
 
 def test_a_step_of_unknown_layers():

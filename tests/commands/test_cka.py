@@ -1,5 +1,8 @@
-"""`mixer-jax cka` against NumPy on the features, and what it writes."""
+"""`mixer-jax cka` against NumPy on the features, `mixer-jax identify`, and what they write."""
 
+import json
+
+import jax
 import numpy as np
 import pytest
 from PIL import Image
@@ -58,6 +61,54 @@ def test_the_file_holds_what_numpy_computes(trained, digits_dir, tmp_path, capsy
     assert min(image.size) > 400
 
 
+@pytest.fixture(scope='module')
+def other(tmp_path_factory, digits_dir):
+  """Of another seed, evaluated in other batches."""
+  workdir = tmp_path_factory.mktemp('other') / 'run'
+  flags = ('--config.model.num_blocks=2', '--config.seed=1', '--config.eval_batch_size=72')
+  assert runs.train(workdir, digits_dir, *flags) == 0
+  return workdir
+
+
+def test_blocks_are_searched_in_another_checkpoint(trained, other, tmp_path, capsys):
+  out = tmp_path / 'identify'
+  argv = ['identify', f'--checkpoint={trained}', f'--other={other}', f'--output={out}', '--json=-']
+  assert main(argv) == 0
+  printed = capsys.readouterr()
+  told = json.loads(printed.out)
+  assert f'{told["identified"]["accuracy"]:.1f} % of the layers identified' in printed.err
+  assert told['layers'] == ['block_0', 'block_1']
+  assert (told['images'], told['identified']['chance']) == (360, 50)
+  with np.load(f'{out}.npz') as found:
+    matrix = found['cka']
+    np.testing.assert_allclose(matrix, told['cka'])
+    assert found['nearest'].tolist() == told['identified']['nearest'] == matrix.argmax(1).tolist()
+    right = [100 * np.mean(matrix.argmax(axis) == [0, 1]) for axis in (1, 0)]
+    assert found['accuracy'].tolist() == right
+    assert found['batches'] == 6  # of the first checkpoint's 64 images, for both
+  with Image.open(f'{out}.png') as image:
+    assert min(image.size) > 400
+
+
+def on_digits(data_dir) -> tuple[str, ...]:
+  """Weights files do not tell what they were trained on."""
+  return ('--config=configs/digits.py', f'--config.data.data_dir={data_dir}')
+
+
+def test_layers_that_are_not_finite_are_named_with_their_checkpoint(
+  trained, digits_dir, tmp_path, capsys
+):
+  config, params = mixer_jax.load(trained)
+  params['MixerBlock_1']['channel_mixing']['Dense_1']['kernel'] *= np.float32(1e30)  # overflows
+  mixer_jax.save(tmp_path / 'bad.npz', config, params)
+  argv = ['identify', f'--checkpoint={trained}', f'--other={tmp_path / "bad.npz"}']
+  assert main([*argv, f'--output={tmp_path / "x"}', *on_digits(digits_dir)]) == 2
+  error = capsys.readouterr().err
+  assert f'features of block_1 of {tmp_path / "bad.npz"} are not finite' in error
+  assert 'in batch 0' in error
+  assert [path.name for path in tmp_path.iterdir()] == ['bad.npz']
+
+
 @pytest.mark.long
 def test_two_models_of_different_sizes(trained, digits_dir, tmp_path):
   other = tmp_path / 'other'
@@ -67,6 +118,7 @@ def test_two_models_of_different_sizes(trained, digits_dir, tmp_path):
   assert main([*argv, '--kernel=rbf', '--bandwidth=0.5', '--features=tokens']) == 0
   with np.load(f'{tmp_path / "two"}.npz') as found:
     assert found['cka'].shape == (4, 3)
+    assert found['checkpoints'].tolist() == [str(trained), str(other)]
     assert ((found['cka'] > -0.2) & (found['cka'] < 1)).all()
     assert 'bandwidth 0.5' in str(found['method'])
 
@@ -90,3 +142,15 @@ def test_bad_input_is_one_line(trained, flags, message, capsys, tmp_path):
   assert main(['cka', f'--checkpoint={trained}', *out, *flags]) == 2
   assert message in capsys.readouterr().err
   assert list(tmp_path.iterdir()) == []
+
+
+def test_models_of_other_depths_cannot_be_identified(trained, digits_dir, tmp_path, capsys):
+  small = mixer_jax.MixerConfig(4, 1, 8, 4, 8, image_size=16, num_classes=10)
+  mixer_jax.save(tmp_path / 'small.npz', small, mixer_jax.init(small, jax.random.key(0)))
+  argv = ['identify', f'--checkpoint={trained}', f'--output={tmp_path / "x"}']
+  assert main([*argv, f'--other={tmp_path / "small.npz"}', *on_digits(digits_dir)]) == 2
+  line = capsys.readouterr().err.splitlines()[-1]
+  assert f'{trained} has 2 such layers and {tmp_path / "small.npz"} 1' in line
+  assert main(argv) == 2
+  assert 'required: --other' in capsys.readouterr().err
+  assert [path.name for path in tmp_path.iterdir()] == ['small.npz']

@@ -1,0 +1,83 @@
+"""`mixer-jax identify`: is each block's most similar block in another checkpoint the same one?"""
+
+import dataclasses
+import json
+import math
+import sys
+
+from mixer_jax.analysis.identification import Identification, identify
+from mixer_jax.commands import arguments, experiment, likeness, screen, subject
+from mixer_jax.errors import UserError
+from mixer_jax.parallel import processes
+from mixer_jax.reporting import heatmaps
+
+
+def main(argv: list[str]) -> None:
+  """Layer identification by CKA, both ways; writes OUTPUT.npz and OUTPUT.png.
+
+  Between two models that differ in their seed only, a good measure of similarity finds for each
+  layer the one at the same place (Kornblith et al. 2019).
+  """
+  parser = arguments.Parser('identify', __doc__ or '')
+  parser.add_argument('--other', required=True, help='whose layers are searched, of as many blocks')
+  likeness.add_flags(parser, layers_default='block_*', output='identify')
+  parser.add_argument('--json', metavar='FILE', help='also write the figures there; - is stdout')
+  args, overrides = parser.parse(argv)
+  terminal = screen.open_screen()
+  likeness.check_output(args.output, json=args.json)
+  method = likeness.method_of(args)
+  x = subject.begin('identify', args, overrides, terminal)
+  y = subject.look_at(args.other, args, x.named, overrides, x.on.source)
+  names_x, names_y = (likeness.chosen(seen, args) for seen in (x, y))
+  if names_x != names_y:
+    raise UserError(
+      f'{args.checkpoint} has {len(names_x)} such layers and {args.other} {len(names_y)}, or '
+      'others: identification needs the same in both; mixer-jax cka compares any'
+    )
+  found = likeness.measure(x, y, args, method, terminal)
+  is_first = experiment.tells()
+  processes.leave_together()
+  if not is_first:
+    return
+  there, back = identify(found.cka), identify(found.cka.T)
+  words = (
+    f'{there.accuracy:.1f} % of the layers identified, the other way round {back.accuracy:.1f} % '
+    f'(chance {there.chance:.1f} %)'
+  )
+  png = heatmaps.heatmap(
+    found.cka,
+    found.names_x,
+    found.names_y,
+    f'{words}\n{found.title()}',
+    found.checkpoints,
+    marked=there.nearest,
+  )
+  npz = found.npz(nearest=there.nearest, accuracy=[there.accuracy, back.accuracy])
+  likeness.write(args.output, npz, png)
+  report = {
+    'checkpoints': found.checkpoints,
+    'data': found.data,
+    'images': found.images,
+    'method': found.method,
+    'features': found.features,
+    'layers': found.names_x,
+    'identified': dataclasses.asdict(there),
+    'identified_back': dataclasses.asdict(back),
+    'cka': [[x if math.isfinite(x) else None for x in row] for row in found.cka.tolist()],
+  }
+  shown = sys.stderr if args.json == '-' else sys.stdout
+  print(_table(found, there, back), file=shown)
+  print(f'{args.output}.npz, {args.output}.png: {words}', file=shown)
+  arguments.write(args.json, json.dumps(report) + '\n')
+
+
+def _table(found: likeness.Likeness, there: Identification, back: Identification) -> str:
+  names = found.names_x
+  width = max(len(name) for name in names)
+  called = lambda place: names[place] if place >= 0 else 'none'
+  lines = [f'{"layer":{width}}  {"its nearest there":{max(width, 17)}}  nearest to the one there']
+  lines += [
+    f'{name:{width}}  {called(one):{max(width, 17)}}  {called(other)}'
+    for name, one, other in zip(names, there.nearest, back.nearest, strict=True)
+  ]
+  return '\n'.join(lines)

@@ -1,0 +1,23 @@
+"""`mixer-jax identify` on two Mixers of eight blocks that learned the digits from different seeds."""
+
+import json
+
+import pytest
+
+from mixer_jax.__main__ import main
+
+
+@pytest.mark.long
+def test_three_of_four_layers_are_found_again(digits_dir, tmp_path):
+  for seed in range(2):
+    where = [f'--workdir={tmp_path / str(seed)}', f'--config.data.data_dir={digits_dir}']
+    assert main(['train', '--config=configs/identify.py', f'--config.seed={seed}', *where]) == 0
+  report = tmp_path / 'report.json'
+  pair = [f'--checkpoint={tmp_path / "0"}', f'--other={tmp_path / "1"}']
+  # What the blocks mix, behind its LayerNorm: benchmarks/results/identify_digits.json has more.
+  layers = '--layers=block_*/token_mixing/norm'
+  assert main(['identify', *pair, layers, f'--output={tmp_path / "id"}', f'--json={report}']) == 0
+  told = json.loads(report.read_text())
+  assert (len(told['layers']), told['images'], told['features']) == (8, 360, 'flatten')
+  found = [told[way]['accuracy'] for way in ('identified', 'identified_back')]
+  assert min(found) >= 75, (found, told['cka'])
