@@ -61,9 +61,7 @@ def main(workdir: str, seeds: str = '4', *fields: str) -> None:
         ways = [told[key]['accuracy'] for key in ('identified', 'identified_back')]
         rows.append({'layers': kind, 'kernel': kernel, 'seeds': [a, b], 'accuracy': ways})
         if (kind, kernel, a, b) == (KINDS[0], 'linear', 0, 1):
-          (RESULTS / 'identify_digits.png').write_bytes(
-            pathlib.Path(f'{output}.png').read_bytes()
-          )
+          (RESULTS / 'identify_digits.png').write_bytes(pathlib.Path(f'{output}.png').read_bytes())
   text = json.dumps({'config': 'configs/identify.py', 'pairs': rows}, indent=1)
   (RESULTS / 'identify_digits.json').write_text(text + '\n')
   for kind, kernel in itertools.product(KINDS, ('linear', 'rbf')):

@@ -1,4 +1,4 @@
-"""`mixer-jax identify` on two Mixers of eight blocks that learned the digits from different seeds."""
+"""`mixer-jax identify` on two 8-block Mixers that learned the digits from different seeds."""
 
 import json
 
