@@ -38,25 +38,14 @@ import numpy as np
 import optax
 
 from mixer_jax import checkpoints, models
+from mixer_jax.commands.benched import OPTIMIZER
 from mixer_jax.errors import DoesNotFitError
 from mixer_jax.parallel import mesh as meshes
 from mixer_jax.planning import batches, bench, measure
 from mixer_jax.training import step as steps
-from mixer_jax.training.optimizer import OptimizerConfig, make_optimizer, make_schedule
+from mixer_jax.training.optimizer import make_optimizer, make_schedule
 
 OURS, PLAIN, EAGER, COMPILED = 'mixer_jax', 'Flax Linen', 'timm', 'timm, torch.compile'
-OPTIMIZER = OptimizerConfig(
-  name='adam',
-  learning_rate=1e-3,
-  warmup_steps=10_000,
-  schedule='linear',
-  weight_decay=0.1,
-  clip_norm=1.0,
-  b1=0.9,
-  b2=0.999,
-  eps=1e-8,
-  momentum=0.9,
-)
 SCHEDULE = make_schedule(OPTIMIZER, 100_000)
 TOLERANCE = {'float32': 1e-3, 'bfloat16': 0.1}
 """Of logits, whose standard deviation is about 1, between any two."""

@@ -21,26 +21,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from mixer_jax import models
+from mixer_jax.commands.benched import OPTIMIZER
 from mixer_jax.errors import DoesNotFitError
 from mixer_jax.planning import batches, compiler, paper, topologies
 from mixer_jax.training.mixup import MixupConfig
-from mixer_jax.training.optimizer import OptimizerConfig
 
 RESULTS = pathlib.Path(__file__).parent / 'results'
 TOPOLOGY = topologies.find('v3:2x2')
 LEAST = 32  # images a core
-OPTIMIZER = OptimizerConfig(
-  name='adam',
-  learning_rate=1e-3,
-  warmup_steps=10_000,
-  schedule='linear',
-  weight_decay=0.1,
-  clip_norm=1.0,
-  b1=0.9,
-  b2=0.999,
-  eps=1e-8,
-  momentum=0.9,
-)
 
 Row = dict[str, Any]
 
