@@ -26,9 +26,9 @@ KINDS = (
 """What a block's token mixing reads, what it leaves, what the channel MLP reads, the output."""
 
 
-def command(*arguments: str) -> None:
+def command(*arguments: str, folder: pathlib.Path = ROOT) -> None:
   """Runs mixer-jax, whose errors end this program."""
-  subprocess.run([sys.executable, '-m', 'mixer_jax', *arguments], cwd=ROOT, check=True)
+  subprocess.run([sys.executable, '-m', 'mixer_jax', *arguments], cwd=folder, check=True)
 
 
 def identified(a: pathlib.Path, b: pathlib.Path, kind: str, kernel: str, output: str) -> dict:
@@ -36,19 +36,21 @@ def identified(a: pathlib.Path, b: pathlib.Path, kind: str, kernel: str, output:
   report = f'{output}.json'
   command(
     'identify',
-    f'--checkpoint={a}',
-    f'--other={b}',
+    f'--checkpoint={a.name}',
+    f'--other={b.name}',
     f'--layers={kind}',
     f'--kernel={kernel}',
+    *(['--bandwidth=0.5'] if kernel == 'rbf' else []),
     f'--output={output}',
     f'--json={report}',
+    folder=a.parent,  # so that the picture calls them by their names
   )
   return json.loads(pathlib.Path(report).read_text())
 
 
 def main(workdir: str, seeds: str = '4', *fields: str) -> None:
   """Trains, compares, writes."""
-  runs = [pathlib.Path(workdir).absolute() / str(seed) for seed in range(int(seeds))]
+  runs = [pathlib.Path(workdir).absolute() / f'seed{seed}' for seed in range(int(seeds))]
   for seed, run in enumerate(runs):
     more = [f'--config.{field}' for field in (f'seed={seed}', *fields)]
     command('train', '--config=configs/identify.py', f'--workdir={run}', *more)
