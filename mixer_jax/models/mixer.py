@@ -38,8 +38,8 @@ class MixerConfig:
       'erf', the exact form that timm computes.
     input_range: '[-1, 1]' or '[0, 1]', what the pixels' 0..255 is mapped to; the
       published weights take the first, but for those of miil.
-    dtype: dtype of activations and matrix multiplies. Parameters, LayerNorm
-      statistics and the head stay float32.
+    dtype: dtype of activations and matrix multiplies. Parameters, what LayerNorm
+      computes and the head stay float32.
     stochastic_depth: probability to skip the last block's MLPs while training;
       it grows linearly from 0 at the first block (section 3, Appendix B).
     dropout: probability to drop an activation behind each GELU while training.
@@ -140,16 +140,26 @@ class Mlp(nnx.Module):
     return self.Dense_1(dropped), hidden
 
 
+def _layer_norm(config: MixerConfig, rngs: nnx.Rngs) -> nnx.LayerNorm:
+  """Over channels; its result has the model's dtype."""
+  return nnx.LayerNorm(
+    config.hidden_dim,
+    epsilon=1e-6,
+    dtype=config.dtype,
+    # Scale and bias stay float32. Rounded, their gradients are too, which keeps a TPU from summing
+    # them in the multiply that makes what they are summed from.
+    promote_dtype=lambda arrays, **how: arrays,
+    rngs=rngs,
+  )
+
+
 class MixerBlock(nnx.Module):
   """LayerNorm, token MLP, skip; LayerNorm, channel MLP, skip (the paper's equation 1)."""
 
   def __init__(self, config: MixerConfig, index: int, rngs: nnx.Rngs):
-    norm = functools.partial(
-      nnx.LayerNorm, config.hidden_dim, epsilon=1e-6, dtype=config.dtype, rngs=rngs
-    )
-    self.LayerNorm_0 = norm()
+    self.LayerNorm_0 = _layer_norm(config, rngs)
     self.token_mixing = Mlp(config.num_tokens, config.tokens_mlp_dim, config, rngs)
-    self.LayerNorm_1 = norm()
+    self.LayerNorm_1 = _layer_norm(config, rngs)
     self.channel_mixing = Mlp(config.hidden_dim, config.channels_mlp_dim, config, rngs)
     self.skip_rate = config.stochastic_depth * index / max(config.num_blocks - 1, 1)
 
@@ -187,9 +197,7 @@ class Mixer(nnx.Module):
     )
     for i in range(config.num_blocks):
       setattr(self, f'MixerBlock_{i}', MixerBlock(config, i, rngs))
-    self.pre_head_layer_norm = nnx.LayerNorm(
-      config.hidden_dim, epsilon=1e-6, dtype=config.dtype, rngs=rngs
-    )
+    self.pre_head_layer_norm = _layer_norm(config, rngs)
     self.head = nnx.Linear(
       config.hidden_dim,
       config.num_classes,

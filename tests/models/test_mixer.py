@@ -164,6 +164,13 @@ def test_bfloat16_keeps_logits_and_statistics_in_float32():
   reductions = [line for line in hlo.splitlines() if 'stablehlo.reduce(' in line]
   assert reductions
   assert not [line for line in reductions if 'bf16' in line]
+  # A scale that bfloat16 would round to 1 is one.
+  norm = params['MixerBlock_0']['LayerNorm_0']
+  norm['scale'] = jnp.ones_like(norm['scale'])
+  name, more = 'block_0/token_mixing/norm', {'scale': 1.001 * norm['scale'], 'bias': norm['bias']}
+  plain = mixer_jax.features(config, params, images(2))[name]
+  params['MixerBlock_0']['LayerNorm_0'] = more
+  assert (mixer_jax.features(config, params, images(2))[name] != plain).mean() > 0.1
 
 
 def test_remat_changes_nothing_but_memory():
