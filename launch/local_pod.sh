@@ -2,16 +2,21 @@
 # A pod on one machine: N processes of D virtual CPU devices each, under a supervisor that starts
 # all of them again after a fault, but not after a refusal (2). Its exit code is the run's.
 # Usage: launch/local_pod.sh N D COMMAND [FLAGS…]
+#   PYTHON              that runs it (.venv/bin/python)
 #   MIXER_JAX_RESTARTS  how many times it starts again (10)
 #   MIXER_JAX_BACKOFF   seconds before the first new start (1); doubled each time, at most 60
 set -u
 if [[ $# -lt 3 || ! $1 =~ ^[1-9][0-9]*$ || ! $2 =~ ^[1-9][0-9]*$ ]]; then
-  sed -n '2,6s/^# //p' "$0" >&2
+  sed -n '2,7s/^# //p' "$0" >&2
   exit 2
 fi
 processes=$1 devices=$2
 shift 2
 python=${PYTHON:-$(dirname "$0")/../.venv/bin/python}
+if ! command -v "$python" >/dev/null; then
+  echo "local_pod.sh: no $python: run 'make .venv', or set PYTHON to one that has mixer_jax" >&2
+  exit 2
+fi
 restarts=${MIXER_JAX_RESTARTS:-10}
 backoff=${MIXER_JAX_BACKOFF:-1}
 find_port='import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'

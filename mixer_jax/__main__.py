@@ -39,6 +39,9 @@ _REFUSALS = {
   errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOENT,
   errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP,
 }  # fmt: skip
+_UNREACHED = {
+  errno.ECONNREFUSED, errno.ECONNRESET, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ETIMEDOUT,
+}  # fmt: skip
 
 
 def _usage() -> str:
@@ -52,7 +55,8 @@ def main(argv: list[str] | None = None) -> int:
   """Runs one command.
 
   0 done; 2 bad input, told in one line; 3 what is planned does not fit; 69 the processes of a pod
-  did not come together; 74 a state could not be written; 75 told to leave; 130 interrupted.
+  did not come together; 74 a state could not be written, or the network does not answer;
+  75 told to leave; 130 interrupted.
   """
   argv = sys.argv[1:] if argv is None else argv
   if not argv or argv[0] in ('-h', '--help'):
@@ -80,7 +84,11 @@ def main(argv: list[str] | None = None) -> int:
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     return 1
   except OSError as error:
-    if error.errno not in _REFUSALS:
+    number = error.errno or 0
+    if number in _UNREACHED or number < 0:  # below 0: a host has no address
+      _complain(f'the network does not answer: {error}; try again, or name a local path')
+      return 74
+    if number not in _REFUSALS:
       raise
     return _complain(f'{error.filename or "a file"}: {error.strerror}')
   except PreemptedError as error:

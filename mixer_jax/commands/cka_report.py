@@ -78,37 +78,41 @@ def report(
   methods: Mapping[str, Method],
   data: str,
 ) -> dict[str, Any]:
-  """What `cka_study.json` holds: the models, and for each kernel each pair's identification."""
-  told: dict[str, Any] = {'data': data, 'runs': {}, 'kernels': {}}
+  """What `cka_study.json` holds: runs, probes, and for each kernel what compares all pairs."""
+  told: dict[str, Any] = {'data': data, 'identified': [], 'probes': {}, 'runs': {}, 'kernels': {}}
   for member in members:
+    tops = {row.layer: row.top1 for row in probes[member.name]}
+    told['probes'].setdefault(member.state, {})[f'{member.model}/{member.seed}'] = tops
     if member.is_trained:
       evaluations = curve(member.folder)
       told['runs'][member.name] = {
         'model': member.model,
         'seed': member.seed,
         'variant': models.variant_of(member.config),
-        'blocks': member.config.num_blocks,
         'parameters': models.num_params(member.config),
         'trained_on': member.data,
-        'layers': member.layers,
         'steps': max(evaluations),
         'top1': evaluations[max(evaluations)],
-        'probes': {},
       }
-  for member in members:
-    run = told['runs'][f'{member.model}/{member.seed}']
-    run['probes'][member.state] = [dataclasses.asdict(row) for row in probes[member.name]]
   for kernel, total in totals.items():
     matrix = total.result()
     told |= {'images': total.images, 'batches': total.batches}
+    comparisons = [
+      {'kind': kind, 'x': x.name, 'y': y.name, **_figures(_block(matrix, members, x, y))}
+      for kind, x, y in pairs(members)
+    ]
     told['kernels'][kernel] = {
       'method': likeness.in_words(methods[kernel]),
       'noise': likeness.noise_of(total.standard_error(), total.batches),
-      'comparisons': [
-        {'kind': kind, 'x': x.name, 'y': y.name, **_figures(_block(matrix, members, x, y))}
-        for kind, x, y in pairs(members)
-      ],
+      'comparisons': comparisons,
     }
+    for model, layers in {member.model: member.layers for member in members}.items():
+      accuracies = {
+        name: _mean_accuracy(comparisons, kind, model)
+        for name, kind in (('trained', 'seeds'), ('untrained', 'untrained_seeds'))
+      }
+      row = {'kernel': kernel, 'model': model, **accuracies, 'chance': 100 / len(layers)}
+      told['identified'].append(row)
   return told
 
 
@@ -138,15 +142,15 @@ def pictures(
       if panels:
         words = (
           f'CKA {title}: {of_kernel["method"]}; {total.images:,} images of {told["data"]}\n'
-          f'{of_kernel["noise"]}; rings: the most similar layer to the right of each one going up'
+          f'{of_kernel["noise"]}\nrings: the layer to the right that is most like each one going up'
         )
         drawn[f'{kind}_{kernel}.png'] = heatmaps.heatmaps(panels, words)
   lines = {}
-  for run in told['runs'].values():
-    for state, rows in run['probes'].items():
-      blocks = [row['top1'] for row in rows if row['layer'].startswith('block_')]
+  for state, of_runs in told['probes'].items():
+    for name, tops in of_runs.items():
+      blocks = _of_blocks(tops)
       places = [(i + 1) / len(blocks) for i in range(len(blocks))]
-      seeds = lines.setdefault((run['model'], state == 'trained'), [])
+      seeds = lines.setdefault((told['runs'][name]['model'], state == 'trained'), [])
       seeds.append(dict(zip(places, blocks, strict=True)))
   drawn['probes.png'] = comparisons.by_depth(lines, f'linear probe, top-1 of {told["data"]}, %')
   return drawn
@@ -154,38 +158,38 @@ def pictures(
 
 def table(told: Mapping[str, Any]) -> str:
   """A line for each kernel and model of how well its blocks are identified, and its probes."""
+  percent = lambda share: '–' if share is None else f'{share:.1f}'
   lines = [
-    f'{"kernel":7} {"model":14} {"seeds":>9} {"untrained":>10} {"chance":>7}  percent identified'
+    'layers identified in another seed, percent: the mean over pairs, both ways',
+    f'{"kernel":7} {"model":22} {"trained":>9} {"untrained":>10} {"chance":>7}',
   ]
-  names = list(dict.fromkeys(run['model'] for run in told['runs'].values()))
-  for kernel, found in told['kernels'].items():
-    for model in names:
-      shares = [
-        _mean_accuracy(found['comparisons'], kind, model) for kind in ('seeds', 'untrained_seeds')
-      ]
-      own = next(run for run in told['runs'].values() if run['model'] == model)
-      chance = 100 / len(own['layers'])
-      lines.append(f'{kernel:7} {model:14} {shares[0]:>9} {shares[1]:>10} {chance:7.1f}')
-  lines.append(
-    f'{"model/seed":22} {"top-1":>7} {"probe: first, middle, last block":>34}   untrained'
-  )
+  for row in told['identified']:
+    shares = [percent(row[name]) for name in ('trained', 'untrained', 'chance')]
+    lines.append(
+      f'{row["kernel"]:7} {row["model"]:22} {shares[0]:>9} {shares[1]:>10} {shares[2]:>7}'
+    )
+  lines.append('top-1 of runs, and of probes behind the first, the middle and the last block')
+  lines.append(f'{"model/seed":30} {"run":>9} {"probes, trained":>20}   probes, untrained')
   for name, run in told['runs'].items():
-    trained, untrained = (_three(run['probes'][state]) for state in ('trained', 'untrained'))
-    lines.append(f'{name:22} {run["top1"]:7.2f} {trained:>34}   {untrained}')
+    trained, untrained = (_three(told['probes'][state][name]) for state in ('trained', 'untrained'))
+    lines.append(f'{name:30} {run["top1"]:9.2f} {trained:>20}   {untrained}')
   return '\n'.join(lines) + '\n'
 
 
-def _three(rows: Sequence[Mapping[str, Any]]) -> str:
-  blocks = [row['top1'] for row in rows if row['layer'].startswith('block_')]
+def _of_blocks(tops: Mapping[str, float]) -> list[float]:
+  return [top1 for layer, top1 in tops.items() if layer.startswith('block_')]
+
+
+def _three(tops: Mapping[str, float]) -> str:
+  blocks = _of_blocks(tops)
   return ' '.join(f'{blocks[i]:6.2f}' for i in (0, len(blocks) // 2, -1))
 
 
-def _mean_accuracy(found: Sequence[Mapping[str, Any]], kind: str, model: str) -> str:
-  """Over pairs of seeds and both ways."""
-  own = [one for one in found if one['kind'] == kind and one['x'].startswith(f'{model}/')]
-  if not own:
-    return '–'
-  return f'{np.mean([one[way]["accuracy"] for one in own for way in ("there", "back")]):.1f}'
+def _mean_accuracy(comparisons: Sequence[Mapping[str, Any]], kind: str, model: str) -> float | None:
+  """Over pairs of seeds and both ways; None of one seed."""
+  own = [c for c in comparisons if c['kind'] == kind and c['x'].startswith(f'{model}/')]
+  found = [one[way]['accuracy'] for one in own for way in ('there', 'back')]
+  return float(np.mean(found)) if found else None
 
 
 def _figures(block: np.ndarray) -> dict[str, Any]:

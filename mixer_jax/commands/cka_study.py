@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import json
 import logging
 import sys
@@ -54,7 +55,8 @@ def main(argv: list[str]) -> None:
 
   The same command again goes on where it stopped. Every model is also looked at as it was before
   training. WORKDIR holds a folder for each run, `cka_study.json`, `cka_study.npz`, a picture for
-  each kind of comparison and kernel, and `probes.png`. Images are those of the first model.
+  each kind of comparison and kernel, and `probes.png`. Images are those of the model that is first
+  by its name.
   """
   parser = arguments.Parser('cka-study', __doc__ or '')
   parser.add_config(
@@ -89,6 +91,9 @@ def main(argv: list[str]) -> None:
   pictures = cka_report.pictures(members, totals, report)
   for name, png in pictures.items():
     (folder / name).write_bytes(png)
+  for kind, kernel in itertools.product(cka_report.KINDS, KERNELS):
+    if (name := f'{kind}_{kernel}.png') not in pictures:  # of a study with other kernels or seeds
+      (folder / name).unlink(missing_ok=True)
   sys.stdout.write(cka_report.table(report))
   print(f'cka_study.json, cka_study.npz, {", ".join(pictures)} are in {folder}')
 

@@ -71,7 +71,10 @@ def _check(argv: list[str]) -> None:
   parser.add_config(required=True)
   args, overrides = parser.parse(argv)
   terminal = screen.open_screen()
-  config = experiment.data_of(arguments.load_config(args.config, overrides))
+  loaded = arguments.load_config(args.config, overrides)
+  if loaded.get('data') and loaded.data.get('eval_recipe') == 'checkpoint':
+    loaded.data.eval_recipe = 'resmall-crop'  # there is none, and records are read without it
+  config = experiment.data_of(loaded)
   broken = 0
   splits = (config.train_split, config.eval_split)
   sources = [open_source(config.name, split, config.data_dir) for split in splits]

@@ -72,12 +72,17 @@ def main(argv: list[str]) -> None:
 
 
 def _table(found: likeness.Likeness, there: Identification, back: Identification) -> str:
+  """A line a layer: the layer of the other checkpoint that is most like it; and the other way."""
   names = found.names_x
   width = max(len(name) for name in names)
-  called = lambda place: names[place] if place >= 0 else 'none'
-  lines = [f'{"layer":{width}}  {"its nearest there":{max(width, 17)}}  nearest to the one there']
-  lines += [
-    f'{name:{width}}  {called(one):{max(width, 17)}}  {called(other)}'
-    for name, one, other in zip(names, there.nearest, back.nearest, strict=True)
+
+  def told(place: int, similarity: float) -> str:
+    return f'{names[place]:{width}} {similarity:6.3f}' if place >= 0 else f'{"none":{width + 7}}'
+
+  lines = [
+    f'{"layer":{width}}  {"most like it there":{max(width + 7, 18)}}  most like the one there'
   ]
+  for i, (name, one, other) in enumerate(zip(names, there.nearest, back.nearest, strict=True)):
+    forth, to_here = told(one, found.cka[i, one]), told(other, found.cka[other, i])
+    lines.append(f'{name:{width}}  {forth:18}  {to_here}')
   return '\n'.join(lines)

@@ -69,7 +69,7 @@ def add_flags(parser: arguments.Parser, *, layers_default: str, output: str) -> 
   parser.add_argument('--features', choices=layers.REDUCTIONS, default='flatten', help='(flatten)')
   parser.add_argument('--kernel', choices=KERNELS, default='linear', help='(linear)')
   parser.add_argument(
-    '--bandwidth', type=float, help='of rbf: share of the median distance in each minibatch'
+    '--bandwidth', type=float, help='of rbf: share of the median distance in each minibatch (0.5)'
   )
   parser.add_argument('--sigma', type=float, help='of rbf, instead: the width itself')
   parser.add_argument('--estimator', choices=ESTIMATORS, default='unbiased', help='(unbiased)')
@@ -80,7 +80,8 @@ def add_flags(parser: arguments.Parser, *, layers_default: str, output: str) -> 
 
 def method_of(args: argparse.Namespace) -> Method:
   """What the flags of `add_flags` say of the estimator; raises `UserError` as `Method`."""
-  return Method(args.kernel, args.bandwidth, args.sigma, args.estimator)
+  by_default = args.kernel == 'rbf' and args.bandwidth is None and args.sigma is None
+  return Method(args.kernel, 0.5 if by_default else args.bandwidth, args.sigma, args.estimator)
 
 
 def check_output(output: str, **files: str | None) -> None:

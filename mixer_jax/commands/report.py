@@ -111,8 +111,8 @@ def _study(name: str, folder: epath.Path) -> Study:
   figures = _figures(folder, faults, [file for file in files if file.endswith('.json')])
   pictures = _pictures(folder, faults, [file for file in files if file.endswith('.png')])
   below = sorted(_below(folder, _DEEPEST), key=str)
-  if not figures and not pictures and not below and not faults:
-    raise UserError(f'{folder} holds no run and no study: no metrics.jsonl, .json or .png is there')
+  if not figures and not below and not faults:
+    raise UserError(f'{folder} holds no run and no study: no metrics.jsonl and no .json is there')
   root = str(folder).rstrip('/')
   own = [_run(str(path)[len(root) + 1 :], path, with_pictures=False) for path in below]
   return Study(name, str(folder), figures, pictures, own, faults)

@@ -100,6 +100,8 @@ def unknown(name: str) -> UserError:
   begun = sorted(other for other in known if name and other.startswith(name))
   near = [*begun[:2], *difflib.get_close_matches(name, known, n=3)]
   hint = f': did you mean {" or ".join(near)}?' if near else ''
+  if name == 'jft300m':
+    hint = ', which was never public: name what stands in for it, as in B/32,jft300m,imagenet21k'
   return UserError(f'no TFDS data set is called {name!r}{hint}')
 
 

@@ -108,7 +108,7 @@ VARIANTS = {
 
 
 def variant_of(config: MixerConfig) -> str:
-  """'B/16'; 'B/16 grown to 448 px'; 'none of the paper's', for any other sizes."""
+  """'B/16'; 'B/16 grown to 448 px'; 'Mixer of 8 blocks, width 64', of any other sizes."""
   body = lambda c: (c.num_blocks, parameters.sizes(c) | {'N': 0})
   for name, variant in VARIANTS.items():
     factor = max(config.image_size // variant.image_size, 1)
@@ -119,7 +119,7 @@ def variant_of(config: MixerConfig) -> str:
     )
     if body(grown) == body(config):
       return name if factor == 1 else f'{name} grown to {config.image_size} px'
-  return "none of the paper's"
+  return f'Mixer of {config.num_blocks} blocks, width {config.hidden_dim}'
 
 
 class Mlp(nnx.Module):

@@ -1,5 +1,6 @@
 """Pictures of matrices between layers, as PNG bytes."""
 
+import textwrap
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ from mixer_jax.reporting.pictures import png_of, pyplot
 
 _MOST_NAMED = 60  # layers an axis of which every one is named
 _INCHES_A_LAYER = 0.16
+_LETTERS_AN_INCH = 12  # of a title
 
 
 class Panel(NamedTuple):
@@ -57,11 +59,11 @@ def heatmaps(panels: Sequence[Panel], title: str, columns: int = 4) -> bytes:
   """Many matrices side by side, in one range of colours; as `heatmap`, layers by number."""
   plt = pyplot()
   columns = min(columns, len(panels))
-  rows = -(-len(panels) // columns)
+  rows, width = -(-len(panels) // columns), max(2.9 * columns + 1.2, 5.5)
   figure, axes = plt.subplots(
     rows,
     columns,
-    figsize=(2.9 * columns + 1.2, 3.0 * rows + 0.8),
+    figsize=(width, 3.0 * rows + 1.0),
     layout='constrained',
     squeeze=False,
   )
@@ -76,7 +78,8 @@ def heatmaps(panels: Sequence[Panel], title: str, columns: int = 4) -> bytes:
   for axis in axes.flat[len(panels) :]:
     axis.axis('off')
   figure.colorbar(axes[0][0].images[0], ax=axes, fraction=0.02, label='CKA')
-  figure.suptitle(title, fontsize=10)
+  lines = [textwrap.fill(line, int(_LETTERS_AN_INCH * width)) for line in title.splitlines()]
+  figure.suptitle('\n'.join(lines), fontsize=10)
   return png_of(figure)
 
 

@@ -53,6 +53,10 @@ def verdict(report: Report) -> str:
       lost = report['whole']['top1'] - recovered
       line += f'; recovered {recovered:.2f} %, {abs(lost):.2f} points '
       line += 'less than whole' if lost > 0 else 'more than whole' if lost < 0 else 'from whole'
+      trained = [value for other in report['rows'] if not other['blocks_removed']
+                 for value in other['after_recovery']]  # fmt: skip
+      if trained:
+        line += f' (whole and trained as much {np.mean(trained):.2f} %)'
     lines.append(line)
   return ''.join(f'{line}\n' for line in lines)
 

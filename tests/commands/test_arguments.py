@@ -1,8 +1,11 @@
 """Flags and configs: what is set, and one clear line for what cannot be."""
 
+import socket
+
 import pytest
 
-from mixer_jax.commands import arguments
+from mixer_jax.__main__ import main as run
+from mixer_jax.commands import arguments, models
 from mixer_jax.errors import UserError
 
 DIGITS = 'configs/digits.py'
@@ -114,3 +117,20 @@ def test_flags_that_do_not_exist(argv, message):
   parser.add_config(required=True)
   with pytest.raises(UserError, match=message):
     parser.parse(argv)
+
+
+@pytest.mark.parametrize(
+  'error',
+  [socket.gaierror(-2, 'Name or service not known'), ConnectionRefusedError(111, 'refused')],
+)
+def test_a_network_that_does_not_answer_is_one_line_and_worth_another_try(
+  error, monkeypatch, capsys
+):
+  def fail(argv):
+    raise error
+
+  monkeypatch.setattr(models, 'main', fail)
+  assert run(['models']) == 74
+  shown = capsys.readouterr().err
+  assert shown.count('\n') == 1
+  assert 'the network does not answer' in shown

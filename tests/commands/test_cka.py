@@ -127,7 +127,7 @@ def test_two_models_of_different_sizes(trained, digits_dir, tmp_path):
   ('flags', 'message'),
   [
     (['--layers=blok_*'], "no layer matches 'blok_*': the nearest are block_*"),
-    (['--kernel=rbf'], "'rbf' takes one of the two"),
+    (['--kernel=rbf', '--bandwidth=1', '--sigma=1'], "'rbf' takes one of the two"),
     (['--bandwidth=0.5'], "'linear' none"),
     (
       ['--config.data.eval_split=test[:11]', '--config.eval_batch_size=8'],

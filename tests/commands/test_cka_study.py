@@ -92,7 +92,11 @@ def test_a_study_trains_compares_and_goes_on(flags, digits_dir, tmp_path, capsys
   np.testing.assert_allclose(unmoved, np.ones((2, 1, 1)), atol=1e-5)
 
   run = report['runs']['blocks_8/0']
-  assert [row['layer'] for row in run['probes']['trained']] == ['block_0', 'block_1', 'pre_logits']
+  probes = report['probes']['trained']['blocks_8/0']
+  assert list(probes) == ['block_0', 'block_1', 'pre_logits']
+  (row,) = [row for row in report['identified'] if row['model'] == 'blocks_8']
+  both = [seeds[way]['accuracy'] for way in ('there', 'back')]
+  assert (row['trained'], row['chance']) == (sum(both) / 2, 50)
   rows = [row for row in read_metrics(one) if row.get('event') == 'eval']
   assert run['top1'] == rows[-1]['top1']
   for name in ('seeds_linear', 'itself_linear', 'models_linear', 'untrained_linear', 'probes'):
@@ -111,10 +115,10 @@ def test_a_study_trains_compares_and_goes_on(flags, digits_dir, tmp_path, capsys
   again = json.loads((tmp_path / 'cka_study.json').read_text())
   assert kept == {seed: len(read_metrics(tmp_path / 'blocks_8' / seed)) for seed in '01'}
   assert again['kernels'] == report['kernels']
-  assert again['runs']['blocks_8/0']['probes']['trained'][0]['top1'] == -1
+  assert again['probes']['trained']['blocks_8/0']['block_0'] == -1
   assert main([*argv, '--config.probe.l2=0.1']) == 0
   again = json.loads((tmp_path / 'cka_study.json').read_text())
-  assert again['runs']['blocks_8/0']['probes']['trained'][0]['top1'] > 0
+  assert again['probes']['trained']['blocks_8/0']['block_0'] > 0
 
 
 SIZES: dict[str, Any] = {
@@ -177,7 +181,7 @@ def test_figures_are_those_of_the_parts_of_one_matrix(tmp_path):
   assert report['runs']['flat/1']['top1'] == 51
   assert json.loads(json.dumps(report, allow_nan=False)) == report
   lines = cka_report.table(report).splitlines()
-  assert lines[1].split()[:3] == ['linear', 'deep', '100.0']
+  assert lines[2].split()[:3] == ['linear', 'deep', '100.0']
   assert lines[-1].split() == ['flat/1', '51.00', *['0.00', '10.00', '10.00'] * 2]
   drawn = cka_report.pictures(made, {'linear': total}, report)
   kinds = [f'{kind}_linear.png' for kind in cka_report.KINDS]

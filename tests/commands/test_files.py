@@ -109,7 +109,7 @@ def test_inspect_tells_what_a_file_is(name, capsys):
   assert told['parameters'] == sum(array.size for array in arrays.values())
   assert (told['bytes'], told['dtype']) == (4 * told['parameters'], 'float32')
   assert (told['image_size'], told['num_classes'], told['num_blocks']) == (32, 7, 3)
-  assert told['variant'] == "none of the paper's"
+  assert told['variant'] == 'Mixer of 3 blocks, width 24'
   assert told['largest']['stem/kernel'] == [8, 8, 3, 24]
   assert next(iter(told['largest'])) == 'stem/kernel'
 

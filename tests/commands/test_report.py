@@ -145,7 +145,7 @@ def test_every_run_and_every_table_is_there(made):
     large: '50,000 of 1,039,826',
     'digits': '8 of 1,200',
   }
-  assert page.column('runs of study', 'variant') == {'a/b': "none of the paper's"}
+  assert page.column('runs of study', 'variant') == {'a/b': 'Mixer of 4 blocks, width 64'}
   assert page.column("runs beside the paper's", 'top-1, %') == {
     'b16': '75.50',
     "the paper's B/16 (Table 3)": '76.44',
