@@ -9,6 +9,7 @@ import sys
 from collections.abc import Sequence
 
 import jax
+from etils import epath
 from ml_collections import ConfigDict
 
 from mixer_jax import checkpoints, models
@@ -226,11 +227,10 @@ def _probes(
   found = {}
   for number, member in enumerate(members):
     file = user_path(member.folder) / f'probe_{member.state}.json'
-    kept = json.loads(file.read_text()) if file.exists() else {}
-    known = kept.get('settings') == told
-    processes.check_same({f'what {file} holds': str(known)})
-    if known:
-      found[member.name] = [LayerProbe(**row) for row in kept['layers']]
+    kept = _kept(file, told)
+    processes.check_same({f'what {file} holds': str(kept)})
+    if kept:
+      found[member.name] = kept
       continue
     log.info('probe %d of %d: %s', number + 1, len(members), member.name)
     found[member.name] = probe.linear_probe(
@@ -250,3 +250,12 @@ def _probes(
       aside.write_text(json.dumps({'settings': told, 'layers': rows}) + '\n')
       aside.replace(file)
   return found
+
+
+def _kept(file: epath.Path, settings: dict[str, object]) -> list[LayerProbe] | None:
+  """The probes in a file of these settings; None where it is missing, or another, or damaged."""
+  try:
+    kept = json.loads(file.read_text())
+    return [LayerProbe(**row) for row in kept['layers']] if kept['settings'] == settings else None
+  except (OSError, ValueError, TypeError, KeyError):
+    return None

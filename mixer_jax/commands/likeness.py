@@ -177,8 +177,10 @@ def measure(
 
 def check_images(size: int, batch_size: int) -> None:
   """Raises `UserError` if a batch of the split has too few images for the estimator."""
-  left = size % batch_size
-  if size < LEAST_IMAGES or 0 < left < LEAST_IMAGES:
+  if size < LEAST_IMAGES:
+    raise UserError(f'there are {size} images, and the estimator needs {LEAST_IMAGES}: take more')
+  left = size % batch_size or batch_size
+  if left < LEAST_IMAGES:
     raise UserError(
       f'{size} images in batches of {batch_size} leave {left} for the last one, and the estimator '
       f'needs {LEAST_IMAGES}: set another --config.eval_batch_size'

@@ -58,7 +58,9 @@ class Memo:
       stored = json.loads(self._path.read_text())
       about, values = stored['about'], stored['values']
     except (ValueError, KeyError, TypeError) as error:
-      raise UserError(f'{self._path} is damaged ({error}): remove it, or take another') from error
+      raise UserError(
+        f'{self._path} is damaged ({error}): remove it, or take another --workdir'
+      ) from error
     for name, value in self._about.items():
       if about.get(name) != value:
         raise UserError(

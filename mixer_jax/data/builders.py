@@ -99,7 +99,7 @@ def unknown(name: str) -> UserError:
   known = {*OWN, *tasks.names(), *tfds.list_builders(with_community_datasets=False)}
   begun = sorted(other for other in known if name and other.startswith(name))
   near = [*begun[:2], *difflib.get_close_matches(name, known, n=3)]
-  hint = f': did you mean {" or ".join(near)}?' if near else ''
+  hint = f': did you mean {" or ".join(near)}?' if near else '; folder:DIR names a folder of images'
   if name == 'jft300m':
     hint = ', which was never public: name what stands in for it, as in B/32,jft300m,imagenet21k'
   return UserError(f'no TFDS data set is called {name!r}{hint}')

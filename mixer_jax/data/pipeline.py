@@ -158,7 +158,8 @@ class _Slice(grain.MapDataset):
     self._batch_size, self._process = batch_size, process
 
   def __len__(self) -> int:
-    return len(self._parent) // self._process.count
+    # Grain divides lengths as floats, which rounds that of an endless order up to no length.
+    return min(len(self._parent) // self._process.count, 2**62)
 
   def __getitem__(self, index: SupportsIndex):  # pyright: ignore[reportIncompatibleMethodOverride]
     local = self._batch_size // self._process.count

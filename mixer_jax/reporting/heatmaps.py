@@ -89,7 +89,7 @@ def _draw(axis, values: np.ndarray, marked: Sequence[int] | None):
     places = [(column, row) for row, column in enumerate(marked) if column >= 0]
     size = 60 / max(len(marked) / 12, 1) ** 2
     # Ringed twice, so that it is seen on dark and on light.
-    for color, line in (('black', 2.4), ('cyan', 1.2)):
+    for color, line in (('black', 2.4), ('cyan', 1.2)) if places else ():
       axis.scatter(*zip(*places, strict=True), s=size, facecolor='none', edgecolor=color, lw=line)
   return drawn
 

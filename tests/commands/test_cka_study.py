@@ -13,8 +13,9 @@ from mixer_jax.__main__ import main
 from mixer_jax.analysis.cka import MinibatchCKA
 from mixer_jax.analysis.hsic import Method
 from mixer_jax.analysis.identification import identify
-from mixer_jax.commands import cka_report, starting
+from mixer_jax.commands import cka_report, likeness, starting
 from mixer_jax.commands.cka_report import Member
+from mixer_jax.errors import UserError
 from mixer_jax.evaluation.probe import LayerProbe
 from mixer_jax.models import MixerConfig
 from mixer_jax.reporting.metrics import MetricsFile, read_metrics
@@ -200,7 +201,7 @@ BAD = [
     'half_b, seed 0: its model.image_size is 32, and 16 in blocks_8, seed 0',
   ),
   (['--config.models.half_b.data.train_split=trian'], 'half_b, seed 0: '),
-  (['--config.models.blocks_8.data.eval_split=test[:3]'], '3 images in batches of 64 leave 3'),
+  (['--config.models.blocks_8.data.eval_split=test[:3]'], 'there are 3 images'),
   (['--config=configs/digits.py', '--config.seed=1'], 'begin with configs/cka_study.py'),
   (['--config=configs/cka_study.py:svhn'], 'there are digits, cifar10 and cifar100'),
 ]
@@ -216,6 +217,12 @@ def test_bad_input_is_one_line_and_writes_nothing(more, message, flags, tmp_path
   assert error.count('\n') == 1
   assert message in error
   assert not (tmp_path / 'study').exists()
+
+
+def test_batches_too_small_for_the_estimator_are_told_before_anything_is_trained():
+  likeness.check_images(360, 4)
+  with pytest.raises(UserError, match='360 images in batches of 2 leave 2'):
+    likeness.check_images(360, 2)
 
 
 @pytest.mark.parametrize('data', ['cifar10', 'cifar100'])

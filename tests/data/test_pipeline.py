@@ -53,6 +53,13 @@ def test_batches_have_their_shapes_and_types():
   assert batch['label'].dtype == np.int32
 
 
+@pytest.mark.parametrize('batch_size', [1, 7, 18])
+def test_any_batch_size_cuts_the_same_order(batch_size):
+  labels = np.concatenate([b['label'] for b in train(20, 36 // batch_size, batch_size=batch_size)])
+  whole = np.concatenate([batch['label'] for batch in train(20, 5)])
+  np.testing.assert_array_equal(labels, whole[: len(labels)])
+
+
 def test_an_epoch_is_a_permutation_and_each_epoch_another():
   labels = np.concatenate([batch['label'] for batch in train(20, 10)]).reshape(4, 20)
   for epoch in labels:
