@@ -20,15 +20,15 @@ import json
 import os
 import pathlib
 import statistics
-import subprocess
 import tempfile
 import time
 from typing import Any
 
 import jax
 import numpy as np
+from peers import start_torch
 
-from mixer_jax import checkpoints, models
+from mixer_jax import models
 from mixer_jax.analysis import cka, hsic, layers
 from mixer_jax.parallel import mesh as meshes
 from mixer_jax.planning import measure
@@ -45,39 +45,36 @@ CONFIG = models.MixerConfig(
 )
 LAYERS = ('stem', 'block_*/*/norm', 'block_*/token_mixing/hidden', 'block_*', 'pre_logits')
 TIMM = {'stem': 'stem', 'pre_logits': 'head_drop'}
-for i in range(CONFIG.num_blocks):
-  TIMM[f'block_{i}/token_mixing/norm'] = f'blocks.{i}.norm1'
-  TIMM[f'block_{i}/token_mixing/hidden'] = f'blocks.{i}.mlp_tokens.act'
-  TIMM[f'block_{i}/channel_mixing/norm'] = f'blocks.{i}.norm2'
-  TIMM[f'block_{i}'] = f'blocks.{i}'
+_IN_A_BLOCK = {
+  '/token_mixing/norm': '.norm1',
+  '/token_mixing/hidden': '.mlp_tokens.act',
+  '/channel_mixing/norm': '.norm2',
+  '': '',
+}
+TIMM |= {
+  f'block_{i}{ours}': f'blocks.{i}{theirs}'
+  for i in range(CONFIG.num_blocks)
+  for ours, theirs in _IN_A_BLOCK.items()
+}
+TOLERANCE = 0.005
+"""Between the two tools; torch_cka sums uncentred Gram matrices in float32."""
 
 
 def with_torch(python: str, params: dict, images: np.ndarray, batch: int, names: list[str]):
   """(seconds, matrix, version) of torch_cka; None, and a word, where it is not installed."""
   with tempfile.TemporaryDirectory() as folder:
-    weights, pixels, result = (
-      f'{folder}/{name}' for name in ('weights.safetensors', 'images.npy', 'cka.npy')
-    )
-    checkpoints.save(weights, CONFIG, params)
+    pixels, result = f'{folder}/images.npy', f'{folder}/cka.npy'
     np.save(pixels, images)
-    script = str(pathlib.Path(__file__).with_name('cka_torch.py'))
-    told = [json.dumps(dataclasses.asdict(CONFIG)), pixels, str(batch)]
-    asked = [python, script, weights, *told, ','.join(TIMM[name] for name in names), result]
-    with subprocess.Popen(
-      asked, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
-      assert process.stdin
-      assert process.stdout
-      ready = json.loads(process.stdout.readline() or '{"missing": "it ended at once"}')
-      if 'missing' in ready:
-        print(f'torch_cka is left out: {python}: {ready["missing"]}')
-        return None
-      begun = time.perf_counter()
-      process.stdin.write('\n')
-      process.stdin.flush()
-      if not process.stdout.readline():
-        raise SystemExit('torch_cka failed')
-      return time.perf_counter() - begun, np.load(result), ready['torch']
+    more = (pixels, str(batch), ','.join(TIMM[name] for name in names), result)
+    process, ready = start_torch(python, 'cka_torch.py', CONFIG, params, folder, *more)
+    if process is None:
+      return None
+    begun = time.perf_counter()
+    process.communicate('\n')  # one comparison; then it ends
+    taken = time.perf_counter() - begun
+    if process.returncode:
+      raise SystemExit(f'torch_cka ended with exit code {process.returncode}')
+    return taken, np.load(result), ready['torch']
 
 
 def compare(args: argparse.Namespace) -> dict[str, Any]:
@@ -127,11 +124,14 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
     found = with_torch(args.torch_python, own, images, args.batch, names)
     if found:
       taken, matrix, version = found
+      apart = float(np.abs(matrix - run_cka()).max())
+      if not apart <= TOLERANCE:
+        raise SystemExit(f'torch_cka and mixer_jax differ by {apart:.2g}')
       report['torch'] = version
       report['torch_cka'] = {
         'seconds': taken,
         'times_ours': taken / report['seconds']['cka'],
-        'apart': float(np.abs(matrix - run_cka()).max()),
+        'apart': apart,
       }
   return report
 

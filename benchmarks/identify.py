@@ -40,7 +40,6 @@ def identified(a: pathlib.Path, b: pathlib.Path, kind: str, kernel: str, output:
     f'--other={b.name}',
     f'--layers={kind}',
     f'--kernel={kernel}',
-    *(['--bandwidth=0.5'] if kernel == 'rbf' else []),
     f'--output={output}',
     f'--json={report}',
     folder=a.parent,  # so that the picture calls them by their names

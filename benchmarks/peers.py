@@ -236,27 +236,32 @@ def random_weights(config: models.MixerConfig) -> dict:
   return jax.tree_util.tree_map_with_path(draw, models.shapes(config))
 
 
-def start_torch(python: str, config: models.MixerConfig, params: dict, folder: str):
-  """The process of timm's models; None, and a word, where they are not installed."""
+def start_torch(
+  python: str, script: str, config: models.MixerConfig, params: dict, folder: str, *more: str
+):
+  """(process, its first answer) of a script beside this one, called with WEIGHTS CONFIG and `more`.
+
+  The weights are written into `folder`. (None, {}), and a word, where a package is not installed.
+  """
   weights = f'{folder}/weights.safetensors'
   checkpoints.save(weights, config, params)
   told = json.dumps(dataclasses.asdict(config))
-  script = pathlib.Path(__file__).with_name('peers_torch.py')
+  place = pathlib.Path(__file__).with_name(script)
   try:
     process = subprocess.Popen(
-      [python, str(script), weights, told],
+      [python, str(place), weights, told, *more],
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
       text=True,
     )
   except OSError as error:
-    print(f'timm is left out: {error}')
+    print(f'{script} is left out: {error}')
     return None, {}
   assert process.stdout
   ready = json.loads(process.stdout.readline() or '{"missing": "it ended at once"}')
   if 'missing' in ready:
     process.wait()
-    print(f'timm is left out: {python}: {ready["missing"]}; --torch-python names another')
+    print(f'{script} is left out: {python}: {ready["missing"]}; --torch-python names another')
     return None, {}
   return process, ready
 
@@ -398,7 +403,7 @@ def main() -> None:
   config = dataclasses.replace(models.VARIANTS[args.model], dtype=args.dtype, gelu='erf')
   params = random_weights(config)
   with tempfile.TemporaryDirectory() as folder:
-    process, versions = start_torch(args.torch_python, config, params, folder)
+    process, versions = start_torch(args.torch_python, 'peers_torch.py', config, params, folder)
     peers: list[Peer] = [Jax(name, config, params) for name in (OURS, PLAIN)]
     if process:
       peers += [Torch(name, process) for name in (EAGER, COMPILED)]

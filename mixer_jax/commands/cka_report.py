@@ -46,8 +46,12 @@ class Member:
     return 'trained' if self.is_trained else 'untrained'
 
   @property
+  def run(self) -> str:
+    return f'{self.model}/{self.seed}'
+
+  @property
   def name(self) -> str:
-    return f'{self.model}/{self.seed}' + ('' if self.is_trained else ' untrained')
+    return self.run + ('' if self.is_trained else ' untrained')
 
 
 def pairs(members: Sequence[Member]) -> Iterator[tuple[str, Member, Member]]:
@@ -82,10 +86,10 @@ def report(
   told: dict[str, Any] = {'data': data, 'identified': [], 'probes': {}, 'runs': {}, 'kernels': {}}
   for member in members:
     tops = {row.layer: row.top1 for row in probes[member.name]}
-    told['probes'].setdefault(member.state, {})[f'{member.model}/{member.seed}'] = tops
+    told['probes'].setdefault(member.state, {})[member.run] = tops
     if member.is_trained:
       evaluations = curve(member.folder)
-      told['runs'][member.name] = {
+      told['runs'][member.run] = {
         'model': member.model,
         'seed': member.seed,
         'variant': models.variant_of(member.config),

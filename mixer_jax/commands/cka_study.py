@@ -228,7 +228,7 @@ def _probes(
   for number, member in enumerate(members):
     file = user_path(member.folder) / f'probe_{member.state}.json'
     kept = _kept(file, told)
-    processes.check_same({f'what {file} holds': str(kept)})
+    processes.check_same({f'whether {file} is kept': str(kept is not None)})
     if kept:
       found[member.name] = kept
       continue

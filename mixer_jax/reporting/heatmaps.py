@@ -85,12 +85,12 @@ def heatmaps(panels: Sequence[Panel], title: str, columns: int = 4) -> bytes:
 
 def _draw(axis, values: np.ndarray, marked: Sequence[int] | None):
   drawn = axis.imshow(values, origin='lower', vmin=0, vmax=1, cmap='magma', aspect='auto')
-  if marked is not None:
-    places = [(column, row) for row, column in enumerate(marked) if column >= 0]
-    size = 60 / max(len(marked) / 12, 1) ** 2
-    # Ringed twice, so that it is seen on dark and on light.
-    for color, line in (('black', 2.4), ('cyan', 1.2)) if places else ():
-      axis.scatter(*zip(*places, strict=True), s=size, facecolor='none', edgecolor=color, lw=line)
+  rows = [row for row, column in enumerate(marked or ()) if column >= 0]
+  columns = [column for column in marked or () if column >= 0]
+  size = 60 / max(len(values) / 12, 1) ** 2
+  # Ringed twice, so that it is seen on dark and on light.
+  for color, line in (('black', 2.4), ('cyan', 1.2)):
+    axis.scatter(columns, rows, s=size, facecolor='none', edgecolor=color, lw=line)
   return drawn
 
 

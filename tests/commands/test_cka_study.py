@@ -1,5 +1,6 @@
 """`mixer-jax cka-study`: runs of several models, all of whose layers are compared."""
 
+import dataclasses
 import json
 import shutil
 from typing import Any
@@ -14,6 +15,7 @@ from mixer_jax.analysis.cka import MinibatchCKA
 from mixer_jax.analysis.hsic import Method
 from mixer_jax.analysis.identification import identify
 from mixer_jax.commands import cka_report, likeness, starting
+from mixer_jax.commands import cka_study as command
 from mixer_jax.commands.cka_report import Member
 from mixer_jax.errors import UserError
 from mixer_jax.evaluation.probe import LayerProbe
@@ -117,7 +119,9 @@ def test_a_study_trains_compares_and_goes_on(flags, digits_dir, tmp_path, capsys
   assert kept == {seed: len(read_metrics(tmp_path / 'blocks_8' / seed)) for seed in '01'}
   assert again['kernels'] == report['kernels']
   assert again['probes']['trained']['blocks_8/0']['block_0'] == -1
+  (tmp_path / 'itself_rbf.png').write_bytes(b'of another study')
   assert main([*argv, '--config.probe.l2=0.1']) == 0
+  assert not (tmp_path / 'itself_rbf.png').exists()
   again = json.loads((tmp_path / 'cka_study.json').read_text())
   assert again['probes']['trained']['blocks_8/0']['block_0'] > 0
 
@@ -217,6 +221,18 @@ def test_bad_input_is_one_line_and_writes_nothing(more, message, flags, tmp_path
   assert error.count('\n') == 1
   assert message in error
   assert not (tmp_path / 'study').exists()
+
+
+@pytest.mark.parametrize('text', ['x', '[]', 'null', '{"settings": {}, "layers": [{}]}'])
+def test_damaged_probes_are_fit_again(text, tmp_path):
+  file = tmp_path / 'probe_trained.json'
+  assert command._kept(file, {}) is None
+  file.write_text(text)
+  assert command._kept(file, {}) is None
+  row = LayerProbe('block_0', 90.0, 99.0, 0.1, 0.0)
+  file.write_text(json.dumps({'settings': {'l2': 1}, 'layers': [dataclasses.asdict(row)]}))
+  assert command._kept(file, {'l2': 1}) == [row]
+  assert command._kept(file, {'l2': 2}) is None
 
 
 def test_batches_too_small_for_the_estimator_are_told_before_anything_is_trained():
