@@ -30,8 +30,8 @@ from peers import start_torch
 
 from mixer_jax import models
 from mixer_jax.analysis import cka, hsic, layers
+from mixer_jax.bench import measure
 from mixer_jax.parallel import mesh as meshes
-from mixer_jax.planning import measure
 
 CONFIG = models.MixerConfig(
   patch_size=8,

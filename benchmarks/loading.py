@@ -52,7 +52,7 @@ def python(code: str, *argv) -> str:
 
 def main(variant: str = 'L/16', rounds: str = '9') -> None:
   """Prints the table."""
-  small = pathlib.Path(__file__).parent.parent / 'tests' / 'data' / 'mixer_tiny.npz'
+  small = pathlib.Path(__file__).parent.parent / 'tests' / 'golden' / 'mixer_tiny.npz'
   with tempfile.TemporaryDirectory() as folder:
     files = {name: pathlib.Path(folder) / f'weights{name}' for name in ('.npz', '.safetensors')}
     python(MAKE, variant, *files.values())

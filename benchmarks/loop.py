@@ -16,11 +16,11 @@ import tempfile
 import jax
 
 from mixer_jax import models
-from mixer_jax.commands import arguments, experiment
+from mixer_jax.bench import measure
 from mixer_jax.data import pipeline
 from mixer_jax.parallel import mesh as meshes
-from mixer_jax.planning import measure
-from mixer_jax.reporting.metrics import read_metrics
+from mixer_jax.runlog.metrics import read_metrics
+from mixer_jax.runs import config_file, experiment
 from mixer_jax.training import step as steps
 
 STEPS = 100  # in a round
@@ -37,7 +37,7 @@ def trained(config: str, flags: list[str]) -> float:
 
 def main(config: str = 'configs/digits.py', rounds: str = '7', *flags: str) -> None:
   """Measures and tells."""
-  fields = arguments.load_config(config, list(flags))
+  fields = config_file.load_config(config, list(flags))
   run = trained(config, list(flags))
   checked = experiment.check(fields, None)
   mesh, size = checked.evaluated.mesh, fields.batch_size

@@ -38,10 +38,10 @@ import numpy as np
 import optax
 
 from mixer_jax import checkpoints, models
-from mixer_jax.commands.benched import OPTIMIZER
+from mixer_jax.bench import batch_size, measure, programs
+from mixer_jax.bench.suite import OPTIMIZER
 from mixer_jax.errors import DoesNotFitError
 from mixer_jax.parallel import mesh as meshes
-from mixer_jax.planning import batches, bench, measure
 from mixer_jax.training import step as steps
 from mixer_jax.training.optimizer import make_optimizer, make_schedule
 
@@ -135,7 +135,7 @@ class Jax:
 
   def _forward(self):
     if self.name == OURS:
-      return bench.forward(self.config, self._mesh).function
+      return programs.forward(self.config, self._mesh).function
     return jax.jit(lambda params, batch: self._module.apply({'params': params}, batch['image']))
 
   def _forward_steps(self, batch) -> Step:
@@ -289,7 +289,7 @@ def batch_of(peer: Peer, what: str, asked: str) -> int:
     times = measure.repeats(lambda: run(1), 1.0)
     return times * size / statistics.median(measure.interleaved({'': lambda: run(times)}, 3)[''])
 
-  return batches.best(rate, 8)
+  return batch_size.best(rate, 8)
 
 
 def compared(

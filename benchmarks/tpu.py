@@ -21,9 +21,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from mixer_jax import models
-from mixer_jax.commands.benched import OPTIMIZER
+from mixer_jax.bench import batch_size
+from mixer_jax.bench.suite import OPTIMIZER
 from mixer_jax.errors import DoesNotFitError
-from mixer_jax.planning import batches, compiler, paper, topologies
+from mixer_jax.models import paper
+from mixer_jax.planning import compiler, topologies
 from mixer_jax.training.mixup import MixupConfig
 
 RESULTS = pathlib.Path(__file__).parent / 'results'
@@ -99,7 +101,7 @@ def search(kept: Kept, variant: str) -> None:
       raise DoesNotFitError(f'{row["needed_bytes"] / 2**30:.1f} GiB a core')
     return row['train']['images_per_second']
 
-  best = batches.best(rate, LEAST * TOPOLOGY.devices) // TOPOLOGY.devices
+  best = batch_size.best(rate, LEAST * TOPOLOGY.devices) // TOPOLOGY.devices
   for other in (best * 3 // 2, best * 3 // 4):
     kept.row(variant, other)
 

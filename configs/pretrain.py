@@ -12,8 +12,8 @@ from ml_collections import ConfigDict
 from configs import common
 from mixer_jax import VARIANTS, UserError
 from mixer_jax.data.folders import class_folders
-from mixer_jax.data.source import class_ids
-from mixer_jax.planning.paper import IMAGES
+from mixer_jax.data.open import class_ids
+from mixer_jax.models.paper import IMAGES
 
 # JFT-300M's number is that of Sun et al. 2017 (arXiv 1707.02968).
 _CLASSES = {'imagenet2012': 1000, 'imagenet21k': 21_843, 'jft300m': 18_291}

@@ -20,7 +20,7 @@ def get_config(arg: str) -> ConfigDict:
 
 def _study(recovery: ConfigDict) -> ConfigDict:
   study = ConfigDict()
-  study.pruning = ConfigDict()  # fields of mixer_jax.analysis.pruning.PruningConfig
+  study.pruning = ConfigDict()  # fields of mixer_jax.studies.pruning_plan.PruningConfig
   # What decides which blocks go; the first four look at images (analysis/block_scores.py).
   study.pruning.scores = 'block_cka,output_cka,cosine,leave_one_out,random,first,last'
   study.pruning.ways = 'at_once,one_by_one'  # k of one scoring, or one after the other, scored anew

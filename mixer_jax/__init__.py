@@ -11,7 +11,7 @@ from mixer_jax.hardware import has_tpu
 
 if TYPE_CHECKING:
   from mixer_jax.checkpoints import load, save
-  from mixer_jax.checkpoints.released import released
+  from mixer_jax.checkpoints.published import released
   from mixer_jax.errors import UserError
   from mixer_jax.models import VARIANTS, MixerConfig, ResNetConfig, apply, features, init
 
@@ -40,7 +40,7 @@ _HOME = {
   'features': 'mixer_jax.models',
   'init': 'mixer_jax.models',
   'load': 'mixer_jax.checkpoints',
-  'released': 'mixer_jax.checkpoints.released',
+  'released': 'mixer_jax.checkpoints.published',
   'save': 'mixer_jax.checkpoints',
 }
 

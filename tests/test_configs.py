@@ -10,11 +10,11 @@ import pytest
 import mixer_jax
 from configs import evaluate, finetune, pretrain, transfer
 from mixer_jax import VARIANTS, UserError
-from mixer_jax.commands import experiment, starting
 from mixer_jax.data import augment, tasks
+from mixer_jax.data.open import class_ids
 from mixer_jax.data.pipeline import DataConfig
-from mixer_jax.data.source import class_ids
 from mixer_jax.models import MixerConfig, num_params
+from mixer_jax.runs import experiment, initial_model
 from mixer_jax.training.optimizer import OptimizerConfig
 
 # Table 4: epochs, learning rate, weight decay, RandAugment's magnitude, mixup, stochastic depth.
@@ -179,7 +179,7 @@ def test_fine_tuning_starts_from_a_checkpoint_of_its_variant(tmp_path):
   config = finetune.get_config('S/32,cifar10')
   assert config.init_from == ''  # none is published
   with pytest.raises(UserError, match='take them from a checkpoint with'):
-    starting.model_of(config)
+    initial_model.model_of(config)
   small = dataclasses.replace(VARIANTS['S/32'], image_size=64, num_classes=3)
   for patch_size in (32, 16):
     model = dataclasses.replace(small, patch_size=patch_size, image_size=2 * patch_size)
@@ -187,11 +187,11 @@ def test_fine_tuning_starts_from_a_checkpoint_of_its_variant(tmp_path):
     mixer_jax.save(config.init_from, model, mixer_jax.init(model, jax.random.key(0)))
     config.model.image_size = 4 * patch_size
     if patch_size == 32:
-      grown = starting.model_of(config)
+      grown = initial_model.model_of(config)
       assert (grown.num_classes, grown.tokens_mlp_dim, grown.image_size) == (10, 1024, 128)
     else:
       with pytest.raises(UserError, match='patch_size cannot differ'):
-        starting.model_of(config)
+        initial_model.model_of(config)
 
 
 def test_a_task_to_fine_tune_to_is_told_by_what_is_near():

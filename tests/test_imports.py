@@ -1,6 +1,8 @@
 """Imports run one way, and touch nothing heavy before it is needed."""
 
 import ast
+import contextlib
+import graphlib
 import importlib.metadata
 import pathlib
 import re
@@ -16,20 +18,36 @@ ALLOWED = {
   'errors': set(),
   'paths': set(),
   'hardware': set(),
+  'runlog': set(),
+  'pictures': set(),
   'models': set(),
   'parallel': set(),
   'data': set(),
-  'reporting': set(),
-  'checkpoints': {'models'},
+  'checkpoints': {'models', 'parallel'},
   'training': {'models', 'parallel'},
   'evaluation': {'models', 'data', 'parallel'},
-  'analysis': {'models', 'data', 'parallel', 'training', 'evaluation'},
+  'analysis': {'models', 'data', 'parallel', 'evaluation'},
   'planning': {'models', 'parallel', 'training', 'evaluation'},
-  'commands': {
-    *('models', 'parallel', 'data', 'reporting', 'checkpoints', 'training', 'evaluation'),
-    *('planning', 'analysis'),
+  'runs': {
+    *('models', 'parallel', 'data', 'checkpoints', 'training', 'evaluation', 'analysis'),
+    *('runlog', 'pictures'),
   },
-  '__init__': {'models', 'checkpoints'},
+  'bench': {
+    *('models', 'parallel', 'data', 'checkpoints', 'training', 'evaluation', 'analysis'),
+    *('runlog', 'runs'),
+  },
+  'webpage': {'models', 'checkpoints', 'runlog', 'runs'},
+  'studies': {
+    *('models', 'parallel', 'data', 'checkpoints', 'training', 'evaluation', 'analysis'),
+    *('runlog', 'pictures', 'runs', 'bench'),
+  },
+  'commands': {
+    *('models', 'parallel', 'data', 'checkpoints', 'training', 'evaluation', 'analysis'),
+    *('runlog', 'pictures', 'runs', 'planning', 'bench', 'webpage', 'studies'),
+  },
+  '__init__': {
+    *('models', 'checkpoints', 'runs', 'analysis', 'evaluation', 'planning', 'bench', 'studies'),
+  },
   '__main__': {'commands'},
 }
 BARE = {'jax', 'numpy', 'optax', 'flax', 'mixer_jax'}  # so that it runs where there is no more
@@ -61,12 +79,55 @@ def test_imports_run_one_way(path):
         assert other in {room, 'errors', 'paths', 'hardware'} | ALLOWED[room], f'{path}: {module}'
 
 
+def file_of(module: str) -> pathlib.Path | None:
+  """The file of the package that an imported name comes from."""
+  parts = module.split('.')[1:]
+  for length in range(len(parts), 0, -1):
+    path = ROOT.joinpath(*parts[:length])
+    if path.with_suffix('.py').is_file():
+      return path.with_suffix('.py')
+    if (path / '__init__.py').is_file():
+      return path / '__init__.py'
+  return None
+
+
+def test_no_two_files_import_each_other():
+  graph = {
+    path: {
+      other
+      for module, _ in imports(path)
+      if module.startswith('mixer_jax.') and (other := file_of(module)) not in (None, path)
+    }
+    for path in FILES
+  }
+  with contextlib.suppress(graphlib.CycleError):
+    graphlib.TopologicalSorter(graph).prepare()
+    return
+  circles = [(a, b) for a in graph for b in graph[a] if a < b and a in graph[b]]
+  pytest.fail(f'files import each other, directly or in a longer circle: {circles}')
+
+
+def test_a_command_imports_the_flags_alone_of_its_room():
+  for path in (ROOT / 'commands').glob('*.py'):
+    for module, _ in imports(path):
+      if module.startswith('mixer_jax.commands'):
+        assert module.split('.')[2] in ('flags', 'similarity_flags'), f'{path}: {module}'
+
+
+def test_only_commands_parse_flags():
+  for path in FILES:
+    names = {module.split('.')[0] for module, _ in imports(path)}
+    assert 'argparse' not in names or path.parent.name == 'commands', path
+    if path.parent.name not in ('commands', 'runlog'):
+      assert 'Terminal' not in path.read_text(), path
+
+
 def test_only_models_know_flax_and_only_the_store_knows_orbax():
   for path in FILES:
     names = {module.split('.')[0] for module, _ in imports(path)}
     assert 'flax' not in names or path.parent.name == 'models', path
     assert 'orbax' not in names or path.name == 'store.py', path
-    assert 'ml_collections' not in names or path.parent.name == 'commands', path
+    assert 'ml_collections' not in names or path.name == 'config_file.py', path
 
 
 def test_tensorflow_is_imported_by_no_file():
@@ -184,7 +245,7 @@ if BLOCK:
 import mixer_jax
 mixer_jax.init, mixer_jax.apply, mixer_jax.features, mixer_jax.load, mixer_jax.VARIANTS
 import mixer_jax.training.step, mixer_jax.training.loop, mixer_jax.evaluation.classify
-import mixer_jax.checkpoints.store, mixer_jax.data.pipeline, mixer_jax.commands.training
+import mixer_jax.checkpoints.store, mixer_jax.data.pipeline, mixer_jax.runs.training_run
 config, params = mixer_jax.load(PATH)
 print(mixer_jax.apply(config, params, __import__('numpy').zeros((1, 32, 32, 3), 'uint8')).shape)
 print([name for name in sys.modules if name.split('.')[0] in ('tensorflow', 'tensorboard')])
@@ -193,7 +254,7 @@ print([name for name in sys.modules if name.split('.')[0] in ('tensorflow', 'ten
 
 @pytest.mark.parametrize('block', [False, True])
 def test_tensorflow_is_neither_loaded_nor_needed(block):
-  weights = pathlib.Path(__file__).parent / 'data' / 'mixer_tiny.npz'
+  weights = pathlib.Path(__file__).parent / 'golden' / 'mixer_tiny.npz'
   code = WITHOUT_TENSORFLOW.replace('BLOCK', str(block)).replace('PATH', repr(str(weights)))
   assert python(code).splitlines() == ['(1, 7)', '[]']
 

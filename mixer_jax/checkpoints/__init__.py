@@ -4,10 +4,10 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from mixer_jax.checkpoints import layouts, released
+from mixer_jax.checkpoints import layouts, published
 from mixer_jax.checkpoints.containers import SUFFIXES
 from mixer_jax.checkpoints.layouts import save
-from mixer_jax.checkpoints.released import Released
+from mixer_jax.checkpoints.published import Released
 from mixer_jax.errors import UserError
 from mixer_jax.models import ModelConfig, config_from, variant_of, with_zero_head
 from mixer_jax.models.depth import with_blocks
@@ -101,9 +101,9 @@ def read(path_or_name) -> Checkpoint:
   """As `load`, with all that is known of the checkpoint. A path that exists goes before a name."""
   text = str(path_or_name)
   path = None if text.startswith(('https://', 'http://')) else user_path(path_or_name)
-  entry = released.find(text)
+  entry = published.find(text)
   if entry and ('://' in text or path is None or not path.exists()):
-    file, weights = released.read(entry)
+    file, weights = published.read(entry)
     return Checkpoint(
       weights.config, weights.params, weights.layout, str(file), weights.dtypes, published=entry
     )
@@ -117,7 +117,7 @@ def read(path_or_name) -> Checkpoint:
     kind = 'weights file' if path.suffix in SUFFIXES else 'checkpoint'
     raise UserError(
       f'no {kind} {text}: name a workdir, one of its steps, an .npz or .safetensors file, or a '
-      f'published file (`mixer-jax models` lists them){released.near(text)}'
+      f'published file (`mixer-jax models` lists them){published.near(text)}'
     )
   if not path.is_dir():
     weights = layouts.read(path)

@@ -38,15 +38,17 @@ def main(argv: list[str]) -> None:
   parts = _parts(args.what)
   _check(args)
   flags.check_targets({'json': args.json})
-  from mixer_jax.commands import benched, pod, screen  # JAX takes a second
+  from mixer_jax.bench import suite
   from mixer_jax.parallel.processes import ProcessesConfig, leave_together
+  from mixer_jax.runlog import console  # JAX takes a second
+  from mixer_jax.runs import pod
 
-  terminal = screen.open_screen()
-  model = benched.model_of(args.model, args.dtype or 'float32', args.classes, args.image_size)
+  terminal = console.open_screen()
+  model = suite.model_of(args.model, args.dtype or 'float32', args.classes, args.image_size)
   told = {f'--{name}': repr(value) for name, value in vars(args).items()}
   pod.join('bench', told, ProcessesConfig(), terminal)
-  bench = benched.Bench(
-    model if args.dtype else benched.with_usual_dtype(model),
+  bench = suite.Bench(
+    model if args.dtype else suite.with_usual_dtype(model),
     batch_size=None if args.batch == 'auto' else int(args.batch),
     peak=args.peak and args.peak * 1e12,
     rounds=args.rounds,

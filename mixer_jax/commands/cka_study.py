@@ -13,12 +13,9 @@ from etils import epath
 from ml_collections import ConfigDict
 
 from mixer_jax import checkpoints, models
-from mixer_jax.analysis import layers, many
+from mixer_jax.analysis import cka_all_pairs, layers
 from mixer_jax.analysis.cka import MinibatchCKA
 from mixer_jax.analysis.hsic import KERNELS, Method
-from mixer_jax.commands import arguments, cka_report, experiment, likeness, screen, study
-from mixer_jax.commands.cka_report import Member
-from mixer_jax.commands.experiment import Experiment
 from mixer_jax.data import pipeline
 from mixer_jax.errors import UserError
 from mixer_jax.evaluation import probe
@@ -26,8 +23,13 @@ from mixer_jax.evaluation.probe import LayerProbe, ProbeConfig
 from mixer_jax.parallel import mesh as meshes
 from mixer_jax.parallel import processes
 from mixer_jax.paths import user_path
-from mixer_jax.reporting.progress import reading
-from mixer_jax.reporting.terminal import Terminal
+from mixer_jax.runlog import console
+from mixer_jax.runlog.progress import reading
+from mixer_jax.runlog.terminal import Terminal
+from mixer_jax.runs import config_file, experiment, similarity
+from mixer_jax.runs.experiment import Experiment
+from mixer_jax.studies import cka_report, study
+from mixer_jax.studies.cka_report import Member
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +61,7 @@ def main(argv: list[str]) -> None:
   each kind of comparison and kernel, and `probes.png`. Images are those of the model that is first
   by its name.
   """
-  parser = arguments.Parser('cka-study', __doc__ or '')
+  parser = config_file.Parser('cka-study', __doc__ or '')
   parser.add_config(
     required=True,
     example='configs/cka_study.py:digits',
@@ -67,8 +69,8 @@ def main(argv: list[str]) -> None:
   )
   parser.add_argument('--workdir', required=True, help='folder of all runs, local or gs://…')
   args, overrides = parser.parse(argv)
-  terminal = screen.open_screen()
-  config = arguments.load_config(args.config, overrides)
+  terminal = console.open_screen()
+  config = config_file.load_config(args.config, overrides)
   folder = user_path(args.workdir)
   runs = _runs(config, str(folder))
   study.join('cka-study', args, config, runs, terminal)
@@ -143,7 +145,7 @@ def _settings(
     if run.model not in names:
       names[run.model] = layers.choose(layers.layer_names(checked.model), config.layers.split(','))
   layers.check_reduction(config.features)
-  likeness.check_images(len(first.evaluated.source), first.evaluated.batch_size)
+  similarity.check_images(len(first.evaluated.source), first.evaluated.batch_size)
   fields = experiment.build(ProbeConfig, config.probe, 'probe')
   return _Settings(methods, names, config.features, fields)
 
@@ -196,10 +198,10 @@ def _pass(
     len(names), len(names), **dataclasses.asdict(method), names_x=names, names_y=names
   )
   make = functools.lru_cache(maxsize=None)(
-    lambda config, chosen: many.make_grams_step(config, chosen, on.mesh, method, how=how)
+    lambda config, chosen: cka_all_pairs.make_grams_step(config, chosen, on.mesh, method, how=how)
   )
   steps = [make(member.config, tuple(member.layers)) for member in members]
-  pairs = many.make_pairs_step(on.mesh, method)
+  pairs = cka_all_pairs.make_pairs_step(on.mesh, method)
   log.info('CKA of %d layers of %d models, %s', len(names), len(members), method.kernel)
   batches = pipeline.eval_batches(
     on.source,

@@ -5,18 +5,19 @@ import logging
 
 from mixer_jax import checkpoints
 from mixer_jax.checkpoints import layouts
-from mixer_jax.commands import arguments, screen
 from mixer_jax.errors import UserError
 from mixer_jax.models import MixerConfig, variant_of
 from mixer_jax.paths import user_path
+from mixer_jax.runlog import console
+from mixer_jax.runs import config_file
 
 log = logging.getLogger(__name__)
 
 
 def main(argv: list[str]) -> None:
   """Reads any checkpoint, writes `.npz` (modern) or `.safetensors` (timm); says what it was."""
-  parser = arguments.Parser('convert', __doc__ or '')
-  parser.add_argument('source', metavar='SRC', help=arguments.CHECKPOINT)
+  parser = config_file.Parser('convert', __doc__ or '')
+  parser.add_argument('source', metavar='SRC', help=config_file.CHECKPOINT)
   parser.add_argument('target', metavar='DST', help='*.npz or *.safetensors, local or gs://…')
   parser.add_argument(
     '--layout',
@@ -27,8 +28,8 @@ def main(argv: list[str]) -> None:
   parser.add_argument('--num-classes', type=int, help='put a new head of zeros on it')
   parser.add_argument('--blocks', help='leave all but these blocks out, as in 0,1,3')
   args = parser.parse_flags(argv)
-  screen.open_screen()
-  blocks = None if args.blocks is None else arguments.numbers('--blocks', args.blocks, int)
+  console.open_screen()
+  blocks = None if args.blocks is None else config_file.numbers('--blocks', args.blocks, int)
   target = user_path(args.target)
   chosen = layouts.layout_to_write(target, args.layout)
   if target.exists():

@@ -7,20 +7,21 @@ import contextlib
 import cv2
 import numpy as np
 
-from mixer_jax.commands import arguments, experiment, screen
 from mixer_jax.data import decode, pipeline
-from mixer_jax.data.builders import check_name, check_place
+from mixer_jax.data.open import open_source
 from mixer_jax.data.pipeline import DataConfig
 from mixer_jax.data.prepare import prepare
 from mixer_jax.data.randaugment import OPERATIONS
-from mixer_jax.data.records import Source
-from mixer_jax.data.source import open_source
+from mixer_jax.data.source import Source
 from mixer_jax.data.tasks import find_task, is_task
+from mixer_jax.data.tfds_builders import check_name, check_place
 from mixer_jax.errors import UserError
 from mixer_jax.paths import user_path
-from mixer_jax.reporting.contact_sheets import Band, contact_sheet
-from mixer_jax.reporting.progress import reading
-from mixer_jax.reporting.terminal import Terminal
+from mixer_jax.pictures.contact_sheets import Band, contact_sheet
+from mixer_jax.runlog import console
+from mixer_jax.runlog.progress import reading
+from mixer_jax.runlog.terminal import Terminal
+from mixer_jax.runs import config_file, experiment
 
 _MAGNITUDES = (5, 10, 15, 20)
 _DRAWS = 9  # of each image
@@ -31,7 +32,7 @@ _PART = 1024  # records between two lines of progress
 def main(argv: list[str]) -> None:
   """One of the three tasks."""
   tasks = {'prepare': _prepare, 'check': _check, 'show': _show}
-  parser = arguments.Parser('data', __doc__ or '')
+  parser = config_file.Parser('data', __doc__ or '')
   parser.add_argument('task', choices=tasks, help='and then --help, for the flags of one')
   if argv and argv[0] in tasks:
     return tasks[argv[0]](argv[1:])
@@ -40,7 +41,7 @@ def main(argv: list[str]) -> None:
 
 
 def _prepare(argv: list[str]) -> None:
-  parser = arguments.Parser('data prepare', 'prepare: download a TFDS data set and prepare it')
+  parser = config_file.Parser('data prepare', 'prepare: download a TFDS data set and prepare it')
   parser.add_argument(
     'name',
     metavar='NAME',
@@ -54,7 +55,7 @@ def _prepare(argv: list[str]) -> None:
     help='of imagenet21k: how many the archive has, where it is not the fall-2011 release',
   )
   args = parser.parse_flags(argv)
-  terminal = screen.open_screen()
+  terminal = console.open_screen()
   name = find_task(args.name).data_set if is_task(args.name) else args.name
   check_name(name)
   check_place(args.data_dir or '')
@@ -67,11 +68,11 @@ def _prepare(argv: list[str]) -> None:
 
 
 def _check(argv: list[str]) -> None:
-  parser = arguments.Parser('data check', 'check: read and decode every record')
+  parser = config_file.Parser('data check', 'check: read and decode every record')
   parser.add_config(required=True)
   args, overrides = parser.parse(argv)
-  terminal = screen.open_screen()
-  loaded = arguments.load_config(args.config, overrides)
+  terminal = console.open_screen()
+  loaded = config_file.load_config(args.config, overrides)
   if loaded.get('data') and loaded.data.get('eval_recipe') == 'checkpoint':
     loaded.data.eval_recipe = 'resmall-crop'  # there is none, and records are read without it
   config = experiment.data_of(loaded)
@@ -128,13 +129,13 @@ def _faults(
 
 
 def _show(argv: list[str]) -> None:
-  parser = arguments.Parser('data show', 'show: images as training sees them, and RandAugment')
+  parser = config_file.Parser('data show', 'show: images as training sees them, and RandAugment')
   parser.add_config(required=True)
   parser.add_argument('--output', default='augment.png', metavar='FILE', help='PNG (augment.png)')
   args, overrides = parser.parse(argv)
-  terminal = screen.open_screen()
-  arguments.check_targets({'output': args.output})
-  config = arguments.load_config(args.config, overrides)
+  terminal = console.open_screen()
+  config_file.check_targets({'output': args.output})
+  config = config_file.load_config(args.config, overrides)
   data = experiment.data_of(config)
   size = config.model.get('image_size') or 224
   source = open_source(data.name, data.train_split, data.data_dir)

@@ -10,22 +10,23 @@ from typing import Any
 
 from mixer_jax import models
 from mixer_jax.checkpoints import Checkpoint
-from mixer_jax.commands import arguments, experiment, screen, subject, trained
 from mixer_jax.data import pipeline, recipes
 from mixer_jax.errors import UserError
 from mixer_jax.evaluation import classify
 from mixer_jax.parallel import mesh as meshes
 from mixer_jax.parallel import processes
-from mixer_jax.reporting.progress import reading
-from mixer_jax.reporting.terminal import Terminal
+from mixer_jax.runlog import console
+from mixer_jax.runlog.progress import reading
+from mixer_jax.runlog.terminal import Terminal
+from mixer_jax.runs import checkpoint_labels, config_file, experiment, loaded_model
 
 log = logging.getLogger(__name__)
 
 
 def main(argv: list[str]) -> None:
   """Prints one line of figures, and the published ones beside them; more where asked."""
-  parser = arguments.Parser('evaluate', __doc__ or '')
-  parser.add_argument('--checkpoint', required=True, help=arguments.CHECKPOINT)
+  parser = config_file.Parser('evaluate', __doc__ or '')
+  parser.add_argument('--checkpoint', required=True, help=config_file.CHECKPOINT)
   parser.add_config(
     required=False,
     example='configs/evaluate.py:imagenet2012 or configs/evaluate.py:folder:DIR',
@@ -37,11 +38,11 @@ def main(argv: list[str]) -> None:
     '--per-class', metavar='FILE', help='also write a CSV row a class, worst first; - is stdout'
   )
   args, overrides = parser.parse(argv)
-  terminal = screen.open_screen()
-  arguments.check_targets({'json': args.json, 'per-class': args.per_class})
-  seen = subject.begin('evaluate', args, overrides, terminal)
+  terminal = console.open_screen()
+  config_file.check_targets({'json': args.json, 'per-class': args.per_class})
+  seen = loaded_model.begin('evaluate', args, overrides, terminal)
   checkpoint, model, on = seen.checkpoint, seen.model, seen.on
-  on = dataclasses.replace(on, source=trained.in_order_of(checkpoint, on.source))
+  on = dataclasses.replace(on, source=checkpoint_labels.in_order_of(checkpoint, on.source))
   recipe = recipes.describe(
     on.data.eval_recipe, model.image_size, on.data.eval_crop_fraction, model.input_range
   )
@@ -63,12 +64,12 @@ def main(argv: list[str]) -> None:
   print(f'by {how}; {args.checkpoint}', file=summary)
   for key, value in published.items():
     line = f'published {_TITLES[key]} {value:.2f} %: {getattr(result, key) - value:+.2f} here'
-    own = trained.recipe_of(checkpoint)
+    own = checkpoint_labels.recipe_of(checkpoint)
     if own != (on.data.eval_recipe, on.data.eval_crop_fraction):
       line += f', by another recipe than its {own[0]} with crop {own[1]}'
     print(line, file=summary)
   if args.per_class:
-    arguments.write(args.per_class, _table(result, trained.spoken(on.source.classes)))
+    config_file.write(args.per_class, _table(result, checkpoint_labels.spoken(on.source.classes)))
   figures = {
     'checkpoint': args.checkpoint,
     'file': checkpoint.file,
@@ -85,7 +86,7 @@ def main(argv: list[str]) -> None:
     **result.numbers(),
     'published': published,
   }
-  arguments.write(args.json, json.dumps(figures) + '\n')
+  config_file.write(args.json, json.dumps(figures) + '\n')
 
 
 _TITLES = {'top1': 'top-1', 'real': 'ReaL'}
@@ -119,7 +120,7 @@ def _published(checkpoint: Checkpoint, on: experiment.Evaluated, image_size: int
   whole = ('imagenet2012/validation', 'imagenet2012_real/validation')
   same = on.source.name in whole or (
     # The validation set as a folder: nothing else has so many images of these classes.
-    len(on.source) == 50_000 and on.source.classes == trained.classes_of(checkpoint)
+    len(on.source) == 50_000 and on.source.classes == checkpoint_labels.classes_of(checkpoint)
   )
   if entry is None or not same or image_size != entry.config.image_size:
     return {}

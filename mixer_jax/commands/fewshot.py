@@ -3,17 +3,18 @@
 import json
 import sys
 
-from mixer_jax.commands import arguments, experiment, screen, subject
 from mixer_jax.evaluation import fewshot
 from mixer_jax.evaluation.fewshot import FewShotConfig
 from mixer_jax.parallel import mesh as meshes
 from mixer_jax.parallel import processes
+from mixer_jax.runlog import console
+from mixer_jax.runs import config_file, experiment, loaded_model
 
 
 def main(argv: list[str]) -> None:
   """Prints a line for each number of shots: the mean over seeds, and their deviation."""
-  parser = arguments.Parser('fewshot', __doc__ or '')
-  parser.add_argument('--checkpoint', required=True, help=arguments.CHECKPOINT)
+  parser = config_file.Parser('fewshot', __doc__ or '')
+  parser.add_argument('--checkpoint', required=True, help=config_file.CHECKPOINT)
   parser.add_config(
     required=False, note="; its train split is learnt from; default: that of the checkpoint's run"
   )
@@ -25,11 +26,11 @@ def main(argv: list[str]) -> None:
   parser.add_argument('--l2', type=float, default=paper.l2, help=f'({paper.l2:g})')
   parser.add_argument('--json', metavar='FILE', help='also write the figures there; - is stdout')
   args, overrides = parser.parse(argv)
-  terminal = screen.open_screen()
-  arguments.check_targets({'json': args.json})
-  counts = arguments.numbers('--shots', args.shots, int)
+  terminal = console.open_screen()
+  config_file.check_targets({'json': args.json})
+  counts = config_file.numbers('--shots', args.shots, int)
   few = FewShotConfig(counts, args.seeds, args.l2, paper.constant, paper.max_reads)
-  seen = subject.begin('fewshot', args, overrides, terminal)
+  seen = loaded_model.begin('fewshot', args, overrides, terminal)
   on = seen.on
   train = processes.together(lambda: experiment.open_train(on.data))
   evaluator = fewshot.FewShot(
@@ -55,4 +56,4 @@ def main(argv: list[str]) -> None:
     print(line, file=shown)
   print(f'of {len(on.source)} images of {on.source.name}, learnt from {train.name}', file=shown)
   told = json.dumps({'checkpoint': args.checkpoint, 'data': on.source.name, **figures}) + '\n'
-  arguments.write(args.json, told)
+  config_file.write(args.json, told)

@@ -6,10 +6,11 @@ import math
 import sys
 
 from mixer_jax.analysis.identification import Identification, identify
-from mixer_jax.commands import arguments, experiment, likeness, screen, subject
 from mixer_jax.errors import UserError
 from mixer_jax.parallel import processes
-from mixer_jax.reporting import heatmaps
+from mixer_jax.pictures import heatmaps
+from mixer_jax.runlog import console
+from mixer_jax.runs import config_file, experiment, loaded_model, similarity
 
 
 def main(argv: list[str]) -> None:
@@ -18,23 +19,23 @@ def main(argv: list[str]) -> None:
   Between two models that differ in their seed only, a good measure of similarity finds for each
   layer the one at the same place (Kornblith et al. 2019).
   """
-  parser = arguments.Parser('identify', __doc__ or '')
+  parser = config_file.Parser('identify', __doc__ or '')
   parser.add_argument('--other', required=True, help='whose layers are searched, of as many blocks')
-  likeness.add_flags(parser, layers_default='block_*', output='identify')
+  similarity.add_flags(parser, layers_default='block_*', output='identify')
   parser.add_argument('--json', metavar='FILE', help='also write the figures there; - is stdout')
   args, overrides = parser.parse(argv)
-  terminal = screen.open_screen()
-  likeness.check_output(args.output, json=args.json)
-  method = likeness.method_of(args)
-  x = subject.begin('identify', args, overrides, terminal)
-  y = subject.look_at(args.other, args, x.named, overrides, x.on.source)
-  names_x, names_y = (likeness.chosen(seen, args) for seen in (x, y))
+  terminal = console.open_screen()
+  similarity.check_output(args.output, json=args.json)
+  method = similarity.method_of(args)
+  x = loaded_model.begin('identify', args, overrides, terminal)
+  y = loaded_model.look_at(args.other, args, x.named, overrides, x.on.source)
+  names_x, names_y = (similarity.chosen(seen, args) for seen in (x, y))
   if names_x != names_y:
     raise UserError(
       f'{args.checkpoint} has {len(names_x)} such layers and {args.other} {len(names_y)}, or '
       'others: identification needs the same in both; mixer-jax cka compares any'
     )
-  found = likeness.measure(x, y, args, method, terminal)
+  found = similarity.measure(x, y, args, method, terminal)
   is_first = experiment.tells()
   processes.leave_together()
   if not is_first:
@@ -53,7 +54,7 @@ def main(argv: list[str]) -> None:
     marked=there.nearest,
   )
   npz = found.npz(nearest=there.nearest, accuracy=[there.accuracy, back.accuracy])
-  likeness.write(args.output, npz, png)
+  similarity.write(args.output, npz, png)
   report = {
     'checkpoints': found.checkpoints,
     'data': found.data,
@@ -68,10 +69,10 @@ def main(argv: list[str]) -> None:
   shown = sys.stderr if args.json == '-' else sys.stdout
   print(_table(found, there, back), file=shown)
   print(f'{args.output}.npz, {args.output}.png: {words}', file=shown)
-  arguments.write(args.json, json.dumps(report) + '\n')
+  config_file.write(args.json, json.dumps(report) + '\n')
 
 
-def _table(found: likeness.Likeness, there: Identification, back: Identification) -> str:
+def _table(found: similarity.Likeness, there: Identification, back: Identification) -> str:
   """A line a layer: the layer of the other checkpoint that is most like it; and the other way."""
   names = found.names_x
   width = max(len(name) for name in names)

@@ -3,8 +3,9 @@
 import json
 
 from mixer_jax import checkpoints, models
-from mixer_jax.commands import arguments, screen, trained
 from mixer_jax.models.parameters import flatten
+from mixer_jax.runlog import console
+from mixer_jax.runs import checkpoint_labels, config_file
 
 _LARGEST = 5
 _FIELDS = (  # of one family or the other
@@ -15,11 +16,11 @@ _FIELDS = (  # of one family or the other
 
 def main(argv: list[str]) -> None:
   """Reads the whole checkpoint, so that what it prints is known to be whole and finite."""
-  parser = arguments.Parser('inspect', __doc__ or '')
-  parser.add_argument('checkpoint', metavar='SRC', help=arguments.CHECKPOINT)
+  parser = config_file.Parser('inspect', __doc__ or '')
+  parser.add_argument('checkpoint', metavar='SRC', help=config_file.CHECKPOINT)
   parser.add_argument('--json', action='store_true', help='print a JSON object')
   args = parser.parse_flags(argv)
-  screen.open_screen()
+  console.open_screen()
   checkpoint = checkpoints.read(args.checkpoint)
   config, arrays = checkpoint.config, flatten(checkpoint.params)
   largest = sorted(arrays, key=lambda name: -arrays[name].nbytes)[:_LARGEST]
@@ -32,7 +33,7 @@ def main(argv: list[str]) -> None:
     'num_classes': config.num_classes,
     **{name: getattr(config, name) for name in _FIELDS if hasattr(config, name)},
     'input_range': config.input_range,
-    'assumed': ['gelu', 'input_range'] if trained.is_assumed(checkpoint) else [],
+    'assumed': ['gelu', 'input_range'] if checkpoint_labels.is_assumed(checkpoint) else [],
     'parameters': sum(array.size for array in arrays.values()),
     'bytes': sum(array.nbytes for array in arrays.values()),
     'dtype': ', '.join(checkpoint.dtypes),

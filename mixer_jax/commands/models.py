@@ -1,8 +1,8 @@
 """`mixer-jax models`: the paper's variants and what they take; the published files."""
 
 from mixer_jax import models
-from mixer_jax.checkpoints import released
-from mixer_jax.commands import arguments
+from mixer_jax.checkpoints import published
+from mixer_jax.runs import config_file
 
 _HEADS = (
   'variant',
@@ -21,7 +21,7 @@ _FILE_HEADS = ('published file', 'classes', 'MiB', 'top-1', 'ReaL', 'recipe', 'h
 
 def main(argv: list[str]) -> None:
   """Prints Table 1 of the paper, counted from the models here, and the files to load by name."""
-  parser = arguments.Parser('models', __doc__ or '')
+  parser = config_file.Parser('models', __doc__ or '')
   parser.parse_flags(argv)
   _print(
     [list(_HEADS), *(_row(name, config) for name, config in models.VARIANTS.items())], str.rjust
@@ -29,12 +29,12 @@ def main(argv: list[str]) -> None:
   print(
     '\n224 px, 1000 classes. GFLOP: matrix multiplies of one forward pass, 2 per multiply-add.\n'
   )
-  _print([list(_FILE_HEADS), *map(_file_row, released.released.values())], str.ljust)
+  _print([list(_FILE_HEADS), *map(_file_row, published.released.values())], str.ljust)
   print(
     '\nAccuracies as published, on ImageNet at 224 px, percent. Load a file by its name, as in\n'
     '`mixer-jax evaluate --checkpoint=imagenet1k/Mixer-B_16 '
     '--config=configs/evaluate.py:imagenet2012`;\n'
-    f'it comes from the network, or from the folder that ${released.MIRROR_SETTING} names.'
+    f'it comes from the network, or from the folder that ${published.MIRROR_SETTING} names.'
   )
 
 
@@ -45,7 +45,7 @@ def _print(rows: list[list[str]], align) -> None:
     print('  '.join(cells).rstrip())
 
 
-def _file_row(entry: released.Released) -> list[str]:
+def _file_row(entry: published.Released) -> list[str]:
   known = lambda value, digits: '–' if value is None else f'{value:.{digits}f}'
   return [
     entry.name,
@@ -54,7 +54,7 @@ def _file_row(entry: released.Released) -> list[str]:
     known(entry.top1, 2),
     known(entry.real, 2),
     entry.recipe,
-    'yes' if (released.mirrored(entry) or released.cached(entry)).exists() else 'no',
+    'yes' if (published.mirrored(entry) or published.cached(entry)).exists() else 'no',
     entry.note,
   ]
 

@@ -10,12 +10,14 @@ from ml_collections import ConfigDict
 
 from mixer_jax import models
 from mixer_jax.analysis.permutation import outcomes
-from mixer_jax.commands import arguments, screen, study
-from mixer_jax.commands.study import curve
 from mixer_jax.data.permute import INPUTS
 from mixer_jax.errors import UserError
 from mixer_jax.paths import user_path
-from mixer_jax.reporting import comparisons
+from mixer_jax.pictures import comparisons
+from mixer_jax.runlog import console
+from mixer_jax.runs import config_file
+from mixer_jax.studies import study
+from mixer_jax.studies.study import curve
 
 _TOLD = {
   'none': 'images as they are',
@@ -36,7 +38,7 @@ def main(argv: list[str]) -> None:
   The same command again goes on where it stopped. WORKDIR holds a folder for each run,
   `permute.json` and `permute.png`.
   """
-  parser = arguments.Parser('permute', __doc__ or '')
+  parser = config_file.Parser('permute', __doc__ or '')
   parser.add_config(
     required=True,
     example='configs/permutation.py:digits',
@@ -44,8 +46,8 @@ def main(argv: list[str]) -> None:
   )
   parser.add_argument('--workdir', required=True, help='folder of all runs, local or gs://…')
   args, overrides = parser.parse(argv)
-  terminal = screen.open_screen()
-  config = arguments.load_config(args.config, overrides)
+  terminal = console.open_screen()
+  config = config_file.load_config(args.config, overrides)
   folder = user_path(args.workdir)
   runs = _runs(config, str(folder))
   study.join('permute', args, config, runs, terminal)

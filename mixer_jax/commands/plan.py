@@ -10,18 +10,20 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mixer_jax import models
-from mixer_jax.commands import arguments, experiment, fields, screen, starting
 from mixer_jax.data.pipeline import DataConfig
 from mixer_jax.data.recipes import RECIPES
 from mixer_jax.errors import DoesNotFitError, UserError
+from mixer_jax.models import paper
 from mixer_jax.parallel import mesh as meshes
 from mixer_jax.paths import cache_folder, user_path
-from mixer_jax.planning import paper, topologies
+from mixer_jax.pictures import run_pictures
 from mixer_jax.planning import plan as plans
+from mixer_jax.planning import topologies
 from mixer_jax.planning.compiler import Program
 from mixer_jax.planning.plan import Plan
-from mixer_jax.reporting import pictures
-from mixer_jax.reporting.terminal import Terminal, duration
+from mixer_jax.runlog import console
+from mixer_jax.runlog.terminal import Terminal, duration
+from mixer_jax.runs import config_file, experiment, initial_model, run_config
 from mixer_jax.training.losses import get_loss
 from mixer_jax.training.optimizer import OptimizerConfig
 
@@ -32,7 +34,7 @@ _GIB = topologies.GIB
 
 def main(argv: list[str]) -> None:
   """Prints a plan, or a table of several; writes nothing but what is asked for."""
-  parser = arguments.Parser('plan', __doc__ or '')
+  parser = config_file.Parser('plan', __doc__ or '')
   parser.add_config(required=True, example='configs/pretrain.py:L/16,imagenet21k')
   where = parser.add_mutually_exclusive_group(required=True)
   where.add_argument('--topology', metavar='NAME', help='a slice, such as v3:4x4: 16 chips')
@@ -43,16 +45,16 @@ def main(argv: list[str]) -> None:
     '--suggest', action='store_true', help='also try remat, fsdp, micro-batches, a smaller batch'
   )
   args, overrides = parser.parse(argv)
-  terminal = screen.open_screen()
+  terminal = console.open_screen()
   if args.plot and not args.topologies:
     raise UserError('--plot draws --topologies: name several')
   if args.suggest and args.topologies:
     raise UserError('--suggest is for one --topology')
   if args.plot == '-':
     raise UserError('--plot is a picture: name a file for it')
-  arguments.check_targets({'json': args.json, 'plot': args.plot})
+  config_file.check_targets({'json': args.json, 'plot': args.plot})
   names = args.topologies.split(',') if args.topologies else [args.topology]
-  config = arguments.load_config(args.config, overrides)
+  config = config_file.load_config(args.config, overrides)
   programs = _programs(config, list(dict.fromkeys(names)))
   # The compiler is another process, that must not outlive this one.
   signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -99,12 +101,12 @@ def _programs(config: ConfigDict, names: list[str]) -> list[Program]:
   experiment.check_fields(config)
   get_loss(config.loss)
   data = experiment.build(DataConfig, config.data, 'data')
-  model = starting.model_of(config)
+  model = initial_model.model_of(config)
   optimizer = experiment.build(OptimizerConfig, config.optimizer, 'optimizer')
   total_steps = config.total_steps
   if config.total_epochs:
     size = paper.IMAGES.get(config.data.name) or len(experiment.open_train(data))
-    total_steps = fields.total_steps(config, size)
+    total_steps = run_config.total_steps(config, size)
   programs = []
   for name in names:
     topology = topologies.find(name)
@@ -196,9 +198,9 @@ def _table(names: list[str], reports: list[dict[str, Any]]) -> str:
 
 def _write(args, reports: list[dict[str, Any]], terminal: Terminal) -> None:
   told = json.dumps(reports if args.topologies else reports[0], indent=2) + '\n'
-  arguments.write(args.json, told)
+  config_file.write(args.json, told)
   if args.plot:
     rows = [report for report in reports if report['fits']]
     if rows:
-      user_path(args.plot).write_bytes(pictures.costs(rows))
+      user_path(args.plot).write_bytes(run_pictures.costs(rows))
     terminal.say(f'{args.plot}: {len(rows)} slices' if rows else 'no slice fits: nothing to plot')

@@ -11,15 +11,16 @@ from etils import epath
 
 from mixer_jax import checkpoints, models
 from mixer_jax.checkpoints import Checkpoint
-from mixer_jax.commands import arguments, experiment, screen, trained
 from mixer_jax.data import folders, pipeline, recipes
-from mixer_jax.data.records import Source
-from mixer_jax.data.source import class_ids, in_english
+from mixer_jax.data.open import class_ids, in_english
+from mixer_jax.data.source import Source
 from mixer_jax.errors import UserError
 from mixer_jax.evaluation import classify
 from mixer_jax.parallel import mesh as meshes
 from mixer_jax.parallel import processes
 from mixer_jax.paths import is_regular, user_path
+from mixer_jax.runlog import console
+from mixer_jax.runs import checkpoint_labels, config_file, experiment
 
 log = logging.getLogger(__name__)
 
@@ -28,8 +29,8 @@ _THREADS = 16
 
 def main(argv: list[str]) -> None:
   """Prints, for each image, its most probable classes with their probabilities."""
-  parser = arguments.Parser('predict', __doc__ or '')
-  parser.add_argument('--checkpoint', required=True, help=arguments.CHECKPOINT)
+  parser = config_file.Parser('predict', __doc__ or '')
+  parser.add_argument('--checkpoint', required=True, help=config_file.CHECKPOINT)
   parser.add_argument(
     '--labels',
     metavar='FILE',
@@ -42,7 +43,7 @@ def main(argv: list[str]) -> None:
     'images', nargs='+', metavar='IMAGE', help='JPEG, PNG or WebP file, folder of such, or pattern'
   )
   args = parser.parse_flags(argv)
-  terminal = screen.open_screen()
+  terminal = console.open_screen()
   if args.top < 1:
     raise UserError(f'--top must be at least 1, is {args.top}')
   experiment.join_processes('predict', args, None, terminal)
@@ -51,7 +52,9 @@ def main(argv: list[str]) -> None:
   checkpoint = processes.together(lambda: checkpoints.read(args.checkpoint))
   checkpoint = checkpoints.with_arithmetic(checkpoint, args.gelu or '', args.input_range or '')
   names = processes.together(lambda: _names(args.labels, checkpoint))
-  recipe, fraction = (args.recipe, 0.875) if args.recipe else trained.recipe_of(checkpoint)
+  recipe, fraction = (
+    (args.recipe, 0.875) if args.recipe else checkpoint_labels.recipe_of(checkpoint)
+  )
   model = checkpoint.config
   how = recipes.describe(recipe, model.image_size, fraction, model.input_range)
   log.info('%s; %s', how, models.activation(model))
@@ -60,7 +63,7 @@ def main(argv: list[str]) -> None:
   step = classify.make_top_step(model, mesh, args.top)
   params = meshes.put_replicated(mesh, checkpoint.params)
   unread = []
-  permutation = trained.permutation_of(checkpoint)
+  permutation = checkpoint_labels.permutation_of(checkpoint)
   for batch in _batches(files, recipe, fraction, model.image_size, permutation):
     seen = jax.device_get(step(params, meshes.put(mesh, batch)))
     for row, index in enumerate(seen['index']):
@@ -130,7 +133,7 @@ def _names(labels: str | None, checkpoint: Checkpoint) -> Sequence[str]:
     log.info(
       'the file does not tell its class names: --labels=imagenet2012 gives those of ImageNet'
     )
-  return trained.classes_of(checkpoint) or [f'class {i}' for i in range(size)]
+  return checkpoint_labels.classes_of(checkpoint) or [f'class {i}' for i in range(size)]
 
 
 def _read_names(labels: str) -> Sequence[str]:

@@ -4,17 +4,18 @@ import dataclasses
 import json
 import sys
 
-from mixer_jax.commands import arguments, experiment, screen, subject
 from mixer_jax.evaluation import probe
 from mixer_jax.evaluation.probe import ProbeConfig
 from mixer_jax.parallel import mesh as meshes
 from mixer_jax.parallel import processes
+from mixer_jax.runlog import console
+from mixer_jax.runs import config_file, experiment, loaded_model
 
 
 def main(argv: list[str]) -> None:
   """Prints a line for each block and for pre_logits."""
-  parser = arguments.Parser('probe', __doc__ or '')
-  parser.add_argument('--checkpoint', required=True, help=arguments.CHECKPOINT)
+  parser = config_file.Parser('probe', __doc__ or '')
+  parser.add_argument('--checkpoint', required=True, help=config_file.CHECKPOINT)
   parser.add_config(
     required=False, note="; its train split is learnt from; default: that of the checkpoint's run"
   )
@@ -23,10 +24,10 @@ def main(argv: list[str]) -> None:
   parser.add_argument('--iterations', type=int, default=500, help='of L-BFGS, at most (500)')
   parser.add_argument('--json', metavar='FILE', help='also write the figures there; - is stdout')
   args, overrides = parser.parse(argv)
-  terminal = screen.open_screen()
-  arguments.check_targets({'json': args.json})
+  terminal = console.open_screen()
+  config_file.check_targets({'json': args.json})
   settings = ProbeConfig(args.l2, args.iterations)
-  seen = subject.begin('probe', args, overrides, terminal)
+  seen = loaded_model.begin('probe', args, overrides, terminal)
   on = seen.on
   train = processes.together(lambda: experiment.open_train(on.data))
   layers = probe.linear_probe(
@@ -53,4 +54,4 @@ def main(argv: list[str]) -> None:
   print(f'of {len(on.source)} images of {on.source.name}, learnt from {train.name}', file=shown)
   rows = [dataclasses.asdict(layer) for layer in layers]
   told = json.dumps({'checkpoint': args.checkpoint, 'data': on.source.name, 'layers': rows}) + '\n'
-  arguments.write(args.json, told)
+  config_file.write(args.json, told)

@@ -13,26 +13,28 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mixer_jax import models
-from mixer_jax.analysis import block_scores, pruning
+from mixer_jax.analysis import block_scores
 from mixer_jax.analysis.block_scores import MEASURES, Accuracy, Images
-from mixer_jax.analysis.latency import latencies
-from mixer_jax.analysis.pruning import PruningConfig
-from mixer_jax.commands import arguments, experiment, screen, study, subject, trained
-from mixer_jax.commands.likeness import check_images
-from mixer_jax.commands.memo import Memo
-from mixer_jax.commands.study import curve
-from mixer_jax.commands.subject import Subject
+from mixer_jax.bench.latency import latencies
 from mixer_jax.data import pipeline
-from mixer_jax.data.source import open_source
+from mixer_jax.data.open import open_source
 from mixer_jax.errors import UserError
 from mixer_jax.models.depth import Blocks, with_blocks, without
 from mixer_jax.models.parameters import flatten
 from mixer_jax.parallel import mesh as meshes
 from mixer_jax.parallel import processes
 from mixer_jax.paths import user_path
-from mixer_jax.reporting import pruning as reports
-from mixer_jax.reporting.progress import reading
-from mixer_jax.reporting.terminal import Terminal
+from mixer_jax.runlog import console
+from mixer_jax.runlog.progress import reading
+from mixer_jax.runlog.terminal import Terminal
+from mixer_jax.runs import checkpoint_labels, config_file, experiment, loaded_model
+from mixer_jax.runs.loaded_model import Subject
+from mixer_jax.runs.similarity import check_images
+from mixer_jax.studies import pruning_plan, study
+from mixer_jax.studies import pruning_report as reports
+from mixer_jax.studies.pruning_plan import PruningConfig
+from mixer_jax.studies.result_cache import Memo
+from mixer_jax.studies.study import curve
 
 log = logging.getLogger(__name__)
 
@@ -68,8 +70,8 @@ def main(argv: list[str]) -> None:
   The same command again goes on where it stopped. WORKDIR holds `prune.json`, `prune.png`,
   `measured.json`, and in `recovery` a run for each pruned Mixer.
   """
-  parser = arguments.Parser('prune', __doc__ or '')
-  parser.add_argument('--checkpoint', required=True, help=arguments.CHECKPOINT)
+  parser = config_file.Parser('prune', __doc__ or '')
+  parser.add_argument('--checkpoint', required=True, help=config_file.CHECKPOINT)
   parser.add_config(
     required=True,
     example='configs/prune.py:digits',
@@ -78,12 +80,12 @@ def main(argv: list[str]) -> None:
   parser.add_reading()
   parser.add_argument('--workdir', required=True, help='folder of the study, local or gs://…')
   args, overrides = parser.parse(argv)
-  terminal = screen.open_screen()
-  config = arguments.load_config(args.config, overrides)
+  terminal = console.open_screen()
+  config = config_file.load_config(args.config, overrides)
   folder = user_path(args.workdir)
   settings = _settings(config)
   study.join('prune', args, config, [study.Run('recovery', config.recovery, str(folder))], terminal)
-  seen = subject.look_at(args.checkpoint, args, config.recovery, [], None)
+  seen = loaded_model.look_at(args.checkpoint, args, config.recovery, [], None)
   model = settings.checked(seen.model)
   model = dataclasses.replace(model, dtype=config.recovery.model.dtype)
   scored = processes.together(lambda: _scored_on(seen, settings.score_split))
@@ -103,7 +105,7 @@ def main(argv: list[str]) -> None:
     _name(measure, blocks), lambda: looked['scored'].scores(measure, blocks)
   )['order']
   kept = {
-    method: pruning.kept_blocks(method, [n for n in settings.counts if n], whole, rank)
+    method: pruning_plan.kept_blocks(method, [n for n in settings.counts if n], whole, rank)
     for method in settings.methods()
   }
   pruned = {blocks for of_method in kept.values() for blocks in of_method.values()}
@@ -170,13 +172,13 @@ def _settings(config: ConfigDict) -> PruningConfig:
 
 
 def _tested_on(seen: Subject) -> experiment.Evaluated:
-  source = trained.in_order_of(seen.checkpoint, seen.on.source)
+  source = checkpoint_labels.in_order_of(seen.checkpoint, seen.on.source)
   return dataclasses.replace(seen.on, source=source)
 
 
 def _scored_on(seen: Subject, split: str) -> experiment.Evaluated:
   source = open_source(seen.on.data.name, split, seen.on.data.data_dir)
-  on = dataclasses.replace(seen.on, source=trained.in_order_of(seen.checkpoint, source))
+  on = dataclasses.replace(seen.on, source=checkpoint_labels.in_order_of(seen.checkpoint, source))
   check_images(len(on.source), on.batch_size)
   return on
 

@@ -9,15 +9,16 @@ from typing import Any
 from etils import epath
 
 from mixer_jax import models
-from mixer_jax.checkpoints import released
-from mixer_jax.commands import arguments, screen, workdir
+from mixer_jax.checkpoints import published
 from mixer_jax.errors import UserError
+from mixer_jax.models import paper
 from mixer_jax.paths import user_path
-from mixer_jax.planning import paper
-from mixer_jax.reporting import metrics, page, runs
-from mixer_jax.reporting.page import Study
-from mixer_jax.reporting.run_tables import Published
-from mixer_jax.reporting.runs import Run
+from mixer_jax.runlog import console, metrics
+from mixer_jax.runs import config_file, workdir
+from mixer_jax.webpage import page, runs
+from mixer_jax.webpage.page import Study
+from mixer_jax.webpage.run_tables import Published
+from mixer_jax.webpage.runs import Run
 
 _LARGEST = {'.json': 2**24, '.png': 2**23}
 """Bytes of a file that comes into the page."""
@@ -28,7 +29,7 @@ _PNG = b'\x89PNG\r\n\x1a\n'
 
 def main(argv: list[str]) -> None:
   """Each WORKDIR is that of a run, or of a study with its figures, pictures and runs below it."""
-  parser = arguments.Parser('report', __doc__ or '')
+  parser = config_file.Parser('report', __doc__ or '')
   parser.add_argument(
     'workdirs',
     nargs='+',
@@ -39,15 +40,15 @@ def main(argv: list[str]) -> None:
     '--output', default='report.html', metavar='FILE', help='- is stdout (report.html)'
   )
   args = parser.parse_flags(argv)
-  terminal = screen.open_screen()
-  arguments.check_targets({'output': args.output})
+  terminal = console.open_screen()
+  config_file.check_targets({'output': args.output})
   folders = list(dict.fromkeys(user_path(name) for name in args.workdirs))
   named = dict(zip(_short(folders), folders, strict=True))
   compared = [_run(name, folder) for name, folder in named.items() if _is_run(folder)]
   studies = [_study(name, folder) for name, folder in named.items() if not _is_run(folder)]
   rows = {run.name: _published(run) for run in compared}
   document = page.build(compared, studies, rows)
-  arguments.write(args.output, document)
+  config_file.write(args.output, document)
   if args.output != '-':
     terminal.say(f'{args.output} has {page.counted(compared, studies)}')
 
@@ -180,7 +181,7 @@ def _pretrained_on(config: Any) -> str:
     begun = config.get('init_from', '')
     if not begun:
       return str(config.get('data.name', '')).split(':')[0]
-    if entry := released.find(begun):
+    if entry := published.find(begun):
       return entry.pretrained_on or ''
     try:
       # A workdir, or a step in its `checkpoints`.

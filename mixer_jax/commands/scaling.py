@@ -10,11 +10,13 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from mixer_jax import models
-from mixer_jax.commands import arguments, screen, study
-from mixer_jax.commands.experiment import Experiment
 from mixer_jax.errors import UserError
 from mixer_jax.paths import user_path
-from mixer_jax.reporting import comparisons
+from mixer_jax.pictures import comparisons
+from mixer_jax.runlog import console
+from mixer_jax.runs import config_file
+from mixer_jax.runs.experiment import Experiment
+from mixer_jax.studies import study
 
 _FIELDS = {'seeds', 'percents', 'epochs', 'metric', 'models'}
 
@@ -31,7 +33,7 @@ def main(argv: list[str]) -> None:
   The same command again goes on where it stopped. WORKDIR holds a folder for each run,
   `scaling.json` and `scaling.png`.
   """
-  parser = arguments.Parser('scaling', __doc__ or '')
+  parser = config_file.Parser('scaling', __doc__ or '')
   parser.add_config(
     required=True,
     example='configs/data_scaling.py:digits',
@@ -39,8 +41,8 @@ def main(argv: list[str]) -> None:
   )
   parser.add_argument('--workdir', required=True, help='folder of all runs, local or gs://…')
   args, overrides = parser.parse(argv)
-  terminal = screen.open_screen()
-  config = arguments.load_config(args.config, overrides)
+  terminal = console.open_screen()
+  config = config_file.load_config(args.config, overrides)
   folder = user_path(args.workdir)
   runs = _runs(config, str(folder))
   study.join('scaling', args, config, runs, terminal)
@@ -64,8 +66,8 @@ def _runs(config: ConfigDict, folder: str) -> list[_Run]:
     )
   if type(config.seeds) is not int or config.seeds < 1:
     raise UserError(f'config.seeds must be at least 1, is {config.seeds!r}')
-  percents = arguments.numbers('config.percents', config.percents, float)
-  epochs = arguments.numbers('config.epochs', config.epochs, float)
+  percents = config_file.numbers('config.percents', config.percents, float)
+  epochs = config_file.numbers('config.epochs', config.epochs, float)
   if not all(0 < percent <= 100 for percent in percents) or len(set(percents)) < len(percents):
     raise UserError(f'config.percents={config.percents}: each in (0, 100], and once')
   if len(epochs) != len(percents) or min(epochs) <= 0:

@@ -5,27 +5,28 @@ import math
 import re
 
 from mixer_jax import models
-from mixer_jax.commands import arguments, experiment, screen, starting
 from mixer_jax.errors import UserError
 from mixer_jax.models.parameters import flatten
 from mixer_jax.parallel import mesh as meshes
+from mixer_jax.runlog import console
+from mixer_jax.runs import config_file, experiment, initial_model
 from mixer_jax.training.optimizer import OptimizerConfig, make_optimizer, make_schedule
 from mixer_jax.training.step import abstract_state
 
 
 def main(argv: list[str]) -> None:
   """Prints a row for each kind of array, and sums; computes nothing on a device."""
-  parser = arguments.Parser('shardings', __doc__ or '')
+  parser = config_file.Parser('shardings', __doc__ or '')
   parser.add_config(required=True)
   parser.add_argument('--devices', type=int, required=True, help='of all processes')
   parser.add_argument('--json', action='store_true', help='print the sums as a JSON object')
   args, overrides = parser.parse(argv)
-  screen.open_screen()
+  console.open_screen()
   if args.devices < 1:
     raise UserError(f'--devices must be at least 1, is {args.devices}')
-  config = arguments.load_config(args.config, overrides)
+  config = config_file.load_config(args.config, overrides)
   experiment.check_fields(config)
-  model = starting.model_of(config)
+  model = initial_model.model_of(config)
   optimizer_config = experiment.build(OptimizerConfig, config.optimizer, 'optimizer')
   optimizer = make_optimizer(optimizer_config, make_schedule(optimizer_config, config.total_steps))
   mesh = meshes.abstract_mesh(args.devices, **experiment.mesh_sizes(config))

@@ -3,7 +3,7 @@
 from mixer_jax.commands import flags
 from mixer_jax.errors import PreemptedError
 from mixer_jax.paths import user_path
-from mixer_jax.reporting.startup import Startup
+from mixer_jax.runlog.startup import Startup
 
 
 def main(argv: list[str]) -> None:
@@ -14,16 +14,17 @@ def main(argv: list[str]) -> None:
   parser.add_argument('--workdir', required=True, help='folder of the run, local or gs://…')
   args, overrides = parser.parse(argv)
   # Seconds, that --help and a wrong flag need not wait for.
-  from mixer_jax.commands import arguments, experiment, screen, training
   from mixer_jax.parallel import processes
+  from mixer_jax.runlog import console
+  from mixer_jax.runs import config_file, experiment, training_run
 
   startup.mark('imports')
-  terminal = screen.open_screen()
-  config = arguments.load_config(args.config, overrides)
+  terminal = console.open_screen()
+  config = config_file.load_config(args.config, overrides)
   experiment.join_processes('train', args, config, terminal, preemptible=True)
   startup.mark('devices')
   try:
-    training.run(config, str(user_path(args.workdir)), terminal, startup)
+    training_run.run(config, str(user_path(args.workdir)), terminal, startup)
   except PreemptedError:
     processes.leave_together()
     raise

@@ -13,19 +13,20 @@ from ml_collections import ConfigDict
 
 from mixer_jax import checkpoints, models
 from mixer_jax.checkpoints import store
-from mixer_jax.commands import arguments, experiment, screen, study, trained, workdir
-from mixer_jax.commands.transfer_report import summed_up, tell, with_deviation, write
 from mixer_jax.data import tasks
-from mixer_jax.data.builders import NotPreparedError, check_place, prepared_builder
-from mixer_jax.data.source import open_source
+from mixer_jax.data.open import open_source
 from mixer_jax.data.tasks import Task
+from mixer_jax.data.tfds_builders import NotPreparedError, check_place, prepared_builder
 from mixer_jax.errors import ApartError, NotFiniteError, PreemptedError, StorageError, UserError
-from mixer_jax.evaluation import transfer
-from mixer_jax.evaluation.transfer import Mean, Score
 from mixer_jax.parallel import processes
 from mixer_jax.paths import user_path
-from mixer_jax.reporting.metrics import MetricsFile, read_metrics
-from mixer_jax.reporting.terminal import Terminal
+from mixer_jax.runlog import console
+from mixer_jax.runlog.metrics import MetricsFile, read_metrics
+from mixer_jax.runlog.terminal import Terminal
+from mixer_jax.runs import checkpoint_labels, config_file, experiment, workdir
+from mixer_jax.studies import study, transfer_scores
+from mixer_jax.studies.transfer_report import summed_up, tell, with_deviation, write
+from mixer_jax.studies.transfer_scores import Mean, Score
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ def main(argv: list[str]) -> None:
   rate none behind the choice (config.keep_sweep). A task that fails does not stop the others,
   unless there are several processes, which could not agree on that.
   """
-  parser = arguments.Parser('transfer', __doc__ or '')
+  parser = config_file.Parser('transfer', __doc__ or '')
   which = parser.add_mutually_exclusive_group(required=True)
   which.add_argument('--suite', help='all tasks of vtab or avg5')
   which.add_argument('--tasks', metavar='A,B,…', help='these: vtab/dtd,avg5/cifar10')
@@ -88,13 +89,13 @@ def main(argv: list[str]) -> None:
     note=", that of all tasks as in '--config.tasks.*.batch_size=256'",
   )
   parser.add_argument(
-    '--checkpoint', help=f"to start from: {arguments.CHECKPOINT}; default: the config's init_from"
+    '--checkpoint', help=f"to start from: {config_file.CHECKPOINT}; default: the config's init_from"
   )
   parser.add_argument('--workdir', required=True, help='folder of all runs, local or gs://…')
   args, overrides = parser.parse(argv)
-  terminal = screen.open_screen()
+  terminal = console.open_screen()
   chosen = _chosen(args)
-  config = arguments.load_config(args.config, overrides)
+  config = config_file.load_config(args.config, overrides)
   folder = user_path(args.workdir)
   plans = _plans(config, chosen, args.checkpoint or '', str(folder))
   study.join('transfer', args, config, list(plans[0].sweep().values()), terminal)
@@ -208,7 +209,7 @@ def _origin(start: str) -> tuple[str, str | None]:
     checkpoint = checkpoints.read(start)
   except UserError:  # which is no matter where all runs are done
     return '', None
-  return models.variant_of(checkpoint.config), trained.pretrained_on(checkpoint)
+  return models.variant_of(checkpoint.config), checkpoint_labels.pretrained_on(checkpoint)
 
 
 @contextlib.contextmanager
@@ -255,7 +256,7 @@ def _transferred(plan: _Plan, terminal: Terminal) -> dict[str, Any]:
       scores[rate] = _score(run)
   if not scores:
     raise UserError('it diverged at every learning rate: try lower ones, config.learning_rates')
-  best = transfer.best_rate(scores)
+  best = transfer_scores.best_rate(scores)
   processes.check_same({f'the learning rate chosen for {plan.task.name}': str(best)})
   if experiment.tells() and not plan.keep_sweep:
     for run in plan.sweep().values():

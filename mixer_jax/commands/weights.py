@@ -3,20 +3,21 @@
 import numpy as np
 
 from mixer_jax import checkpoints, models
-from mixer_jax.analysis import weights
-from mixer_jax.commands import arguments, screen
+from mixer_jax.analysis import token_units
 from mixer_jax.errors import UserError
 from mixer_jax.models import MixerConfig
 from mixer_jax.paths import user_path
-from mixer_jax.reporting import mosaics
+from mixer_jax.pictures import mosaics
+from mixer_jax.runlog import console
+from mixer_jax.runs import config_file
 
 _BLOCKS = 3  # as the paper shows
 
 
 def main(argv: list[str]) -> None:
   """Writes OUTPUT_tokens.png, OUTPUT_stem.png, and OUTPUT.npz with orders and frequencies."""
-  parser = arguments.Parser('weights', __doc__ or '')
-  parser.add_argument('--checkpoint', required=True, help=arguments.CHECKPOINT)
+  parser = config_file.Parser('weights', __doc__ or '')
+  parser.add_argument('--checkpoint', required=True, help=config_file.CHECKPOINT)
   parser.add_argument('--blocks', help='whose token mixing is shown, as in 0,1,2 (the first three)')
   parser.add_argument(
     '--units', type=int, default=384, help='shown of each, at most, from low to high (384)'
@@ -27,11 +28,11 @@ def main(argv: list[str]) -> None:
     help='OUTPUT_tokens.png, OUTPUT_stem.png and OUTPUT.npz are written (weights)',
   )
   args = parser.parse_flags(argv)
-  screen.open_screen()
-  arguments.check_targets({'output': f'{args.output}.npz'})
+  console.open_screen()
+  config_file.check_targets({'output': f'{args.output}.npz'})
   if args.units < 2:
     raise UserError(f'--units={args.units}: show 2, a pair, or more')
-  named = None if args.blocks is None else arguments.numbers('--blocks', args.blocks, int)
+  named = None if args.blocks is None else config_file.numbers('--blocks', args.blocks, int)
   config, params = checkpoints.load(args.checkpoint)
   if not isinstance(config, MixerConfig):
     raise UserError(f'{args.checkpoint} is a {models.variant_of(config)}: it mixes no tokens')
@@ -39,22 +40,22 @@ def main(argv: list[str]) -> None:
 
   found, panels = {}, {}
   for block in blocks:
-    units = weights.token_units(config, params, block)
-    frequency = weights.frequencies(units)
-    order = weights.in_opposite_pairs(units, frequency)
-    cosines = weights.pair_cosines(units, order)
+    units = token_units.token_units(config, params, block)
+    frequency = token_units.frequencies(units)
+    order = token_units.in_opposite_pairs(units, frequency)
+    cosines = token_units.pair_cosines(units, order)
     found |= {
       f'block_{block}/order': order,
       f'block_{block}/frequency': frequency,
       f'block_{block}/pair_cosine': cosines,
     }
-    shown = weights.spread(order, args.units)
+    shown = token_units.spread(order, args.units)
     panels[_told(f'block {block}', shown, order, frequency, cosines)] = units[shown]
-  patches = weights.stem_patches(params)
-  frequency = weights.frequencies(patches)
+  patches = token_units.stem_patches(params)
+  frequency = token_units.frequencies(patches)
   order = np.argsort(frequency, kind='stable')
   found |= {'stem/order': order, 'stem/frequency': frequency}
-  shown = weights.spread(order, args.units, together=1)
+  shown = token_units.spread(order, args.units, together=1)
   name = f'{args.checkpoint[-60:]}\n'
   side = config.image_size // config.patch_size
   tokens = f'{name}units of token mixing over {side}×{side} tokens, beside their nearest opposites'

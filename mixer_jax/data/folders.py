@@ -9,7 +9,7 @@ from typing import SupportsIndex
 
 from etils import epath
 
-from mixer_jax.data.records import Record, Source
+from mixer_jax.data.source import Record, Source
 from mixer_jax.data.splits import ranges
 from mixer_jax.errors import UserError
 from mixer_jax.paths import is_regular, user_path

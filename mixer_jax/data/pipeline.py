@@ -19,7 +19,7 @@ from mixer_jax.data import augment, permute, recipes
 from mixer_jax.data.batch import FILLER, Batch, Example
 from mixer_jax.data.decode import UndecodableError, decode
 from mixer_jax.data.randaugment import randaugment
-from mixer_jax.data.records import Record, Source
+from mixer_jax.data.source import Record, Source
 from mixer_jax.errors import UserError
 
 log = logging.getLogger(__name__)

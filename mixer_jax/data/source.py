@@ -1,103 +1,76 @@
-"""A data set by name -> random access to its records, images still encoded."""
+"""What a data set is here: records that can be read in any order."""
 
-import os
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, SupportsIndex
 
-from mixer_jax.data import tasks
-from mixer_jax.data.builders import (
-  check_name,
-  check_place,
-  check_readable,
-  prepared_builder,
-  random_access,
-)
-from mixer_jax.data.folders import open_folder
-from mixer_jax.data.records import Source
-from mixer_jax.data.task_records import class_names, open_task
 from mixer_jax.errors import UserError
 
+Record = dict[str, Any]
+"""`image`: encoded bytes; `label`: int; `name`: what to call the record in a message; and
+`accepted`, the list of labels that count as right, where the source has several."""
 
-def open_source(name: str, split: str, data_dir: str = '') -> Source:
-  """The records of `split` of the data set `name`.
 
-  Args:
-    name: a TFDS name ('cifar10', 'imagenet2012:5.1.0', …); 'digits', the embedded
-      one, which is prepared on first use; 'imagenet21k'; a task of `tasks.suite`, such as
-      'vtab/clevr_count'; or 'folder:DIR', with a folder a class.
-    split: TFDS slicing: 'train', 'train[:99%]', 'test[100:200]'. Of a task one of its parts:
-      'train800', 'test[:10%]'. Of a folder only the slice matters, see `open_folder`.
-    data_dir: folder where TFDS keeps prepared data sets; '' is its own default.
+class MalformedError(Exception):
+  """The bytes of a record are not what the data set says; the message goes on from its name."""
 
-  Raises:
-    UserError: no such data set or split, or it is prepared in a way that cannot be read
-      at random: array_record and TFRecord can.
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+  """Records of one split. `source[i]` is a `Record`; safe to use from several threads.
+
+  A record that is malformed, without a label, or with one that no class has, raises `UserError`.
   """
-  if name.startswith('folder:'):
-    return open_folder(name.removeprefix('folder:'), split)
-  if tasks.is_task(name):
-    return open_task(tasks.find_task(name), split, data_dir)
-  if '://' in name or os.path.isdir(name):
-    raise UserError(f'data set {name!r}: to take a folder of images, write folder:{name}')
-  import tensorflow_datasets as tfds  # takes a second, without TensorFlow
 
-  check_place(data_dir)
-  builder = prepared_builder(name, data_dir)
-  features = builder.info.features
-  # ImageNet ReaL has the label of old, and a list of those that are right.
-  key = 'original_label' if features is not None and 'original_label' in features else 'label'
-  accepted = 'real_label' if features is not None and 'real_label' in features else None
-  if features is None or not {'image', key} <= set(features):
-    raise UserError(f'data set {name} is not one of images with one label each')
-  label = features[key]
-  if not isinstance(label, tfds.features.ClassLabel) or label.num_classes is None:
-    raise UserError(f'data set {name}: its labels are not classes')
-  if not split:
-    raise UserError(f'data set {name}: no split was named; it has {_known_splits(builder)}')
-  try:
-    size = builder.info.splits[split].num_examples
-  except (KeyError, ValueError, AssertionError) as error:
-    raise UserError(
-      f'data set {name} has no split {split!r}: it has {_known_splits(builder)}, '
-      "sliced as in 'train[:99%]'"
-    ) from error
-  if size <= 0:
-    raise UserError(f'split {split!r} of data set {name} is empty')
-  records = random_access(builder, name, split)
-  source = Source(f'{name}/{split}', tuple(label.names), records, key, accepted)
-  check_readable(source, name, builder.data_dir)
-  return source
+  name: str
+  """Data set and split, as in 'digits/test[:50%]'."""
+  classes: tuple[str, ...]
+  """Class names by label."""
+  records: Sequence
+  """Mappings with `image`, a label, and perhaps `file_name`."""
+  label: str = 'label'
+  """What the label is called in `records`."""
+  accepted: str | None = None
+  """What the list of right labels is called, as in ImageNet ReaL."""
+  labels: tuple[int, ...] | None = None
+  """By the label of `records`, the one that is given instead."""
 
+  def __len__(self) -> int:
+    return len(self.records)
 
-def class_ids(name: str) -> tuple[str, ...]:
-  """Class names of a data set of TFDS or a task, as they are stored (ImageNet's are WordNet ids).
+  def __getitem__(self, index: SupportsIndex) -> Record:
+    index = index.__index__()
+    try:
+      stored = self.records[index]
+    except MalformedError as error:
+      raise UserError(f'record {self.name}#{index} {error}: prepare the data set anew') from error
+    name = stored.get('file_name', b'')
+    name = name.decode(errors='replace') if isinstance(name, bytes) else str(name)
+    name = f'{self.name}#{index}' + (f' ({name})' if name else '')
+    record = {
+      'image': stored['image'],
+      'label': self._given(stored[self.label], name),
+      'name': name,
+    }
+    if self.accepted:
+      record['accepted'] = [self._given(label, name) for label in stored[self.accepted]]
+    return record
 
-  It need not be prepared.
+  def describe(self) -> str:
+    """What must be the same wherever this source is opened."""
+    return f'{self.name}, {len(self)} records of the classes {" ".join(self.classes)}'
 
-  Raises:
-    UserError: there is no such data set, or its labels are not classes.
-  """
-  import tensorflow_datasets as tfds
+  def renumbered(self, classes: Sequence[str], labels: Sequence[int]) -> 'Source':
+    """The same records with other labels: class i of this source is number `labels[i]`."""
+    return dataclasses.replace(self, classes=tuple(classes), labels=tuple(labels))
 
-  if name == 'digits':
-    return tuple(str(digit) for digit in range(10))
-  if tasks.is_task(name):
-    task = tasks.find_task(name)
-    return class_names(task, tfds.builder(task.data_set, try_gcs=False).info.features)
-  check_name(name)
-  try:
-    return tuple(tfds.builder(name, try_gcs=False).info.features['label'].names)
-  except (KeyError, TypeError, AttributeError, ValueError, ImportError) as error:
-    raise UserError(f'data set {name} has no class names') from error
-
-
-def in_english(ids: tuple[str, ...]) -> tuple[str, ...]:
-  """Class names, where they are ImageNet's WordNet ids, in words."""
-  if len(ids) == 1000 and ids[0] == 'n01440764':
-    from tensorflow_datasets.datasets.siscore import labels  # the words, which TFDS has there
-
-    if len(labels.IMAGENET_LABELS_LIST) == len(ids):
-      return tuple(labels.IMAGENET_LABELS_LIST)
-  return ids
-
-
-def _known_splits(builder) -> str:
-  return ', '.join(builder.info.splits)
+  def _given(self, label: SupportsIndex, name: str) -> int:
+    number = label.__index__()
+    known = len(self.classes if self.labels is None else self.labels)
+    if not 0 <= number < known:
+      what = 'no label (-1)' if number == -1 else f'label {number}'
+      raise UserError(
+        f'record {name} has {what}, where the {known} classes are 0 to {known - 1}: take a split '
+        'in which every example has a label, or prepare the data set anew'
+      )
+    return number if self.labels is None else self.labels[number]

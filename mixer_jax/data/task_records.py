@@ -4,10 +4,15 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Any, SupportsIndex
 
-from mixer_jax.data.builders import check_place, check_readable, prepared_builder, random_access
-from mixer_jax.data.records import Source
+from mixer_jax.data.source import Source
 from mixer_jax.data.splits import ranges
 from mixer_jax.data.tasks import Task
+from mixer_jax.data.tfds_builders import (
+  check_place,
+  check_readable,
+  prepared_builder,
+  random_access,
+)
 from mixer_jax.errors import UserError
 
 _FILE_NAMES = ('file_name', 'image/file_name', 'filename', 'name', 'id')

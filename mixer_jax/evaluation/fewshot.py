@@ -25,7 +25,7 @@ import numpy as np
 from mixer_jax import models
 from mixer_jax.data import pipeline
 from mixer_jax.data.pipeline import Batch
-from mixer_jax.data.records import Source
+from mixer_jax.data.source import Source
 from mixer_jax.errors import UserError
 from mixer_jax.parallel import mesh as meshes
 

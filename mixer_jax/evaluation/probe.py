@@ -19,7 +19,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from mixer_jax.data import pipeline
-from mixer_jax.data.records import Source
+from mixer_jax.data.source import Source
 from mixer_jax.errors import UserError
 from mixer_jax.evaluation import fewshot
 from mixer_jax.parallel import mesh as meshes

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import nnx
 
 from mixer_jax.errors import UserError
-from mixer_jax.models import fields, images, parameters
+from mixer_jax.models import images, parameters, validation
 
 _GELU_APPROXIMATE = {'tanh': True, 'erf': False}
 
@@ -70,7 +70,7 @@ class MixerConfig:
   family: str = dataclasses.field(default='mixer', repr=False)
 
   def __post_init__(self):
-    fields.check(self)
+    validation.check(self)
     if self.image_size % self.patch_size:
       low = self.image_size // self.patch_size * self.patch_size
       near = ' or '.join(str(size) for size in (low, low + self.patch_size) if size)

@@ -17,7 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from mixer_jax.errors import UserError
-from mixer_jax.models import fields, images, parameters
+from mixer_jax.models import images, parameters, validation
 
 ARCHITECTURE = ('stages', 'width', 'stem', 'groups')
 """Fields that are settled by the weights."""
@@ -65,7 +65,7 @@ class ResNetConfig:
   family: str = dataclasses.field(default='resnet', repr=False)
 
   def __post_init__(self):
-    fields.check(self)
+    validation.check(self)
     if not re.fullmatch(r'[1-9]\d*(,[1-9]\d*)*', self.stages, re.ASCII):
       raise UserError(f"model.stages are numbers of units, as in '3,4,6,3', not {self.stages!r}")
     if self.stem not in _STEMS:

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from mixer_jax import models
+from mixer_jax.models import paper
 from mixer_jax.paths import CACHE_SETTING
-from mixer_jax.planning import paper, topologies
+from mixer_jax.planning import topologies
 from mixer_jax.planning.compiler import Facts, Program, compile_program, facts_from
 from mixer_jax.planning.topologies import Topology
 

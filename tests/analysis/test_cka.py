@@ -14,7 +14,7 @@ from mixer_jax.analysis import cka, layers
 from mixer_jax.analysis.hsic import Contributions, Method
 from mixer_jax.errors import UserError
 from mixer_jax.parallel import mesh as meshes
-from tests import reference
+from tests.helpers import reference
 
 METHODS: list[dict[str, Any]] = [
   {},

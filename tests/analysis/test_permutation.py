@@ -11,7 +11,7 @@ import mixer_jax
 from mixer_jax.analysis.permutation import matching, outcomes
 from mixer_jax.data import permute
 from mixer_jax.models.resolution import grow
-from tests import reference
+from tests.helpers import reference
 
 
 def float64(params: dict) -> dict:

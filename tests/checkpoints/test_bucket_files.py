@@ -5,9 +5,9 @@ import pathlib
 import subprocess
 import sys
 
-from tests import reference
-from tests.data.photos import encoded, photo
-from tests.fake_gcs import FakeGcs
+from tests.helpers import reference
+from tests.helpers.fake_gcs import FakeGcs
+from tests.helpers.photos import encoded, photo
 
 _ROOT = pathlib.Path(__file__).parents[2]
 
@@ -16,7 +16,7 @@ import dataclasses, sys
 import numpy as np
 import mixer_jax
 from mixer_jax.checkpoints import released
-from mixer_jax.data.source import open_source
+from mixer_jax.data.open import open_source
 config, params = mixer_jax.load('gs://bucket/mixer_tiny.npz')
 for path in ('gs://bucket/out/w.npz', 'gs://bucket/out/w.safetensors'):
   mixer_jax.save(path, config, params)

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from tests.fake_gcs import FakeGcs
+from tests.helpers.fake_gcs import FakeGcs
 
 _ROOT = pathlib.Path(__file__).parents[2]
 _WORKDIR = 'gs://bucket/run'

@@ -14,7 +14,7 @@ import safetensors.numpy
 
 import mixer_jax
 from mixer_jax.errors import UserError
-from tests import reference
+from tests.helpers import reference
 
 NPZ = (reference.DATA / 'mixer_tiny.npz').read_bytes()
 TENSORS = (reference.DATA / 'mixer_tiny.timm.safetensors').read_bytes()

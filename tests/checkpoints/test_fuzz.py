@@ -15,7 +15,7 @@ import pytest
 
 from mixer_jax.checkpoints import layouts
 from mixer_jax.errors import UserError
-from tests import reference
+from tests.helpers import reference
 
 SEEDS = [
   (reference.DATA / name).read_bytes()

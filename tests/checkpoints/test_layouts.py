@@ -15,7 +15,7 @@ from mixer_jax.checkpoints import layouts
 from mixer_jax.errors import UserError
 from mixer_jax.models import parameters
 from mixer_jax.models.parameters import flatten
-from tests import reference
+from tests.helpers import reference
 
 FILES = {
   'modern': reference.DATA / 'mixer_tiny.npz',

@@ -9,8 +9,7 @@ import pytest
 import mixer_jax
 from mixer_jax import models
 from mixer_jax.__main__ import main
-from mixer_jax.commands import bench_data, benched
-from mixer_jax.planning import measure
+from mixer_jax.bench import data_input, measure, suite
 
 TINY = mixer_jax.MixerConfig(
   patch_size=16, num_blocks=1, hidden_dim=16, tokens_mlp_dim=8, channels_mlp_dim=16
@@ -22,9 +21,9 @@ FLAGS = ('bench', '--model=tiny', '--image-size=32', '--classes=10', '--rounds=1
 def tiny(monkeypatch):
   """A model among the paper's, a few photographs instead of many, and no long multiplies."""
   monkeypatch.setitem(models.VARIANTS, 'tiny', TINY)
-  monkeypatch.setattr(bench_data, '_DIFFERENT', 8)
+  monkeypatch.setattr(data_input, '_DIFFERENT', 8)
   monkeypatch.setattr(measure, '_CPU_SIDE', 128)
-  monkeypatch.setattr(benched, '_SEARCH_SECONDS', 0.01)
+  monkeypatch.setattr(suite, '_SEARCH_SECONDS', 0.01)
 
 
 def check_program(row: dict, passes: int) -> None:
@@ -55,7 +54,7 @@ def test_a_program_and_an_evaluation_are_measured_and_told(capsys, tmp_path):
   assert report['peak_flops_per_second'] == 0.5e12
   assert list(report['parts']) == ['forward', 'evaluate']
   check_program(report['parts']['forward'], 1)
-  assert report['parts']['evaluate']['images'] == bench_data.PHOTOGRAPHS
+  assert report['parts']['evaluate']['images'] == data_input.PHOTOGRAPHS
   evaluated = report['parts']['evaluate']
   assert 0 < evaluated['share_of_slower'] < evaluated['share_of_both'] < math.inf
   for part in ('MFU', 'of a multiply', 'GFLOP an image', 'from the cache', '\nevaluate '):
@@ -140,8 +139,8 @@ def test_bad_input_is_told_in_one_line(capsys, flags, told):
 
 
 def test_what_is_not_installed_is_said(capsys, monkeypatch):
-  there = benched._is_installed
-  monkeypatch.setattr(benched, '_is_installed', lambda name: name != 'grain' and there(name))
+  there = suite._is_installed
+  monkeypatch.setattr(suite, '_is_installed', lambda name: name != 'grain' and there(name))
   assert main([*FLAGS, '--what=input']) == 2
   assert 'input is not measured: it needs grain' in capsys.readouterr().err
   assert main([*FLAGS, '--what=evaluate,input', '--batch=8']) == 0

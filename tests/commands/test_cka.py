@@ -10,14 +10,14 @@ from PIL import Image
 import mixer_jax
 from mixer_jax.__main__ import main
 from mixer_jax.data import pipeline
-from mixer_jax.data.source import open_source
-from tests.commands import runs
+from mixer_jax.data.open import open_source
+from tests.helpers import train_runs
 
 
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory, digits_dir):
   workdir = tmp_path_factory.mktemp('trained') / 'run'
-  assert runs.train(workdir, digits_dir, '--config.model.num_blocks=2') == 0
+  assert train_runs.train(workdir, digits_dir, '--config.model.num_blocks=2') == 0
   return workdir
 
 
@@ -66,7 +66,7 @@ def other(tmp_path_factory, digits_dir):
   """Of another seed, evaluated in other batches."""
   workdir = tmp_path_factory.mktemp('other') / 'run'
   flags = ('--config.model.num_blocks=2', '--config.seed=1', '--config.eval_batch_size=72')
-  assert runs.train(workdir, digits_dir, *flags) == 0
+  assert train_runs.train(workdir, digits_dir, *flags) == 0
   return workdir
 
 
@@ -113,7 +113,7 @@ def test_layers_that_are_not_finite_are_named_with_their_checkpoint(
 def test_two_models_of_different_sizes(trained, digits_dir, tmp_path):
   other = tmp_path / 'other'
   flags = ('--config.model.num_blocks=1', '--config.model.hidden_dim=24', '--config.seed=1')
-  assert runs.train(other, digits_dir, *flags, '--config.model.image_size=32') == 0
+  assert train_runs.train(other, digits_dir, *flags, '--config.model.image_size=32') == 0
   argv = ['cka', f'--checkpoint={trained}', f'--other={other}', f'--output={tmp_path / "two"}']
   assert main([*argv, '--kernel=rbf', '--bandwidth=0.5', '--features=tokens']) == 0
   with np.load(f'{tmp_path / "two"}.npz') as found:

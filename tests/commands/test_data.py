@@ -10,9 +10,9 @@ import pytest
 from PIL import Image
 
 from mixer_jax.__main__ import main
-from mixer_jax.data.source import open_source
-from tests.data import archives, made
-from tests.data.photos import encoded, photo
+from mixer_jax.data.open import open_source
+from tests.helpers import archives, made
+from tests.helpers.photos import encoded, photo
 
 CONFIG = '--config=configs/digits.py'
 
@@ -71,7 +71,9 @@ def test_check_reads_both_splits(digits_dir, capsys):
 
 def test_prepare_writes_what_can_be_read(tmp_path, monkeypatch):
   assert main(['data', 'prepare', 'digits', f'--data-dir={tmp_path}']) == 0
-  monkeypatch.setattr('mixer_jax.data.builders.prepare', lambda *_, **__: 'it was prepared before')
+  monkeypatch.setattr(
+    'mixer_jax.data.tfds_builders.prepare', lambda *_, **__: 'it was prepared before'
+  )
   assert len(open_source('digits', 'train', str(tmp_path))) == 1437
 
 

@@ -13,10 +13,11 @@ from PIL import Image
 import mixer_jax
 from mixer_jax.__main__ import main
 from mixer_jax.checkpoints.store import Store, read_metadata
-from mixer_jax.commands import study
-from mixer_jax.commands.hooks import Hooks
-from mixer_jax.reporting.metrics import read_metrics
-from tests.commands import runs, test_pod
+from mixer_jax.runlog.metrics import read_metrics
+from mixer_jax.runs.hooks import Hooks
+from mixer_jax.studies import study
+from tests.commands import test_pod
+from tests.helpers import train_runs
 
 FLAGS = (
   '--config.total_steps=60',
@@ -35,7 +36,7 @@ FLAGS = (
 def stopped(tmp_path_factory, digits_dir, compiled):
   """A run that stopped early, undisturbed."""
   workdir = tmp_path_factory.mktemp('stopped') / 'run'
-  assert runs.train(workdir, digits_dir, *FLAGS) == 0
+  assert train_runs.train(workdir, digits_dir, *FLAGS) == 0
   return workdir
 
 
@@ -103,7 +104,7 @@ def test_a_run_that_leaves_and_fails_ends_as_if_undisturbed(
   # It is told to leave at the very step whose evaluation, for which there is no time, is the best.
   with monkeypatch.context() as context:
     context.setattr(Hooks, 'told_to_leave', lambda self, step: step == best)
-    assert runs.train(tmp_path, digits_dir, *FLAGS) == 75
+    assert train_runs.train(tmp_path, digits_dir, *FLAGS) == 75
   assert max(evaluations(tmp_path)) < best
 
   def fail(*_):
@@ -112,10 +113,10 @@ def test_a_run_that_leaves_and_fails_ends_as_if_undisturbed(
   with monkeypatch.context() as context:  # once it has stopped
     context.setattr(Hooks, 'report', fail)
     with pytest.raises(RuntimeError, match='a fault'):
-      runs.train(tmp_path, digits_dir, *FLAGS)
+      train_runs.train(tmp_path, digits_dir, *FLAGS)
   assert not study.is_done(str(tmp_path))
   steps = len(read_metrics(tmp_path))
-  assert runs.train(tmp_path, digits_dir, *FLAGS) == 0
+  assert train_runs.train(tmp_path, digits_dir, *FLAGS) == 0
   assert [row.get('event') for row in read_metrics(tmp_path)[steps:]] == ['start', 'test', 'end']
   assert_same_end(tmp_path, stopped)
 
@@ -141,7 +142,7 @@ BAD = [
 
 @pytest.mark.parametrize(('more', 'message'), BAD, ids=[more[-1] for more, _ in BAD])
 def test_bad_input_is_one_line_and_writes_nothing(more, message, digits_dir, tmp_path, capsys):
-  assert runs.train(tmp_path / 'run', digits_dir, *FLAGS, *more) == 2
+  assert train_runs.train(tmp_path / 'run', digits_dir, *FLAGS, *more) == 2
   error = capsys.readouterr().err
   assert error.count('\n') == 1
   assert message in error
@@ -150,14 +151,14 @@ def test_bad_input_is_one_line_and_writes_nothing(more, message, digits_dir, tmp
 
 def test_evaluations_that_decide_may_not_change(stopped, digits_dir, capsys):
   for more in ('--config.eval_every=6', '--config.early_stopping.patience=3'):
-    assert runs.train(stopped, digits_dir, *FLAGS, more) == 2
+    assert train_runs.train(stopped, digits_dir, *FLAGS, more) == 2
     assert f'its config.{more[9:-2]} is ' in capsys.readouterr().err
 
 
 @pytest.mark.long
 def test_killed_again_and_again(digits_dir, tmp_path):
   def started(folder):
-    return runs.start(tmp_path / folder, digits_dir, *FLAGS, cache=tmp_path / 'cache')
+    return train_runs.start(tmp_path / folder, digits_dir, *FLAGS, cache=tmp_path / 'cache')
 
   undisturbed = started('undisturbed')
   output, _ = undisturbed.communicate()

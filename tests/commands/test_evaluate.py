@@ -11,15 +11,14 @@ import pytest
 
 import mixer_jax
 from mixer_jax.__main__ import main
-from mixer_jax.checkpoints import released
-from mixer_jax.commands import experiment
+from mixer_jax.checkpoints import published as table
 from mixer_jax.data import recipes
-from mixer_jax.data.source import open_source
+from mixer_jax.data.open import open_source
 from mixer_jax.models import parameters
-from tests import reference
-from tests.commands import runs
-from tests.data.made import prepare
-from tests.data.photos import encoded, photo
+from mixer_jax.runs import experiment
+from tests.helpers import reference, train_runs
+from tests.helpers.made import prepare
+from tests.helpers.photos import encoded, photo
 
 TINY = f'{reference.DATA}/mixer_tiny.npz'
 
@@ -27,7 +26,7 @@ TINY = f'{reference.DATA}/mixer_tiny.npz'
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory, digits_dir):
   workdir = tmp_path_factory.mktemp('trained') / 'run'
-  assert runs.train(workdir, digits_dir, '--config.total_steps=60') == 0
+  assert train_runs.train(workdir, digits_dir, '--config.total_steps=60') == 0
   return workdir
 
 
@@ -152,10 +151,10 @@ def published(tmp_path, monkeypatch):
   params = {n: rng.standard_normal(s) * 0.3 for n, s in parameters.expected(config).items()}
   (tmp_path / 'mirror' / 'made').mkdir(parents=True)
   mixer_jax.save(tmp_path / 'mirror' / 'made' / 'M.npz', config, parameters.unflatten(params))
-  entry = released.Released(
+  entry = table.Released(
     'made/M', 'https://mixers.invalid/M.npz', config, None, top1=50.0, real=60.0, recipe='timm'
   )
-  monkeypatch.setitem(released.released, entry.name, entry)
+  monkeypatch.setitem(table.released, entry.name, entry)
   monkeypatch.setenv('MIXER_JAX_MIRROR', str(tmp_path / 'mirror'))
   return entry
 
@@ -203,7 +202,7 @@ def test_part_of_a_split_has_no_published_figure(published, tmp_path, capsys):
 
 
 def test_some_of_imagenets_classes_are_taken_by_their_ids(published, tmp_path, capsys):
-  from mixer_jax.data.source import class_ids
+  from mixer_jax.data.open import class_ids
 
   ids = class_ids('imagenet2012')
   for name in (ids[500], ids[3]):
@@ -226,8 +225,8 @@ def test_some_of_imagenets_classes_are_taken_by_their_ids(published, tmp_path, c
 def test_the_validation_set_as_a_folder_has_the_published_figure(published, monkeypatch):
   from mixer_jax import checkpoints
   from mixer_jax.commands import evaluate
-  from mixer_jax.data.records import Source
-  from mixer_jax.data.source import class_ids
+  from mixer_jax.data.open import class_ids
+  from mixer_jax.data.source import Source
 
   checkpoint = checkpoints.read('made/M')
   ids = class_ids('imagenet2012')
@@ -294,11 +293,11 @@ def test_a_model_that_takes_other_pixels_is_given_them(folder, monkeypatch, tmp_
   config, params, _ = reference.golden()
   mixer_jax.save(tmp_path / 'M.npz', config, params)
   own = dataclasses.replace(config, gelu='erf', input_range='[0, 1]')
-  entry = released.Released('M', 'https://mixers.invalid/M.npz', own, None, 'timm-bilinear')
-  monkeypatch.setitem(released.released, 'M', entry)
+  entry = table.Released('M', 'https://mixers.invalid/M.npz', own, None, 'timm-bilinear')
+  monkeypatch.setitem(table.released, 'M', entry)
   monkeypatch.setenv('MIXER_JAX_MIRROR', str(tmp_path))
   monkeypatch.chdir(tmp_path.parent)
-  where = f'--config={runs.ROOT}/configs/evaluate.py:folder:{folder}'
+  where = f'--config={train_runs.ROOT}/configs/evaluate.py:folder:{folder}'
   named = figures_of('--checkpoint=M', where, capsys=capsys)
   assert named['recipe'].endswith('then to [0, 1]')
   by_hand = figures_of(

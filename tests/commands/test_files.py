@@ -10,10 +10,9 @@ import pytest
 
 import mixer_jax
 from mixer_jax.__main__ import COMMANDS, main
-from mixer_jax.checkpoints import released
+from mixer_jax.checkpoints import published
 from mixer_jax.models.parameters import flatten
-from tests import reference
-from tests.commands import runs
+from tests.helpers import reference, train_runs
 
 FILES = ('mixer_tiny.npz', 'mixer_tiny.legacy.npz', 'mixer_tiny.timm.safetensors')
 
@@ -21,7 +20,7 @@ FILES = ('mixer_tiny.npz', 'mixer_tiny.legacy.npz', 'mixer_tiny.timm.safetensors
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory, digits_dir):
   workdir = tmp_path_factory.mktemp('trained') / 'run'
-  assert runs.train(workdir, digits_dir) == 0
+  assert train_runs.train(workdir, digits_dir) == 0
   return workdir
 
 
@@ -120,10 +119,10 @@ def test_inspect_tells_of_a_run_and_of_a_published_file(trained, tmp_path, monke
   assert 'layout            training state' in lines
   assert 'step              6' in lines
   config = reference.golden()[0]
-  entry = released.Released(
+  entry = published.Released(
     'x/M', 'https://mixers.invalid/M.npz', config, None, top1=12.5, note='n'
   )
-  monkeypatch.setitem(released.released, 'x/M', entry)
+  monkeypatch.setitem(published.released, 'x/M', entry)
   monkeypatch.setenv('MIXER_JAX_MIRROR', str(tmp_path))
   (tmp_path / 'x').mkdir()
   shutil.copy(reference.DATA / 'mixer_tiny.npz', tmp_path / 'x' / 'M.npz')
@@ -146,8 +145,8 @@ def test_models_prints_table_1_and_the_published_files(tmp_path, monkeypatch, ca
   (row,) = [row for row in rows if row[:1] == ['L/16']]
   wanted = ['24', '16', '196', '1024', '512', '4096', '208,196,168', '207,171,168', '89.10']
   assert row[1:] == wanted
-  files = {row[0]: row for row in rows if row and row[0] in released.released}
-  assert files.keys() == released.released.keys()
+  files = {row[0]: row for row in rows if row and row[0] in published.released}
+  assert files.keys() == published.released.keys()
   assert files['imagenet1k/Mixer-B_16'][1:7] == [
     '1,000', '228.47', '76.44', '82.36', 'resmall-crop', 'no',
   ]  # fmt: skip

@@ -10,13 +10,13 @@ from PIL import Image
 import mixer_jax
 from configs import permutation
 from mixer_jax.__main__ import main
-from mixer_jax.commands import starting
 from mixer_jax.data import permute
 from mixer_jax.errors import UserError
 from mixer_jax.models import MixerConfig, ResNetConfig
-from mixer_jax.planning.paper import IMAGES
-from mixer_jax.reporting.metrics import MetricsFile, read_metrics
-from tests.commands import runs
+from mixer_jax.models.paper import IMAGES
+from mixer_jax.runlog.metrics import MetricsFile, read_metrics
+from mixer_jax.runs import initial_model
+from tests.helpers import train_runs
 
 SIZES = {
   'mixer': ('num_blocks=1', 'hidden_dim=16', 'tokens_mlp_dim=8', 'channels_mlp_dim=16'),
@@ -29,7 +29,7 @@ def flags(workdir, data_dir, *more: str, seeds: int = 1) -> list[str]:
     flag.replace('--config.', f'--config.models.{model}.')
     for model, sizes in SIZES.items()
     for flag in (
-      *runs.SMALL,
+      *train_runs.SMALL,
       f'--config.data.data_dir={data_dir}',
       *(f'--config.model.{size}' for size in sizes),
     )
@@ -53,7 +53,7 @@ def trained(tmp_path_factory, digits_dir):
   (folder / 'one.py').write_text(ONE)
   sizes = [f'--config.model.{size}' for size in SIZES['resnet']]
   more = (*sizes, '--config.data.permutation=pixels')
-  assert runs.train(folder / 'run', digits_dir, *more, config=str(folder / 'one.py')) == 0
+  assert train_runs.train(folder / 'run', digits_dir, *more, config=str(folder / 'one.py')) == 0
   return folder / 'run'
 
 
@@ -166,7 +166,7 @@ def test_bad_input_is_one_line_and_writes_nothing(more, message, digits_dir, tmp
 
 def test_the_paper_scale_is_b16_and_resnet50x1():
   study = permutation.get_config('imagenet2012')
-  mixer, resnet = (starting.model_of(study.models[name]) for name in ('mixer', 'resnet'))
+  mixer, resnet = (initial_model.model_of(study.models[name]) for name in ('mixer', 'resnet'))
   assert mixer_jax.models.variant_of(mixer) == 'B/16'
   assert mixer_jax.models.variant_of(resnet) == 'ResNet-50x1'
   assert mixer_jax.models.num_params(resnet) == 25_549_352

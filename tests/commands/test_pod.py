@@ -15,12 +15,12 @@ import pytest
 import mixer_jax
 from mixer_jax.__main__ import main
 from mixer_jax.checkpoints import store
-from mixer_jax.data.source import open_source
+from mixer_jax.data.open import open_source
 from mixer_jax.models.parameters import flatten
-from tests.commands import runs
+from tests.helpers import train_runs
 
-POD = runs.ROOT / 'launch' / 'local_pod.sh'
-FAULTS = pathlib.Path(__file__).parent / 'faults'
+POD = train_runs.ROOT / 'launch' / 'local_pod.sh'
+FAULTS = pathlib.Path(__file__).parent.parent / 'helpers' / 'faults'
 LIMITS = (
   '--config.processes.start_seconds=60',
   '--config.processes.heartbeat_seconds=10',
@@ -42,9 +42,9 @@ def start(workdir, data_dir, cache, *more, processes=2, fault='', restarts=3, **
       str(POD),
       str(processes),
       '2',
-      *runs.flags(workdir, data_dir, *LIMITS, f'--config.total_steps={STEPS}', *more),
+      *train_runs.flags(workdir, data_dir, *LIMITS, f'--config.total_steps={STEPS}', *more),
     ],
-    cwd=runs.ROOT,
+    cwd=train_runs.ROOT,
     env={
       **os.environ,
       'PYTHON': sys.executable,
@@ -158,7 +158,7 @@ def test_processes_that_were_started_differently_leave_naming_the_field(tmp_path
     address = f'127.0.0.1:{free.getsockname()[1]}'
   started = []
   for index in range(2):
-    own = runs.flags(tmp_path / 'run', digits_dir, *LIMITS, f'--config.seed={index}')
+    own = train_runs.flags(tmp_path / 'run', digits_dir, *LIMITS, f'--config.seed={index}')
     where = {
       'MIXER_JAX_COORDINATOR': address,
       'MIXER_JAX_NUM_PROCESSES': '2',
@@ -168,7 +168,7 @@ def test_processes_that_were_started_differently_leave_naming_the_field(tmp_path
       subprocess.Popen(
         [sys.executable, '-m', 'mixer_jax', *own],
         env={**os.environ, **where},
-        cwd=runs.ROOT,
+        cwd=train_runs.ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -184,7 +184,7 @@ def test_processes_that_were_started_differently_leave_naming_the_field(tmp_path
 def test_a_preempted_run_saves_leaves_with_75_and_goes_on(tmp_path, digits_dir):
   workdir = tmp_path / 'run'
   long = ('--config.total_steps=4000', '--config.checkpoint_every=0', '--config.eval_every=0')
-  run = runs.start(workdir, digits_dir, *long)
+  run = train_runs.start(workdir, digits_dir, *long)
   deadline = time.monotonic() + 120
   while (
     not (workdir / 'metrics.jsonl').exists()
@@ -238,7 +238,7 @@ def two(*argvs, seconds=120, **environment) -> list[tuple[int, str, str]]:
       subprocess.Popen(
         [sys.executable, '-m', 'mixer_jax', *argv],
         env={**os.environ, 'XLA_FLAGS': '', **where, **environment},
-        cwd=runs.ROOT,
+        cwd=train_runs.ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -299,7 +299,7 @@ def test_where_one_process_refuses_the_others_do_not_wait(undisturbed, pictures,
 
 @pytest.mark.long
 def test_a_process_that_finds_no_other_leaves_within_the_limit(tmp_path, digits_dir):
-  argv = runs.flags(tmp_path / 'run', digits_dir, '--config.processes.start_seconds=3')
+  argv = train_runs.flags(tmp_path / 'run', digits_dir, '--config.processes.start_seconds=3')
   for pod in ((argv, None), (None, argv)):
     ((code, _, error),) = two(*pod, seconds=60)
     assert code in (-signal.SIGABRT, 69), error  # JAX aborts a process that it does not connect
@@ -310,7 +310,7 @@ def test_sigterm_ends_an_evaluation_at_once(undisturbed, digits_dir):
   flags = ('--config=configs/evaluate.py:digits', f'--config.data.data_dir={digits_dir}')
   pod = subprocess.Popen(
     [str(POD), '2', '1', 'evaluate', f'--checkpoint={undisturbed}', *flags],
-    cwd=runs.ROOT,
+    cwd=train_runs.ROOT,
     env={
       **os.environ,
       'PYTHON': sys.executable,

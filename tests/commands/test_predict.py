@@ -9,10 +9,9 @@ from PIL import Image
 import mixer_jax
 from mixer_jax.__main__ import main
 from mixer_jax.data import recipes
-from mixer_jax.data.source import open_source
-from tests import reference
-from tests.commands import runs
-from tests.data.photos import encoded, photo
+from mixer_jax.data.open import open_source
+from tests.helpers import reference, train_runs
+from tests.helpers.photos import encoded, photo
 
 TINY = f'{reference.DATA}/mixer_tiny.npz'
 
@@ -20,7 +19,7 @@ TINY = f'{reference.DATA}/mixer_tiny.npz'
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory, digits_dir):
   workdir = tmp_path_factory.mktemp('trained') / 'run'
-  assert runs.train(workdir, digits_dir) == 0
+  assert train_runs.train(workdir, digits_dir) == 0
   return workdir
 
 

@@ -11,34 +11,34 @@ from PIL import Image
 import mixer_jax
 from mixer_jax import checkpoints, models
 from mixer_jax.__main__ import main
-from mixer_jax.analysis.pruning import PruningConfig
 from mixer_jax.checkpoints.store import Store
-from mixer_jax.commands import arguments, experiment, starting
 from mixer_jax.errors import UserError
 from mixer_jax.models import ResNetConfig
 from mixer_jax.models.depth import with_blocks
-from mixer_jax.reporting.metrics import read_metrics
+from mixer_jax.runlog.metrics import read_metrics
+from mixer_jax.runs import config_file, experiment, initial_model
+from mixer_jax.studies.pruning_plan import PruningConfig
 from mixer_jax.training.optimizer import OptimizerConfig
-from tests.commands import runs
+from tests.helpers import train_runs
 
 
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory, digits_dir):
   """The state of a run of two blocks, whose weights are drawn: training would only take time."""
   workdir = tmp_path_factory.mktemp('trained') / 'run'
-  flags = runs.flags(workdir, digits_dir, '--config.model.num_blocks=2')
-  config = arguments.load_config('configs/digits.py', flags[3:])
+  flags = train_runs.flags(workdir, digits_dir, '--config.model.num_blocks=2')
+  config = config_file.load_config('configs/digits.py', flags[3:])
   told = experiment.check(config, None).metadata()
   rng = np.random.default_rng(0)
   draw = lambda leaf: rng.normal(0, 0.3, leaf.shape).astype(np.float32)
   store = Store(workdir, keep=1)
-  store.save(6, {'params': jax.tree.map(draw, models.shapes(starting.model_of(config)))}, told)
+  store.save(6, {'params': jax.tree.map(draw, models.shapes(initial_model.model_of(config)))}, told)
   store.wait()
   return workdir
 
 
 def flags(checkpoint, workdir, data_dir, *more: str) -> list[str]:
-  small = [flag.replace('--config.', '--config.recovery.') for flag in runs.SMALL]
+  small = [flag.replace('--config.', '--config.recovery.') for flag in train_runs.SMALL]
   settings = ('scores=cosine,random', 'removed=0,1', 'random_seeds=1', 'latency_rounds=2')
   return [
     *('prune', '--config=configs/prune.py:digits', f'--checkpoint={checkpoint}'),
@@ -50,7 +50,7 @@ def flags(checkpoint, workdir, data_dir, *more: str) -> list[str]:
 
 def start(checkpoint, digits_dir, *more: str):
   """The config of a run that goes on with some blocks of a checkpoint."""
-  config = arguments.load_config(
+  config = config_file.load_config(
     'configs/prune.py:digits',
     [
       f'--config.recovery.init_from={checkpoint}',
@@ -121,7 +121,7 @@ def test_a_recovered_mixer_is_an_ordinary_one_and_a_study_goes_on(
   # It is fine-tuned and converted like any other.
   more = (f'--config.init_from={folder}', '--config.model.image_size=32')
   tuned = tmp_path / 'tuned'
-  assert runs.train(tuned, digits_dir, *more, config='configs/digits_finetune.py') == 0
+  assert train_runs.train(tuned, digits_dir, *more, config='configs/digits_finetune.py') == 0
   assert mixer_jax.load(tuned)[0].num_blocks == 1
   assert main(['convert', str(folder), str(tmp_path / 'recovered.safetensors')]) == 0
   jax.tree.map(
@@ -236,7 +236,7 @@ def test_a_resnet_is_refused(trained, digits_dir, tmp_path, capsys, monkeypatch)
 
 
 def test_the_other_scale_is_the_papers_fine_tuning():
-  study = arguments.load_config('configs/prune.py:imagenet2012', [])
+  study = config_file.load_config('configs/prune.py:imagenet2012', [])
   settings = experiment.build(PruningConfig, study.pruning, 'pruning')
   assert settings.checked(mixer_jax.VARIANTS['B/16']).num_blocks == 12
   optimizer = OptimizerConfig(**study.recovery.optimizer)

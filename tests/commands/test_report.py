@@ -15,12 +15,11 @@ from PIL import Image
 
 from configs import digits, pretrain
 from mixer_jax.__main__ import main
-from mixer_jax.commands import starting
-from mixer_jax.planning import paper
-from mixer_jax.reporting.metrics import MetricsFile, read_metrics
-from tests import browser
-from tests.commands import runs
-from tests.data.photos import encoded
+from mixer_jax.models import paper
+from mixer_jax.runlog.metrics import MetricsFile, read_metrics
+from mixer_jax.runs import initial_model
+from tests.helpers import browser, train_runs
+from tests.helpers.photos import encoded
 
 NASTY = 'l16 "<script>alert(1)</script>'
 VOID = ('br', 'img', 'link', 'meta')
@@ -73,7 +72,7 @@ class Page(HTMLParser):
 def write_run(folder: pathlib.Path, config, *, steps: int, best: float, cut: bool = False) -> None:
   """A workdir of a run that was not trained: a row a step."""
   folder.mkdir(parents=True)
-  model = dataclasses.asdict(starting.model_of(config))
+  model = dataclasses.asdict(initial_model.model_of(config))
   (folder / 'config.json').write_text(json.dumps({'config': config.to_dict(), 'model': model}))
   rows = MetricsFile(folder)
   begin = {'event': 'start', 'process': 0, 'devices': 128, 'device': 'TPU v3', 'time': 1.7e9}
@@ -266,7 +265,7 @@ def test_bad_input_is_one_line_and_writes_nothing(
 
 
 def test_the_papers_tables_agree_with_what_is_told_of_the_published_files():
-  from mixer_jax.checkpoints.released import released
+  from mixer_jax.checkpoints.published import released
 
   for name, data in (('imagenet1k', 'imagenet2012'), ('imagenet21k', 'imagenet21k')):
     for variant in ('B/16', 'L/16'):
@@ -300,7 +299,7 @@ def test_images_that_a_run_has_skipped_are_named_at_its_end_and_on_the_page(
     '--config.eval_batch_size=16',
     '--config.log_every=1',
   )
-  assert runs.train(tmp_path / 'run', '', *flags) == 0
+  assert train_runs.train(tmp_path / 'run', '', *flags) == 0
   said = capsys.readouterr().err.splitlines()
   told = [
     line

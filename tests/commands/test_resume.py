@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from mixer_jax.checkpoints.store import read_params
-from mixer_jax.reporting.metrics import read_metrics
-from tests.commands import runs
+from mixer_jax.runlog.metrics import read_metrics
+from tests.helpers import train_runs
 
 STEPS = 40
 FLAGS = (
@@ -34,7 +34,7 @@ def cache(tmp_path_factory):
 
 
 def start(workdir, digits_dir, cache) -> subprocess.Popen:
-  return runs.start(workdir, digits_dir, *FLAGS, cache=cache)
+  return train_runs.start(workdir, digits_dir, *FLAGS, cache=cache)
 
 
 def finish(workdir, digits_dir, cache) -> str:

@@ -8,9 +8,9 @@ from PIL import Image
 
 from configs import data_scaling
 from mixer_jax.__main__ import main
-from mixer_jax.commands import study
-from mixer_jax.reporting.metrics import MetricsFile, read_metrics
-from tests.commands import runs
+from mixer_jax.runlog.metrics import MetricsFile, read_metrics
+from mixer_jax.studies import study
+from tests.helpers import train_runs
 
 STUDY = """
 from configs import data_scaling
@@ -31,7 +31,7 @@ MORE = (
 
 
 def flags(config, workdir, data_dir, *more: str, models=('mixer-b',)) -> list[str]:
-  small = [*runs.SMALL, *runs.TINY_MODEL, *MORE, f'--config.data.data_dir={data_dir}']
+  small = [*train_runs.SMALL, *train_runs.TINY_MODEL, *MORE, f'--config.data.data_dir={data_dir}']
   own = [flag.replace('--config.', f'--config.models.{name}.') for name in models for flag in small]
   return ['scaling', f'--config={config}', f'--workdir={workdir}', *own, *more]
 

@@ -16,10 +16,9 @@ from PIL import Image
 
 import mixer_jax
 from mixer_jax.checkpoints.store import Store, read_params
-from mixer_jax.commands.watch import Watch
-from mixer_jax.reporting.metrics import read_metrics
-from tests import reference
-from tests.commands import runs
+from mixer_jax.runlog.metrics import read_metrics
+from mixer_jax.runs.base_hooks import Watch
+from tests.helpers import reference, train_runs
 
 
 @pytest.fixture(scope='module')
@@ -29,7 +28,7 @@ def trained(tmp_path_factory, digits_dir, compilations):
   with pytest.MonkeyPatch.context() as patch:
     told = Watch.step
     patch.setattr(Watch, 'step', lambda *a: (compilations.append(f'step {a[1]}'), told(*a)))
-    assert runs.train(workdir, digits_dir) == 0
+    assert train_runs.train(workdir, digits_dir) == 0
   return workdir
 
 
@@ -96,13 +95,13 @@ def test_a_run_leaves_states_metrics_and_pictures(trained):
 
 def test_a_short_run_is_told_that_it_is_all_warm_up(digits_dir, tmp_path, capsys):
   short = ('--config.total_steps=2', '--config.optimizer.warmup_steps=100')
-  assert runs.train(tmp_path, digits_dir, *short) == 0
+  assert train_runs.train(tmp_path, digits_dir, *short) == 0
   assert 'all of total_steps 2 is warm-up' in capsys.readouterr().err
 
 
 def test_the_same_command_again_has_nothing_to_do(trained, digits_dir):
   before = mixer_jax.load(trained)
-  assert runs.train(trained, digits_dir) == 0
+  assert train_runs.train(trained, digits_dir) == 0
   last = [row for row in read_metrics(trained) if row.get('event') == 'start'][-1]
   assert last['step'] == 6
   assert last['restored'].endswith('checkpoints/6')
@@ -110,35 +109,35 @@ def test_the_same_command_again_has_nothing_to_do(trained, digits_dir):
 
 
 def test_what_is_watched_may_change_what_is_computed_may_not(trained, digits_dir, capsys):
-  assert runs.train(trained, digits_dir, '--config.log_every=1', '--config.mesh.fsdp=2') == 0
+  assert train_runs.train(trained, digits_dir, '--config.log_every=1', '--config.mesh.fsdp=2') == 0
   capsys.readouterr()
-  assert runs.train(trained, digits_dir, '--config.seed=1', '--config.batch_size=32') == 2
+  assert train_runs.train(trained, digits_dir, '--config.seed=1', '--config.batch_size=32') == 2
   line = capsys.readouterr().err
   assert 'holds another run: its config.batch_size is 16, not 32 and 1 more differ' in line
-  assert runs.train(trained, digits_dir, '--config.model.num_blocks=2') == 2
+  assert train_runs.train(trained, digits_dir, '--config.model.num_blocks=2') == 2
   assert 'config.model.num_blocks is 1, not 2' in capsys.readouterr().err
 
 
 def finetune(workdir, data_dir, source, *more):
-  return runs.train(
+  return train_runs.train(
     workdir, data_dir, f'--config.init_from={source}', *more, config='configs/digits_finetune.py'
   )
 
 
 def test_states_without_a_config_are_left_alone(trained, digits_dir, tmp_path, capsys):
   shutil.copytree(trained / 'checkpoints', tmp_path / 'run' / 'checkpoints')
-  assert runs.train(tmp_path / 'run', digits_dir) == 2
+  assert train_runs.train(tmp_path / 'run', digits_dir) == 2
   assert 'holds states but no config.json' in capsys.readouterr().err
   assert [path.name for path in (tmp_path / 'run').iterdir()] == ['checkpoints']
 
 
 def test_a_second_start_leaves_the_first_alone(digits_dir, tmp_path):
-  first = runs.start(tmp_path, digits_dir, '--config.total_steps=3000')
+  first = train_runs.start(tmp_path, digits_dir, '--config.total_steps=3000')
   try:
     while not (tmp_path / 'metrics.jsonl').exists():
       assert first.poll() is None
       time.sleep(0.01)
-    second = runs.start(tmp_path, digits_dir, '--config.total_steps=3000')
+    second = train_runs.start(tmp_path, digits_dir, '--config.total_steps=3000')
     output, _ = second.communicate(timeout=100)
     assert second.returncode == 2
     assert output.splitlines()[-1] == (
@@ -214,7 +213,7 @@ BAD = [
 @pytest.mark.parametrize(('more', 'message'), BAD, ids=[more[0] for more, _ in BAD])
 def test_bad_input_is_one_line_and_writes_nothing(more, message, digits_dir, tmp_path, capsys):
   workdir = tmp_path / 'run'
-  assert runs.train(workdir, digits_dir, *more) == 2
+  assert train_runs.train(workdir, digits_dir, *more) == 2
   error = capsys.readouterr().err
   assert error.count('\n') == 1
   assert error.startswith('mixer-jax: ')
@@ -241,7 +240,7 @@ def test_growth_that_is_no_integer_and_classes_that_differ(trained, digits_dir, 
 
 def test_a_folder_that_cannot_be_written(digits_dir, tmp_path, capsys):
   (tmp_path / 'file').write_text('in the way')
-  assert runs.train(tmp_path / 'file' / 'run', digits_dir) == 2
+  assert train_runs.train(tmp_path / 'file' / 'run', digits_dir) == 2
   error = capsys.readouterr().err
   assert error.splitlines()[-1].startswith(f'mixer-jax: {tmp_path}/file')
   assert error.endswith(': Not a directory\n')
@@ -250,7 +249,7 @@ def test_a_folder_that_cannot_be_written(digits_dir, tmp_path, capsys):
 def test_a_run_that_diverges_stops_and_saves_nothing_of_it(digits_dir, tmp_path, capsys):
   more = ('--config.optimizer.learning_rate=1e30', '--config.checkpoint_every=1',
           '--config.keep_checkpoints=9')  # fmt: skip
-  assert runs.train(tmp_path, digits_dir, *more) == 2
+  assert train_runs.train(tmp_path, digits_dir, *more) == 2
   last = capsys.readouterr().err.splitlines()[-1]
   assert last.startswith('mixer-jax: ')
   saved = Store(tmp_path, keep=9).steps()
@@ -263,7 +262,7 @@ def test_a_run_that_diverges_stops_and_saves_nothing_of_it(digits_dir, tmp_path,
 
 
 def test_tensorboard_events_are_written_where_asked(digits_dir, tmp_path):
-  process = runs.start(
+  process = train_runs.start(
     tmp_path, digits_dir, '--config.tensorboard=true', '--config.fewshot.every=1'
   )
   output, _ = process.communicate(timeout=200)
@@ -276,7 +275,7 @@ def test_tensorboard_events_are_written_where_asked(digits_dir, tmp_path):
 
 def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(digits_dir, tmp_path):
   # A limit on the size of files stands for the full disk: arrays no longer fit.
-  flags = runs.flags(tmp_path / 'full', digits_dir, '--config.model.hidden_dim=128')
+  flags = train_runs.flags(tmp_path / 'full', digits_dir, '--config.model.hidden_dim=128')
   done = subprocess.run(
     ['bash', '-c', 'ulimit -f 60; exec "$@"', '_', sys.executable, '-m', 'mixer_jax', *flags],
     capture_output=True,

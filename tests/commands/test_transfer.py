@@ -12,10 +12,11 @@ from sklearn.datasets import load_digits
 
 import mixer_jax
 from mixer_jax.__main__ import main
-from mixer_jax.commands import transfer_report, workdir
 from mixer_jax.data import tasks
-from mixer_jax.reporting.metrics import MetricsFile, read_metrics
-from tests.data import made
+from mixer_jax.runlog.metrics import MetricsFile, read_metrics
+from mixer_jax.runs import workdir
+from mixer_jax.studies import transfer_report
+from tests.helpers import made
 
 CIFAR10, CIFAR100, KITTI = 'avg5/cifar10', 'avg5/cifar100', 'vtab/kitti_distance'
 

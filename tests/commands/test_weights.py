@@ -8,7 +8,7 @@ from PIL import Image
 import mixer_jax
 from mixer_jax import models
 from mixer_jax.__main__ import main
-from mixer_jax.analysis import weights
+from mixer_jax.analysis import token_units
 from mixer_jax.models import MixerConfig
 from mixer_jax.models.resolution import grow
 
@@ -34,10 +34,10 @@ def test_the_first_three_blocks_and_the_stem_are_drawn(file, side, folder, tmp_p
   config, params = mixer_jax.load(folder / file)
   with np.load(f'{out}.npz') as found:
     assert {name.split('/')[0] for name in found} == {'block_0', 'block_1', 'block_2', 'stem'}
-    units = weights.token_units(config, params, 2)
+    units = token_units.token_units(config, params, 2)
     assert units.shape[1:] == (side, side)
-    np.testing.assert_array_equal(found['block_2/frequency'], weights.frequencies(units))
-    order = weights.in_opposite_pairs(units, found['block_2/frequency'])
+    np.testing.assert_array_equal(found['block_2/frequency'], token_units.frequencies(units))
+    order = token_units.in_opposite_pairs(units, found['block_2/frequency'])
     np.testing.assert_array_equal(found['block_2/order'], order)
     assert found['block_2/pair_cosine'].shape == (len(units) // 2,)
     assert (np.diff(found['stem/frequency'][found['stem/order']]) >= 0).all()

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from mixer_jax.data.decode import UndecodableError, decode, decode_as_pillow
-from tests.data.photos import encoded, jpegs, photo
+from tests.helpers.photos import encoded, jpegs, photo
 
 
 def test_every_jpeg_is_decoded_to_tensorflows_very_levels():

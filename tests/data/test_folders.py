@@ -8,9 +8,9 @@ import pytest
 import tensorflow_datasets as tfds
 
 from mixer_jax.data import folders
-from mixer_jax.data.source import open_source
+from mixer_jax.data.open import open_source
 from mixer_jax.errors import UserError
-from tests.data.photos import encoded
+from tests.helpers.photos import encoded
 
 
 def write(path, level: int = 0):

@@ -9,9 +9,9 @@ import pytest
 
 from mixer_jax.data import imagenet21k
 from mixer_jax.data.decode import decode
-from mixer_jax.data.source import open_source
+from mixer_jax.data.open import open_source
 from mixer_jax.errors import UserError
-from tests.data.archives import CLASSES, EACH, add, image, put_archive
+from tests.helpers.archives import CLASSES, EACH, add, image, put_archive
 
 
 def prepared(data_dir: pathlib.Path, *, unpacked: bool) -> pathlib.Path:

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from mixer_jax.data import permute, pipeline
-from mixer_jax.data.source import open_source
+from mixer_jax.data.open import open_source
 from mixer_jax.errors import UserError
-from tests import configs
+from tests.helpers import configs
 
 
 def image(size: int = 12) -> np.ndarray:

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from mixer_jax.data import pipeline
-from mixer_jax.data.records import Source
+from mixer_jax.data.source import Source
 from mixer_jax.errors import UserError
-from tests import configs
+from tests.helpers import configs
 
 PLAIN = configs.data(name='made', threads=0, eval_crop_fraction=1.0, min_crop_area=0.3)
 CONFIG = dataclasses.replace(PLAIN, randaugment_layers=2, randaugment_magnitude=15.0)

@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw, ImageEnhance, ImageOps
 
 from mixer_jax.data import randaugment as module
 from mixer_jax.data.randaugment import OPERATIONS, Operation, randaugment
-from tests.data.photos import photo
+from tests.helpers.photos import photo
 
 MAGNITUDES = (0, 1, 2.5, 5, 7, 10, 15, 17.5, 20, 22, 30)
 SIGNED = ('Rotate', 'ShearX', 'ShearY', 'TranslateX', 'TranslateY')

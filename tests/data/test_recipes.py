@@ -10,7 +10,7 @@ from PIL import Image
 from mixer_jax.data import recipes
 from mixer_jax.data.decode import UndecodableError
 from mixer_jax.errors import UserError
-from tests.data.photos import encoded, jpegs, photo
+from tests.helpers.photos import encoded, jpegs, photo
 
 
 def crop_of_tensorflow(image, size: int):

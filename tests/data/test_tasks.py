@@ -13,7 +13,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from mixer_jax.data.decode import decode
-from mixer_jax.data.source import class_ids, open_source
+from mixer_jax.data.open import class_ids, open_source
 from mixer_jax.data.task_labels import (
   Binned,
   Stored,
@@ -25,8 +25,8 @@ from mixer_jax.data.task_labels import (
 from mixer_jax.data.task_records import open_task
 from mixer_jax.data.tasks import find_task, mean_scores, suite
 from mixer_jax.errors import UserError
-from tests.data.made import kitti_record, prepare_splits
-from tests.data.photos import encoded
+from tests.helpers.made import kitti_record, prepare_splits
+from tests.helpers.photos import encoded
 
 TASKS = [*suite('vtab'), *suite('avg5')]
 VTAB = suite('vtab')

@@ -10,7 +10,7 @@ import mixer_jax
 from mixer_jax.data.pipeline import FILLER
 from mixer_jax.evaluation import classify
 from mixer_jax.parallel import mesh as meshes
-from tests import reference
+from tests.helpers import reference
 
 COUNT = 37
 

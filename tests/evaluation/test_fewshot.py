@@ -13,13 +13,13 @@ from sklearn.linear_model import Ridge
 import mixer_jax
 from mixer_jax import models
 from mixer_jax.data import pipeline
+from mixer_jax.data.open import open_source
 from mixer_jax.data.pipeline import FILLER
-from mixer_jax.data.records import Source
-from mixer_jax.data.source import open_source
+from mixer_jax.data.source import Source
 from mixer_jax.errors import UserError
 from mixer_jax.evaluation import fewshot
 from mixer_jax.parallel import mesh as meshes
-from tests import reference
+from tests.helpers import reference
 
 L2, CONSTANT = 2.0**10, 100.0
 DATA = pipeline.evaluation_only(

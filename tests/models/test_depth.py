@@ -13,7 +13,7 @@ from mixer_jax.errors import UserError
 from mixer_jax.models import MixerConfig, ResNetConfig, mixer
 from mixer_jax.models.depth import with_blocks
 from mixer_jax.models.resolution import grow
-from tests import reference
+from tests.helpers import reference
 
 CONFIG = MixerConfig(8, 5, 12, 6, 20, image_size=32, num_classes=7)
 

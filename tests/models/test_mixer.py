@@ -12,7 +12,7 @@ import mixer_jax
 from mixer_jax import models
 from mixer_jax.errors import UserError
 from mixer_jax.models.parameters import flatten
-from tests import reference
+from tests.helpers import reference
 
 TINY = mixer_jax.MixerConfig(
   patch_size=4,

@@ -10,7 +10,7 @@ import mixer_jax
 from mixer_jax import models
 from mixer_jax.errors import UserError
 from mixer_jax.models.resolution import grow
-from tests import reference
+from tests.helpers import reference
 
 
 @pytest.mark.parametrize('factor', [2, 3])

@@ -11,7 +11,7 @@ from mixer_jax.planning import plan as plans
 from mixer_jax.planning import topologies
 from mixer_jax.planning.compiler import Compiled, Facts, Program
 from mixer_jax.training.mixup import MixupConfig
-from tests import configs
+from tests.helpers import configs
 
 GIB = 2**30
 PROGRAM = Program(

@@ -10,12 +10,12 @@ import pytest
 
 import mixer_jax
 from mixer_jax import models
+from mixer_jax.bench import programs
 from mixer_jax.models.parameters import flatten
 from mixer_jax.parallel import mesh as meshes
-from mixer_jax.planning import bench
 from mixer_jax.planning.collectives import collectives
 from mixer_jax.training.loop import Verdict, train
-from tests import configs
+from tests.helpers import configs
 
 # Every axis that may be split is divisible by eight.
 CONFIG = mixer_jax.MixerConfig(
@@ -31,15 +31,15 @@ BATCH = 64  # images; of a few, XLA would rather move the head's activations tha
 OPTIMIZER = configs.optimizer(warmup_steps=2)
 
 
-def compiled(program: bench.Program, config, mesh, size: int) -> Any:
-  shapes = bench.batch_shapes(program, config, mesh, size)
+def compiled(program: programs.Program, config, mesh, size: int) -> Any:
+  shapes = programs.batch_shapes(program, config, mesh, size)
   return program.function.lower(program.abstract, shapes).compile()
 
 
 def moved(*sizes: int) -> tuple[dict, dict]:
   """What a step moves on a mesh of these sizes; and its parameters, by name."""
   mesh = meshes.make_mesh(*sizes)
-  program = bench.training(CONFIG, mesh, OPTIMIZER, 'softmax')
+  program = programs.training(CONFIG, mesh, OPTIMIZER, 'softmax')
   hlo = compiled(program, CONFIG, mesh, BATCH).as_text()
   return collectives(hlo), flatten(program.abstract.params)
 
@@ -95,14 +95,14 @@ def flops() -> dict[str, float]:
   )
   mesh, size = meshes.make_mesh(devices=jax.devices()[:1]), 4
   again = dataclasses.replace(config, remat=True)
-  programs = {
-    'forward': (config, bench.forward(config, mesh)),
-    'step': (config, bench.training(config, mesh, OPTIMIZER, 'softmax')),
-    'remat': (again, bench.training(again, mesh, OPTIMIZER, 'softmax')),
+  compared = {
+    'forward': (config, programs.forward(config, mesh)),
+    'step': (config, programs.training(config, mesh, OPTIMIZER, 'softmax')),
+    'remat': (again, programs.training(again, mesh, OPTIMIZER, 'softmax')),
   }
   counts = {
     name: compiled(program, of, mesh, size).cost_analysis()['flops'] / size
-    for name, (of, program) in programs.items()
+    for name, (of, program) in compared.items()
   }
   # An update is once a batch, however small: about a dozen operations a parameter.
   update = 12 * models.num_params(config) / size

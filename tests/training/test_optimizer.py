@@ -7,7 +7,7 @@ import pytest
 
 from mixer_jax.errors import UserError
 from mixer_jax.training.optimizer import OptimizerConfig, make_optimizer, make_schedule
-from tests import configs
+from tests.helpers import configs
 
 RNG = np.random.default_rng(0)
 PARAMS = {

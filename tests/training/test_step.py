@@ -12,7 +12,7 @@ from mixer_jax.models.parameters import flatten
 from mixer_jax.parallel import mesh as meshes
 from mixer_jax.training import step as steps
 from mixer_jax.training.optimizer import make_optimizer, make_schedule
-from tests import configs
+from tests.helpers import configs
 
 CONFIG = mixer_jax.MixerConfig(
   patch_size=4,

@@ -1,0 +1,1 @@
+"""Numbers -> PNG images and text tables; imports nothing of the package."""

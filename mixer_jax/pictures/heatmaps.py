@@ -1,0 +1,98 @@
+"""Pictures of matrices between layers, as PNG bytes."""
+
+import textwrap
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from mixer_jax.pictures.run_pictures import png_of, pyplot
+
+_MOST_NAMED = 60  # layers an axis of which every one is named
+_INCHES_A_LAYER = 0.16
+_LETTERS_AN_INCH = 12  # of a title
+
+
+class Panel(NamedTuple):
+  """One matrix of `heatmaps`."""
+
+  values: np.ndarray
+  """(n_x, n_y) numbers in [0, 1] or NaN."""
+  title: str
+  axes: tuple[str, str]
+  """What goes up, and what to the right."""
+  marked: Sequence[int] | None
+  """For each row the column that is marked; -1 for none."""
+
+
+def heatmap(
+  values: np.ndarray,
+  names_x: Sequence[str],
+  names_y: Sequence[str],
+  title: str,
+  axes: tuple[str, str],
+  marked: Sequence[int] | None = None,
+) -> bytes:
+  """A (n_x, n_y) matrix of numbers in [0, 1] or NaN; depth runs from the lower left.
+
+  x goes up, y to the right; of very many layers only some are named. `marked`: for each
+  row the column that gets a ring; -1 for none.
+  """
+  plt = pyplot()
+  height = max(4.0, min(_INCHES_A_LAYER * len(names_x), 16.0))
+  width = max(4.0, min(_INCHES_A_LAYER * len(names_y), 16.0))
+  figure, axis = plt.subplots(figsize=(width + 3.2, height + 2.2), layout='constrained')
+  figure.colorbar(_draw(axis, values, marked), ax=axis, fraction=0.04, label='CKA')
+  for names, ticks, rotation in (
+    (names_x, axis.set_yticks, 0),
+    (names_y, axis.set_xticks, 90),
+  ):
+    places = range(0, len(names), -(-len(names) // _MOST_NAMED))
+    ticks(list(places), [names[i] for i in places], fontsize=7, rotation=rotation)
+  axis.set_ylabel(_short(axes[0]))
+  axis.set_xlabel(_short(axes[1]))
+  figure.suptitle(title, fontsize=9, wrap=True)
+  return png_of(figure)
+
+
+def heatmaps(panels: Sequence[Panel], title: str, columns: int = 4) -> bytes:
+  """Many matrices side by side, in one range of colours; as `heatmap`, layers by number."""
+  plt = pyplot()
+  columns = min(columns, len(panels))
+  rows, width = -(-len(panels) // columns), max(2.9 * columns + 1.2, 5.5)
+  figure, axes = plt.subplots(
+    rows,
+    columns,
+    figsize=(width, 3.0 * rows + 1.0),
+    layout='constrained',
+    squeeze=False,
+  )
+  for axis, panel in zip(axes.flat, panels, strict=False):
+    _draw(axis, panel.values, panel.marked)
+    axis.set_title(panel.title, fontsize=8)
+    axis.set_ylabel(panel.axes[0], fontsize=8)
+    axis.set_xlabel(panel.axes[1], fontsize=8)
+    for size, ticks in zip(panel.values.shape, (axis.set_yticks, axis.set_xticks), strict=True):
+      places = list(range(0, size, -(-size // 8)))
+      ticks(places, [str(place) for place in places], fontsize=7)
+  for axis in axes.flat[len(panels) :]:
+    axis.axis('off')
+  figure.colorbar(axes[0][0].images[0], ax=axes, fraction=0.02, label='CKA')
+  lines = [textwrap.fill(line, int(_LETTERS_AN_INCH * width)) for line in title.splitlines()]
+  figure.suptitle('\n'.join(lines), fontsize=10)
+  return png_of(figure)
+
+
+def _draw(axis, values: np.ndarray, marked: Sequence[int] | None):
+  drawn = axis.imshow(values, origin='lower', vmin=0, vmax=1, cmap='magma', aspect='auto')
+  rows = [row for row, column in enumerate(marked or ()) if column >= 0]
+  columns = [column for column in marked or () if column >= 0]
+  size = 60 / max(len(values) / 12, 1) ** 2
+  # Ringed twice, so that it is seen on dark and on light.
+  for color, line in (('black', 2.4), ('cyan', 1.2)):
+    axis.scatter(columns, rows, s=size, facecolor='none', edgecolor=color, lw=line)
+  return drawn
+
+
+def _short(text: str) -> str:
+  return text if len(text) <= 60 else '…' + text[-59:]

@@ -1,0 +1,85 @@
+"""Many small pictures of weights in one, as PNG bytes."""
+
+import math
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from mixer_jax.pictures.run_pictures import png_of, pyplot
+
+_TILE, _LARGE_TILE, _MANY = 28, 44, 200  # pixels a side, about; the smaller one of many tiles
+_IN_PAIR, _BETWEEN = 2, 8  # pixels between tiles
+_MARGIN, _LINE = 20, 16
+_LEAST_WIDTH = 240  # of a panel's title
+_CHARACTER = 7.8  # pixels of the title's, about
+_DPI = 110
+
+
+def mosaics(panels: Mapping[str, np.ndarray], title: str, *, paired: bool) -> bytes:
+  """Panels side by side, in each its pictures row by row.
+
+  Each picture is scaled by its largest magnitude, which becomes black or white; zero is mid-grey.
+
+  Args:
+    panels: title, of any number of lines -> (N, H, W), drawn in grey, or (N, H, W, 3) in colour.
+    title: of all; of any number of lines.
+    paired: whether two neighbours stand together; else each is alone.
+  """
+  drawn = {name: _mosaic(pictures, paired) for name, pictures in panels.items()}
+  widths = [max(image.shape[1], _LEAST_WIDTH) for image in drawn.values()]
+  width = sum(widths) + _MARGIN * (len(widths) + 1)
+  width = max(width, round(2 * _MARGIN + _CHARACTER * max(map(len, title.split('\n')))))
+  head = round(1.25 * _LINE) * _lines([title]) + _LINE * _lines(panels) + 2 * _MARGIN
+  height = max(image.shape[0] for image in drawn.values()) + head + _MARGIN
+  plt = pyplot()
+  figure = plt.figure(figsize=(width / _DPI, height / _DPI))
+  figure.text(_MARGIN / width, 1 - 12 / height, title, va='top', fontsize=10)
+  left = _MARGIN
+  for (name, image), room in zip(drawn.items(), widths, strict=True):
+    rows, columns = image.shape[:2]
+    top = height - head
+    # A pixel of the picture for each of the mosaic: nothing is resampled.
+    place = (left / width, (top - rows) / height, columns / width, rows / height)
+    axis = figure.add_axes(place)
+    axis.imshow(image, interpolation='nearest', aspect='auto')
+    axis.axis('off')
+    figure.text(left / width, (top + 6) / height, name, fontsize=8, va='bottom')
+    left += room + _MARGIN
+  return png_of(figure)
+
+
+def _lines(texts: Iterable[str]) -> int:
+  return max(text.count('\n') + 1 for text in texts)
+
+
+def _mosaic(pictures: np.ndarray, paired: bool) -> np.ndarray:
+  """(N, H, W[, 3]) -> (height, width, 3) in [0, 1], white between the tiles."""
+  count, side = len(pictures), pictures.shape[1]
+  group = 2 if paired else 1
+  groups = -(-count // group)
+  # Each panel is about half as high again as wide.
+  columns = max(round(math.sqrt(groups / (1.5 * group))), 1)
+  factor = max(round((_TILE if count > _MANY else _LARGE_TILE) / side), 1)
+  tile = side * factor
+  wide = group * tile + (group - 1) * _IN_PAIR
+  lines = -(-groups // columns)
+  canvas = np.ones(
+    (lines * (tile + _BETWEEN) - _BETWEEN, columns * (wide + _BETWEEN) - _BETWEEN, 3)
+  )
+  for number, picture in enumerate(pictures):
+    line, place = divmod(number // group, columns)
+    top = line * (tile + _BETWEEN)
+    left = place * (wide + _BETWEEN) + number % group * (tile + _IN_PAIR)
+    canvas[top : top + tile, left : left + tile] = _enlarged(_levels(picture), factor)
+  return canvas
+
+
+def _levels(picture: np.ndarray) -> np.ndarray:
+  """Weights -> (H, W, 3) in [0, 1]; 0 becomes 1/2."""
+  extreme = np.abs(picture).max()
+  levels = 0.5 + 0.5 * picture / (extreme if extreme > 0 else 1)
+  return levels if levels.ndim == 3 else np.repeat(levels[..., None], 3, axis=-1)
+
+
+def _enlarged(picture: np.ndarray, factor: int) -> np.ndarray:
+  return picture.repeat(factor, axis=0).repeat(factor, axis=1)

@@ -1,0 +1,104 @@
+"""How a run goes: the live line, the rows of `metrics.jsonl`, the rate and the time left."""
+
+import time
+from collections.abc import Iterator
+from typing import Any, TypeVar
+
+from mixer_jax.runlog.metrics import MetricsFile
+from mixer_jax.runlog.terminal import Terminal, duration
+
+T = TypeVar('T')
+
+_EVERY_SECONDS = 30.0  # between lines where the screen is a file
+_SMOOTHING = 0.05
+"""Weight of the newest step in the running seconds a step that the time left is told from."""
+
+
+class Progress:
+  """Tells of each step. Its clock leaves out the first step (compilation) and pauses."""
+
+  def __init__(
+    self,
+    terminal: Terminal,
+    file: MetricsFile | None,
+    *,
+    total_steps: int,
+    batch_size: int,
+    log_every: int,
+    started: float,
+  ):
+    """`started` is the `time.monotonic()` that `seconds` counts from; `file` None: no rows."""
+    self._terminal, self._file = terminal, file
+    self._total_steps, self._batch_size, self._log_every = total_steps, batch_size, log_every
+    self._started = started
+    self._last: float | None = None
+    self._seconds_a_step: float | None = None
+    self._logged_seconds, self._logged_steps = 0.0, 0
+
+  def step(self, step: int, metrics: dict[str, float]) -> None:
+    """Step `step` is done; a row every `log_every` steps and for the last."""
+    now = time.monotonic()
+    if self._last is not None:
+      seconds = now - self._last
+      old = self._seconds_a_step or seconds
+      self._seconds_a_step = old + _SMOOTHING * (seconds - old)
+      self._logged_seconds += seconds
+      self._logged_steps += 1
+    self._last = now
+    self._terminal.live(self._line(step, metrics, self._seconds_a_step))
+    if step % self._log_every == 0 or step == self._total_steps:
+      measured = self._logged_steps > 0
+      pace = self._logged_seconds / self._logged_steps if measured else None
+      self._logged_seconds, self._logged_steps = 0.0, 0
+      self._terminal.plain(self._line(step, metrics, pace))
+      rate = self._batch_size / pace if pace else None
+      self._write({'step': step, **metrics, 'images_per_second': rate})
+
+  def pause(self) -> None:
+    """What happens up to the next step is no training: the rate leaves it out."""
+    self._last = None
+
+  def event(self, event: str, **fields: Any) -> None:
+    """A row that tells of something else than a step."""
+    self._write({'event': event, **fields})
+
+  def seconds(self) -> float:
+    """Since the start."""
+    return round(time.monotonic() - self._started, 3)
+
+  def flush(self) -> None:
+    """Writes the rows that are held back."""
+    if self._file is not None:
+      self._file.flush()
+
+  def _write(self, row: dict[str, Any]) -> None:
+    if self._file is not None:
+      self._file.write({**row, 'seconds': self.seconds()})
+
+  def _line(self, step: int, metrics: dict[str, float], pace: float | None) -> str:
+    width = len(str(self._total_steps))
+    text = (
+      f'step {step:{width}d}/{self._total_steps}  loss {metrics["loss"]:.4f}  '
+      f'accuracy {100 * metrics["accuracy"]:5.1f} %'
+    )
+    if pace:
+      left = duration(pace * (self._total_steps - step))
+      text += f'  {self._batch_size / pace:,.0f} images/s  {left} left'
+    return text
+
+
+def reading(batches: Iterator[T], terminal: Terminal, batch_size: int, size: int) -> Iterator[T]:
+  """The batches, with a live line of how many images were read, how fast and until when."""
+  begun, said = None, time.monotonic()
+  for number, batch in enumerate(batches):
+    done, text = number * batch_size, ''
+    if begun is None:
+      begun = time.monotonic()
+    else:
+      rate = done / (time.monotonic() - begun)
+      text = f'  {rate:,.0f} images/s  {duration((size - done) / rate)} left'
+    terminal.live(f'{done:,} of {size:,} images{text}')
+    if time.monotonic() - said > _EVERY_SECONDS:
+      terminal.plain(f'{done:,} of {size:,} images{text}')
+      said = time.monotonic()
+    yield batch

@@ -1,0 +1,1 @@
+"""A config -> one training run, or one checkpoint ready to be looked at."""

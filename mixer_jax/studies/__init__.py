@@ -1,0 +1,1 @@
+"""Several training runs that answer one question, and their reports."""

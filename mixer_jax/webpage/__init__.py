@@ -1,0 +1,1 @@
+"""A folder of runs and studies -> one HTML page."""

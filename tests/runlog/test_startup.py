@@ -1,0 +1,15 @@
+"""The clock of a start, with time that is made up."""
+
+from mixer_jax.runlog import startup
+
+
+def test_parts_follow_each_other_and_add_up(monkeypatch):
+  now = 100.0
+  monkeypatch.setattr(startup.time, 'monotonic', lambda: now)
+  clock = startup.Startup()
+  for part, seconds in (('imports', 2.0), ('data', 1.0), ('imports', 0.5), ('first step', 0.25)):
+    now += seconds
+    clock.mark(part)
+  assert clock.began == 100.0
+  assert clock.told() == 'first step after 3.8 s: imports 2.5, data 1.0, first step 0.2'
+  assert clock.row() == {'imports': 2.5, 'data': 1.0, 'first_step': 0.25, 'total': 3.75}

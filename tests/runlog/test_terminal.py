@@ -1,0 +1,70 @@
+"""The live line, plain lines, and the rate that is told."""
+
+import io
+import json
+import logging
+
+import pytest
+
+from mixer_jax.runlog import progress
+from mixer_jax.runlog.metrics import MetricsFile, read_metrics
+from mixer_jax.runlog.terminal import Terminal, duration
+
+
+class Tty(io.StringIO):
+  def isatty(self):
+    return True
+
+
+def test_a_live_line_is_rewritten_and_log_lines_stay_above():
+  stream = Tty()
+  terminal = Terminal(stream)
+  terminal.live('step 1')
+  terminal.emit(logging.makeLogRecord({'msg': 'saved'}))
+  terminal.plain('not on a terminal')
+  terminal.finish()
+  # What the terminal shows in the end: each \r\x1b[K takes back the line before it.
+  lines = [line.split('\r\x1b[K')[-1] for line in stream.getvalue().split('\n')]
+  assert lines == ['saved', 'step 1', '']
+
+
+def test_a_log_gets_plain_lines_only():
+  stream = io.StringIO()
+  terminal = Terminal(stream)
+  terminal.live('step 1')
+  terminal.plain('step 10')
+  terminal.finish()
+  assert stream.getvalue() == 'step 10\n'
+
+
+@pytest.mark.parametrize(
+  ('seconds', 'text'),
+  [(0.4, '0 s'), (41.2, '41 s'), (59.6, '1 min 00 s'), (725, '12 min 05 s'), (11220, '3 h 07 min')],
+)
+def test_durations(seconds, text):
+  assert duration(seconds) == text
+
+
+def test_rate_and_time_left_leave_out_compilation_and_pauses(tmp_path, monkeypatch):
+  now = 100.0
+  monkeypatch.setattr(progress.time, 'monotonic', lambda: now)
+  stream = io.StringIO()
+  told = progress.Progress(
+    Terminal(stream), MetricsFile(tmp_path), total_steps=10, batch_size=50, log_every=2,
+    started=90.0,
+  )  # fmt: skip
+  # Step 1 ends at 100 behind 10 s of compilation; steps take 2 s; a pause of 60 s behind 4.
+  for step in range(1, 7):
+    told.step(step, {'loss': 1.0, 'accuracy': 0.25})
+    if step == 4:
+      told.pause()
+      now += 60
+    now += 2
+  rows = read_metrics(tmp_path)
+  assert [row['step'] for row in rows] == [2, 4, 6]
+  assert [row['images_per_second'] for row in rows] == pytest.approx([25.0] * 3)
+  assert [row['seconds'] for row in rows] == [12.0, 16.0, 80.0]
+  last = stream.getvalue().splitlines()[-1]
+  assert last == 'step  6/10  loss 1.0000  accuracy  25.0 %  25 images/s  8 s left'
+  told.event('save', step=6)
+  assert json.loads((tmp_path / 'metrics.jsonl').read_text().splitlines()[-1])['event'] == 'save'

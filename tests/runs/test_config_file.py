@@ -1,0 +1,137 @@
+"""Flags and configs: what is set, and one clear line for what cannot be."""
+
+import socket
+
+import pytest
+
+from mixer_jax.__main__ import main as run
+from mixer_jax.commands import models
+from mixer_jax.errors import UserError
+from mixer_jax.runs import config_file
+
+DIGITS = 'configs/digits.py'
+
+
+def test_fields_are_set_by_the_type_they_have():
+  config = config_file.load_config(
+    DIGITS,
+    [
+      '--config.total_steps=60',
+      '--config.data.flip=true',
+      '--config.mesh.data=-1',
+      '--config.model.stochastic_depth=1e-1',
+      '--config.init_from=a=b',
+      '--config.optimizer.learning_rate=1',
+    ],
+  )
+  assert config.total_steps == 60
+  assert config.data.flip is True
+  assert config.mesh.data == -1
+  assert config.model.stochastic_depth == 0.1
+  assert config.init_from == 'a=b'
+  assert config.optimizer.learning_rate == 1.0
+  assert isinstance(config.optimizer.learning_rate, float)
+  assert config.is_locked
+
+
+def test_a_pattern_sets_a_field_in_all_groups():
+  study = 'configs/transfer.py:digits'
+  overrides = [
+    '--config.tasks.*.batch_size=16',
+    '--config.tasks.vtab/*.optimizer.learning_rate=1',
+    '--config.tasks.vtab/dtd.batch_size=32',
+  ]
+  for name, config in config_file.load_config(study, overrides).tasks.items():
+    assert config.batch_size == (32 if name == 'vtab/dtd' else 16)
+    assert config.optimizer.learning_rate == (1 if name.startswith('vtab/') else 0.01)
+  for override, message in (
+    ('tasks.*.batch_siz=1', 'did you mean config.tasks.'),
+    ('tasks.vtba/*.batch_size=1', "no field 'tasks.vtba/.*.batch_size': did you mean"),
+    ('tasks.*.batch_size=x', r'config.tasks.\*.batch_size is a int'),
+    ('tasks.*.data=x', r'config.tasks.\*.data is a group of fields'),
+  ):
+    with pytest.raises(UserError, match=message):
+      config_file.load_config(study, [f'--config.{override}'])
+
+
+@pytest.mark.parametrize(
+  ('override', 'message'),
+  [
+    ('total_step=60', "no field 'total_step': did you mean config.total_steps?"),
+    ('optimizer.learning_rat=1', 'did you mean config.optimizer.learning_rate?'),
+    ('learning_rate=1', 'did you mean config.optimizer.learning_rate?'),
+    ('zzz=1', "no field 'zzz'"),
+    ('total_steps.x=1', "no field 'total_steps.x'"),
+    ('total_steps=6.5', "config.total_steps is a int (now 1200), not '6.5'"),
+    ('data.flip=maybe', "config.data.flip is a bool (now False), not 'maybe'"),
+    ('optimizer.learning_rate=fast', 'is a float'),
+    ('data=digits', 'config.data is a group of fields: set one of'),
+  ],
+)
+def test_what_cannot_be_set_is_named(override, message):
+  with pytest.raises(UserError) as error:
+    config_file.load_config(DIGITS, [f'--config.{override}'])
+  assert message in str(error.value)
+  assert '\n' not in str(error.value)
+
+
+def test_config_files_that_are_missing_or_broken(tmp_path):
+  with pytest.raises(UserError, match=r'no config file configs/none\.py: there are .*digits\.py, '):
+    config_file.load_config('configs/none.py', [])
+  broken = tmp_path / 'configs' / 'broken.py'
+  broken.parent.mkdir()
+  for text, message in (
+    ('def get_config(:', 'SyntaxError'),
+    ('x = 1', "KeyError: 'get_config'"),
+    ('def get_config():\n  return 1 / 0', 'ZeroDivisionError'),
+    ('raise SystemExit(3)', 'SystemExit'),
+    ('def get_config():\n  return {}', 'gives no ConfigDict'),
+  ):
+    broken.write_text(text)
+    with pytest.raises(UserError, match=message):
+      config_file.load_config(str(broken), [])
+
+
+def test_an_argument_behind_a_colon_reaches_the_config(tmp_path):
+  path = tmp_path / 'study.py'
+  path.write_text(
+    'from ml_collections import ConfigDict\n'
+    'def get_config(arg="none"):\n  return ConfigDict({"model": arg})\n'
+  )
+  assert config_file.load_config(f'{path}:B/16,x', []).model == 'B/16,x'
+  assert config_file.load_config(str(path), []).model == 'none'
+
+
+@pytest.mark.parametrize(
+  ('argv', 'message'),
+  [
+    ([], 'the following arguments are required: --config'),
+    (
+      ['--config=a', '--config.x', '3'],
+      r'unknown argument --config\.x: write --config\.field=value',
+    ),
+    (['--config=a', '--conf=b'], 'unknown argument --conf=b'),
+  ],
+)
+def test_flags_that_do_not_exist(argv, message):
+  parser = config_file.Parser('train', '')
+  parser.add_config(required=True)
+  with pytest.raises(UserError, match=message):
+    parser.parse(argv)
+
+
+@pytest.mark.parametrize(
+  'error',
+  [socket.gaierror(-2, 'Name or service not known'), ConnectionRefusedError(111, 'refused')],
+)
+def test_a_network_that_does_not_answer_is_one_line_and_worth_another_try(
+  error, monkeypatch, capsys
+):
+  def fail(argv):
+    raise error
+
+  monkeypatch.setattr(models, 'main', fail)
+  assert run(['models']) == 74
+  shown = capsys.readouterr().err
+  assert shown.count('\n') == 1
+  assert 'the network does not answer' in shown
