@@ -16,7 +16,7 @@ from mixer_jax.bench import programs as programs
 from mixer_jax.bench.programs import Fed, Program
 from mixer_jax.errors import DoesNotFitError, UserError
 from mixer_jax.parallel import mesh as meshes
-from mixer_jax.runlog.terminal import Terminal
+from mixer_jax.runlog import terminal
 from mixer_jax.training.optimizer import OptimizerConfig
 
 log = logging.getLogger(__name__)
@@ -88,7 +88,6 @@ class Bench:
     rounds: int,
     steps_a_round: int | None,
     folder: str | None,
-    terminal: Terminal,
   ):
     self.model, self.mesh = model, meshes.make_mesh()
     if batch_size is not None:
@@ -96,7 +95,7 @@ class Bench:
     self.device = jax.devices()[0].device_kind
     self.peak = peak or peaks.peak(self.device, model.dtype)
     self.rounds, self.steps_a_round, self.folder = rounds, steps_a_round, folder
-    self._batch_size, self.terminal = batch_size, terminal
+    self._batch_size = batch_size
     self._sizes: dict[str, int] = {}
     self._multiply: measure.Multiply | None = None
 
@@ -195,7 +194,7 @@ class Bench:
     if name not in self._sizes:
 
       def rate(size: int) -> float:
-        self.terminal.live(f'{name}: trying batches of {size:,}')
+        terminal.live(f'{name}: trying batches of {size:,}')
         found = Fed(program, self.model, self.mesh, size).rate(_SEARCH_SECONDS)
         log.info('%s: %.4g images/s in batches of %d', name, found, size)
         return found

@@ -21,7 +21,6 @@ from mixer_jax.parallel import mesh as meshes
 from mixer_jax.parallel import processes
 from mixer_jax.runlog.metrics import MetricsFile
 from mixer_jax.runlog.progress import Progress
-from mixer_jax.runlog.terminal import Terminal
 from mixer_jax.runs.base_hooks import Watch
 from mixer_jax.training.loop import Verdict, train
 from mixer_jax.training.step import Batch, TrainState, TrainStep
@@ -66,15 +65,13 @@ class Loop:
     self._on_mesh: Iterator[Batch] = meshes.put_all(mesh, batches)
     self._step = 0
     file = MetricsFile(folder) if jax.process_index() == 0 else None
-    terminal = Terminal()
-    terminal.is_quiet = True  # all but the writing is done
     progress = Progress(
-      terminal,
       file,
       total_steps=2**31 - 1,
       batch_size=batch_size,
       log_every=log_every,
       started=time.monotonic(),
+      shown=False,  # all but the writing is done
     )
     self.store = Store(folder, keep=1)
     self._hooks = _Rounds(

@@ -43,10 +43,10 @@ def main(argv: list[str]) -> None:
   from mixer_jax.runlog import console  # JAX takes a second
   from mixer_jax.runs import pod
 
-  terminal = console.open_screen()
+  terminal = console.setup_console()
   model = suite.model_of(args.model, args.dtype or 'float32', args.classes, args.image_size)
   told = {f'--{name}': repr(value) for name, value in vars(args).items()}
-  pod.join('bench', told, ProcessesConfig(), terminal)
+  pod.join('bench', told, ProcessesConfig())
   bench = suite.Bench(
     model if args.dtype else suite.with_usual_dtype(model),
     batch_size=None if args.batch == 'auto' else int(args.batch),
@@ -54,7 +54,6 @@ def main(argv: list[str]) -> None:
     rounds=args.rounds,
     steps_a_round=args.steps,
     folder=args.workdir,
-    terminal=terminal,
   )
   parts = bench.possible(parts)
   is_first = pod.is_first()

@@ -25,7 +25,6 @@ from mixer_jax.parallel import processes
 from mixer_jax.paths import user_path
 from mixer_jax.runlog import console
 from mixer_jax.runlog.progress import reading
-from mixer_jax.runlog.terminal import Terminal
 from mixer_jax.runs import config_file, experiment, similarity
 from mixer_jax.runs.experiment import Experiment
 from mixer_jax.studies import cka_report, study
@@ -69,18 +68,18 @@ def main(argv: list[str]) -> None:
   )
   parser.add_argument('--workdir', required=True, help='folder of all runs, local or gs://…')
   args, overrides = parser.parse(argv)
-  terminal = console.open_screen()
+  console.setup_console()
   config = config_file.load_config(args.config, overrides)
   folder = user_path(args.workdir)
   runs = _runs(config, str(folder))
-  study.join('cka-study', args, config, runs, terminal)
+  study.join('cka-study', args, config, runs)
   experiments = study.check(runs)
   settings = _settings(config, runs, experiments)
-  study.train_all(runs, terminal)
+  study.train_all(runs)
 
   members = _members(runs, experiments, settings)
   totals = {
-    kernel: _pass(members, method, settings.features, experiments[0], terminal)
+    kernel: _pass(members, method, settings.features, experiments[0])
     for kernel, method in settings.methods.items()
   }
   probes = _probes(runs, members, experiments[0], settings.probe)
@@ -188,9 +187,7 @@ def _members(
   return members
 
 
-def _pass(
-  members: Sequence[Member], method: Method, how: str, first: Experiment, terminal: Terminal
-) -> MinibatchCKA:
+def _pass(members: Sequence[Member], method: Method, how: str, first: Experiment) -> MinibatchCKA:
   """All layers of all members with each other, in one pass over the images."""
   on = first.evaluated
   names = [f'{layer} of {member.name}' for member in members for layer in member.layers]
@@ -210,13 +207,10 @@ def _pass(
     batch_size=on.batch_size,
     process=experiment.this_process(),
   )
-  try:
-    for batch in reading(batches, terminal, on.batch_size, len(on.source)):
-      placed = meshes.put(on.mesh, batch)
-      total.add(pairs([s(m.params, placed) for s, m in zip(steps, members, strict=True)]))
-    total.result()
-  finally:
-    terminal.finish()
+  for batch in reading(batches, on.batch_size, len(on.source)):
+    placed = meshes.put(on.mesh, batch)
+    total.add(pairs([s(m.params, placed) for s, m in zip(steps, members, strict=True)]))
+  total.result()
   return total
 
 

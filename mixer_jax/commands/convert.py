@@ -28,7 +28,7 @@ def main(argv: list[str]) -> None:
   parser.add_argument('--num-classes', type=int, help='put a new head of zeros on it')
   parser.add_argument('--blocks', help='leave all but these blocks out, as in 0,1,3')
   args = parser.parse_flags(argv)
-  console.open_screen()
+  console.setup_console()
   blocks = None if args.blocks is None else config_file.numbers('--blocks', args.blocks, int)
   target = user_path(args.target)
   chosen = layouts.layout_to_write(target, args.layout)

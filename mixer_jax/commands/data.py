@@ -20,7 +20,6 @@ from mixer_jax.paths import user_path
 from mixer_jax.pictures.contact_sheets import Band, contact_sheet
 from mixer_jax.runlog import console
 from mixer_jax.runlog.progress import reading
-from mixer_jax.runlog.terminal import Terminal
 from mixer_jax.runs import config_file, experiment
 
 _MAGNITUDES = (5, 10, 15, 20)
@@ -55,7 +54,7 @@ def _prepare(argv: list[str]) -> None:
     help='of imagenet21k: how many the archive has, where it is not the fall-2011 release',
   )
   args = parser.parse_flags(argv)
-  terminal = console.open_screen()
+  terminal = console.setup_console()
   name = find_task(args.name).data_set if is_task(args.name) else args.name
   check_name(name)
   check_place(args.data_dir or '')
@@ -71,7 +70,7 @@ def _check(argv: list[str]) -> None:
   parser = config_file.Parser('data check', 'check: read and decode every record')
   parser.add_config(required=True)
   args, overrides = parser.parse(argv)
-  terminal = console.open_screen()
+  console.setup_console()
   loaded = config_file.load_config(args.config, overrides)
   if loaded.get('data') and loaded.data.get('eval_recipe') == 'checkpoint':
     loaded.data.eval_recipe = 'resmall-crop'  # there is none, and records are read without it
@@ -81,7 +80,7 @@ def _check(argv: list[str]) -> None:
   sources = [open_source(config.name, split, config.data_dir) for split in splits]
   # One part under two names, as the whole of a folder, is read once.
   for source in {source.name: source for source in sources}.values():
-    faults, labels = _faults(source, terminal)
+    faults, labels = _faults(source)
     # Where a file is cut off, all records behind that have the same fault.
     for fault, count in collections.Counter(faults).items():
       print(fault if count == 1 else f'{fault} ({count:,} records)')
@@ -98,9 +97,7 @@ def _check(argv: list[str]) -> None:
     )
 
 
-def _faults(
-  source: Source, terminal: Terminal
-) -> tuple[list[str], collections.Counter[int | None]]:
+def _faults(source: Source) -> tuple[list[str], collections.Counter[int | None]]:
   """(what is wrong with which record, how many there are of each label)."""
 
   def look(index: int) -> tuple[int | None, str | None]:
@@ -119,12 +116,11 @@ def _faults(
   with concurrent.futures.ThreadPoolExecutor(_THREADS) as pool:
     # A part at a time: `map` alone would hold all results.
     parts = (range(len(source))[first:][:_PART] for first in range(0, len(source), _PART))
-    for part in reading(parts, terminal, _PART, len(source)):
+    for part in reading(parts, _PART, len(source)):
       for label, fault in pool.map(look, part):
         labels[label] += 1
         if fault:
           faults.append(fault)
-  terminal.finish()
   return faults, labels
 
 
@@ -133,7 +129,7 @@ def _show(argv: list[str]) -> None:
   parser.add_config(required=True)
   parser.add_argument('--output', default='augment.png', metavar='FILE', help='PNG (augment.png)')
   args, overrides = parser.parse(argv)
-  terminal = console.open_screen()
+  terminal = console.setup_console()
   config_file.check_targets({'output': args.output})
   config = config_file.load_config(args.config, overrides)
   data = experiment.data_of(config)

@@ -17,7 +17,6 @@ from mixer_jax.parallel import mesh as meshes
 from mixer_jax.parallel import processes
 from mixer_jax.runlog import console
 from mixer_jax.runlog.progress import reading
-from mixer_jax.runlog.terminal import Terminal
 from mixer_jax.runs import checkpoint_labels, config_file, experiment, loaded_model
 
 log = logging.getLogger(__name__)
@@ -38,9 +37,9 @@ def main(argv: list[str]) -> None:
     '--per-class', metavar='FILE', help='also write a CSV row a class, worst first; - is stdout'
   )
   args, overrides = parser.parse(argv)
-  terminal = console.open_screen()
+  console.setup_console()
   config_file.check_targets({'json': args.json, 'per-class': args.per_class})
-  seen = loaded_model.begin('evaluate', args, overrides, terminal)
+  seen = loaded_model.begin('evaluate', args, overrides)
   checkpoint, model, on = seen.checkpoint, seen.model, seen.on
   on = dataclasses.replace(on, source=checkpoint_labels.in_order_of(checkpoint, on.source))
   recipe = recipes.describe(
@@ -52,7 +51,7 @@ def main(argv: list[str]) -> None:
   log.info('%s', how)
 
   is_first = experiment.tells()
-  result = _evaluate(model, checkpoint.params, on, terminal)
+  result = _evaluate(model, checkpoint.params, on)
   if not result.examples:
     raise UserError(f'none of the {size} images of {on.source.name} decodes')
   processes.leave_together()  # what is left to do, one process does alone
@@ -93,7 +92,7 @@ _TITLES = {'top1': 'top-1', 'real': 'ReaL'}
 
 
 def _evaluate(
-  model: models.ModelConfig, params: dict, on: experiment.Evaluated, terminal: Terminal
+  model: models.ModelConfig, params: dict, on: experiment.Evaluated
 ) -> classify.Evaluation:
   batches = pipeline.eval_batches(
     on.source,
@@ -102,16 +101,13 @@ def _evaluate(
     batch_size=on.batch_size,
     process=experiment.this_process(),
   )
-  try:
-    return classify.evaluate(
-      classify.make_eval_step(model, on.mesh),
-      meshes.put_replicated(on.mesh, params),
-      reading(batches, terminal, on.batch_size, len(on.source)),
-      on.mesh,
-      size=len(on.source),
-    )
-  finally:
-    terminal.finish()
+  return classify.evaluate(
+    classify.make_eval_step(model, on.mesh),
+    meshes.put_replicated(on.mesh, params),
+    reading(batches, on.batch_size, len(on.source)),
+    on.mesh,
+    size=len(on.source),
+  )
 
 
 def _published(checkpoint: Checkpoint, on: experiment.Evaluated, image_size: int) -> dict[str, Any]:

@@ -26,11 +26,11 @@ def main(argv: list[str]) -> None:
   parser.add_argument('--l2', type=float, default=paper.l2, help=f'({paper.l2:g})')
   parser.add_argument('--json', metavar='FILE', help='also write the figures there; - is stdout')
   args, overrides = parser.parse(argv)
-  terminal = console.open_screen()
+  console.setup_console()
   config_file.check_targets({'json': args.json})
   counts = config_file.numbers('--shots', args.shots, int)
   few = FewShotConfig(counts, args.seeds, args.l2, paper.constant, paper.max_reads)
-  seen = loaded_model.begin('fewshot', args, overrides, terminal)
+  seen = loaded_model.begin('fewshot', args, overrides)
   on = seen.on
   train = processes.together(lambda: experiment.open_train(on.data))
   evaluator = fewshot.FewShot(

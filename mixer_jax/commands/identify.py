@@ -24,10 +24,10 @@ def main(argv: list[str]) -> None:
   similarity.add_flags(parser, layers_default='block_*', output='identify')
   parser.add_argument('--json', metavar='FILE', help='also write the figures there; - is stdout')
   args, overrides = parser.parse(argv)
-  terminal = console.open_screen()
+  console.setup_console()
   similarity.check_output(args.output, json=args.json)
   method = similarity.method_of(args)
-  x = loaded_model.begin('identify', args, overrides, terminal)
+  x = loaded_model.begin('identify', args, overrides)
   y = loaded_model.look_at(args.other, args, x.named, overrides, x.on.source)
   names_x, names_y = (similarity.chosen(seen, args) for seen in (x, y))
   if names_x != names_y:
@@ -35,7 +35,7 @@ def main(argv: list[str]) -> None:
       f'{args.checkpoint} has {len(names_x)} such layers and {args.other} {len(names_y)}, or '
       'others: identification needs the same in both; mixer-jax cka compares any'
     )
-  found = similarity.measure(x, y, args, method, terminal)
+  found = similarity.measure(x, y, args, method)
   is_first = experiment.tells()
   processes.leave_together()
   if not is_first:

@@ -20,7 +20,7 @@ def main(argv: list[str]) -> None:
   parser.add_argument('checkpoint', metavar='SRC', help=config_file.CHECKPOINT)
   parser.add_argument('--json', action='store_true', help='print a JSON object')
   args = parser.parse_flags(argv)
-  console.open_screen()
+  console.setup_console()
   checkpoint = checkpoints.read(args.checkpoint)
   config, arrays = checkpoint.config, flatten(checkpoint.params)
   largest = sorted(arrays, key=lambda name: -arrays[name].nbytes)[:_LARGEST]

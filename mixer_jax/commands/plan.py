@@ -22,7 +22,7 @@ from mixer_jax.planning import topologies
 from mixer_jax.planning.compiler import Program
 from mixer_jax.planning.plan import Plan
 from mixer_jax.runlog import console
-from mixer_jax.runlog.terminal import Terminal, duration
+from mixer_jax.runlog.terminal import duration
 from mixer_jax.runs import config_file, experiment, initial_model, run_config
 from mixer_jax.training.losses import get_loss
 from mixer_jax.training.optimizer import OptimizerConfig
@@ -45,7 +45,7 @@ def main(argv: list[str]) -> None:
     '--suggest', action='store_true', help='also try remat, fsdp, micro-batches, a smaller batch'
   )
   args, overrides = parser.parse(argv)
-  terminal = console.open_screen()
+  terminal = console.setup_console()
   if args.plot and not args.topologies:
     raise UserError('--plot draws --topologies: name several')
   if args.suggest and args.topologies:
@@ -87,7 +87,7 @@ def main(argv: list[str]) -> None:
     tried = {change: make(program).report() for change, program in plans.suggestions(made[0])}
     print(_table(list(tried), list(tried.values())), file=shown)
     reports[0]['suggestions'] = tried
-  _write(args, reports, terminal)
+  _write(args, reports)
   if not any(plan.fits for plan in made):
     missing = min(plan.needed - plan.topology.generation.memory for plan in made)
     raise DoesNotFitError(
@@ -196,11 +196,12 @@ def _table(names: list[str], reports: list[dict[str, Any]]) -> str:
   return '\n'.join(lines)
 
 
-def _write(args, reports: list[dict[str, Any]], terminal: Terminal) -> None:
+def _write(args, reports: list[dict[str, Any]]) -> None:
   told = json.dumps(reports if args.topologies else reports[0], indent=2) + '\n'
   config_file.write(args.json, told)
   if args.plot:
     rows = [report for report in reports if report['fits']]
     if rows:
       user_path(args.plot).write_bytes(run_pictures.costs(rows))
-    terminal.say(f'{args.plot}: {len(rows)} slices' if rows else 'no slice fits: nothing to plot')
+    shown = f'{args.plot}: {len(rows)} slices' if rows else 'no slice fits: nothing to plot'
+    log.info('%s', shown)

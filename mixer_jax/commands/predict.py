@@ -43,10 +43,10 @@ def main(argv: list[str]) -> None:
     'images', nargs='+', metavar='IMAGE', help='JPEG, PNG or WebP file, folder of such, or pattern'
   )
   args = parser.parse_flags(argv)
-  terminal = console.open_screen()
+  console.setup_console()
   if args.top < 1:
     raise UserError(f'--top must be at least 1, is {args.top}')
-  experiment.join_processes('predict', args, None, terminal)
+  experiment.join_processes('predict', args, None)
   files = processes.together(lambda: folders.find_images(args.images))
   processes.check_same({'the list of images': ' '.join(map(str, files))})
   checkpoint = processes.together(lambda: checkpoints.read(args.checkpoint))

@@ -24,10 +24,10 @@ def main(argv: list[str]) -> None:
   parser.add_argument('--iterations', type=int, default=500, help='of L-BFGS, at most (500)')
   parser.add_argument('--json', metavar='FILE', help='also write the figures there; - is stdout')
   args, overrides = parser.parse(argv)
-  terminal = console.open_screen()
+  console.setup_console()
   config_file.check_targets({'json': args.json})
   settings = ProbeConfig(args.l2, args.iterations)
-  seen = loaded_model.begin('probe', args, overrides, terminal)
+  seen = loaded_model.begin('probe', args, overrides)
   on = seen.on
   train = processes.together(lambda: experiment.open_train(on.data))
   layers = probe.linear_probe(

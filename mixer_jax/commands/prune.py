@@ -26,7 +26,6 @@ from mixer_jax.parallel import processes
 from mixer_jax.paths import user_path
 from mixer_jax.runlog import console
 from mixer_jax.runlog.progress import reading
-from mixer_jax.runlog.terminal import Terminal
 from mixer_jax.runs import checkpoint_labels, config_file, experiment, loaded_model
 from mixer_jax.runs.loaded_model import Subject
 from mixer_jax.runs.similarity import check_images
@@ -80,11 +79,11 @@ def main(argv: list[str]) -> None:
   parser.add_reading()
   parser.add_argument('--workdir', required=True, help='folder of the study, local or gs://…')
   args, overrides = parser.parse(argv)
-  terminal = console.open_screen()
+  console.setup_console()
   config = config_file.load_config(args.config, overrides)
   folder = user_path(args.workdir)
   settings = _settings(config)
-  study.join('prune', args, config, [study.Run('recovery', config.recovery, str(folder))], terminal)
+  study.join('prune', args, config, [study.Run('recovery', config.recovery, str(folder))])
   seen = loaded_model.look_at(args.checkpoint, args, config.recovery, [], None)
   model = settings.checked(seen.model)
   model = dataclasses.replace(model, dtype=config.recovery.model.dtype)
@@ -97,7 +96,7 @@ def main(argv: list[str]) -> None:
   memo = Memo(folder / 'measured.json', _about(seen, model, scored))
   params = meshes.put_replicated(seen.on.mesh, seen.checkpoint.params)
   looked = {
-    name: _Looked(model, params, Images(_reading(seen, on, terminal), on.mesh))
+    name: _Looked(model, params, Images(_reading(seen, on), on.mesh))
     for name, on in {'scored': scored, 'tested': _tested_on(seen)}.items()
   }
   whole = tuple(range(model.num_blocks))
@@ -118,7 +117,7 @@ def main(argv: list[str]) -> None:
   runs = {(blocks, seed): run_of(blocks, seed) for blocks in variants for seed in seeds}
   for run in runs.values():  # one by one: each check reads the checkpoint, and lets it go
     study.check([run])
-  study.train_all(list(runs.values()), terminal)
+  study.train_all(list(runs.values()))
   if not study.leave():
     return
   report = {
@@ -203,7 +202,7 @@ def _about(
   }
 
 
-def _reading(seen: Subject, on: experiment.Evaluated, terminal: Terminal):
+def _reading(seen: Subject, on: experiment.Evaluated):
   def batches():
     every = pipeline.eval_batches(
       on.source,
@@ -212,10 +211,7 @@ def _reading(seen: Subject, on: experiment.Evaluated, terminal: Terminal):
       batch_size=on.batch_size,
       process=experiment.this_process(),
     )
-    try:
-      yield from reading(every, terminal, on.batch_size, len(on.source))
-    finally:
-      terminal.finish()
+    return reading(every, on.batch_size, len(on.source))
 
   return batches
 

@@ -40,7 +40,7 @@ def main(argv: list[str]) -> None:
     '--output', default='report.html', metavar='FILE', help='- is stdout (report.html)'
   )
   args = parser.parse_flags(argv)
-  terminal = console.open_screen()
+  terminal = console.setup_console()
   config_file.check_targets({'output': args.output})
   folders = list(dict.fromkeys(user_path(name) for name in args.workdirs))
   named = dict(zip(_short(folders), folders, strict=True))

@@ -41,14 +41,14 @@ def main(argv: list[str]) -> None:
   )
   parser.add_argument('--workdir', required=True, help='folder of all runs, local or gs://…')
   args, overrides = parser.parse(argv)
-  terminal = console.open_screen()
+  console.setup_console()
   config = config_file.load_config(args.config, overrides)
   folder = user_path(args.workdir)
   runs = _runs(config, str(folder))
-  study.join('scaling', args, config, runs, terminal)
+  study.join('scaling', args, config, runs)
   checked = study.check(runs)
   _check_metric(config.metric, runs, checked)
-  study.train_all(runs, terminal)
+  study.train_all(runs)
   if not study.leave():
     return
   report = _report(config.metric, runs, checked)

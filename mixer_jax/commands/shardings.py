@@ -21,7 +21,7 @@ def main(argv: list[str]) -> None:
   parser.add_argument('--devices', type=int, required=True, help='of all processes')
   parser.add_argument('--json', action='store_true', help='print the sums as a JSON object')
   args, overrides = parser.parse(argv)
-  console.open_screen()
+  console.setup_console()
   if args.devices < 1:
     raise UserError(f'--devices must be at least 1, is {args.devices}')
   config = config_file.load_config(args.config, overrides)

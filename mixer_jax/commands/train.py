@@ -19,12 +19,12 @@ def main(argv: list[str]) -> None:
   from mixer_jax.runs import config_file, experiment, training_run
 
   startup.mark('imports')
-  terminal = console.open_screen()
+  console.setup_console()
   config = config_file.load_config(args.config, overrides)
-  experiment.join_processes('train', args, config, terminal, preemptible=True)
+  experiment.join_processes('train', args, config, preemptible=True)
   startup.mark('devices')
   try:
-    training_run.run(config, str(user_path(args.workdir)), terminal, startup)
+    training_run.run(config, str(user_path(args.workdir)), startup)
   except PreemptedError:
     processes.leave_together()
     raise

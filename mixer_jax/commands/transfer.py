@@ -22,7 +22,6 @@ from mixer_jax.parallel import processes
 from mixer_jax.paths import user_path
 from mixer_jax.runlog import console
 from mixer_jax.runlog.metrics import MetricsFile, read_metrics
-from mixer_jax.runlog.terminal import Terminal
 from mixer_jax.runs import checkpoint_labels, config_file, experiment, workdir
 from mixer_jax.studies import study, transfer_scores
 from mixer_jax.studies.transfer_report import summed_up, tell, with_deviation, write
@@ -93,12 +92,12 @@ def main(argv: list[str]) -> None:
   )
   parser.add_argument('--workdir', required=True, help='folder of all runs, local or gs://…')
   args, overrides = parser.parse(argv)
-  terminal = console.open_screen()
+  console.setup_console()
   chosen = _chosen(args)
   config = config_file.load_config(args.config, overrides)
   folder = user_path(args.workdir)
   plans = _plans(config, chosen, args.checkpoint or '', str(folder))
-  study.join('transfer', args, config, list(plans[0].sweep().values()), terminal)
+  study.join('transfer', args, config, list(plans[0].sweep().values()))
   _check(plans)
   start = plans[0].config.init_from
   variant, pretrained = processes.together(lambda: _origin(start))
@@ -106,7 +105,7 @@ def main(argv: list[str]) -> None:
   with _held(folder):
     for number, plan in enumerate(plans):
       log.info('task %d of %d: %s', number + 1, len(plans), plan.task.name)
-      report['tasks'][plan.task.name] = _attempted(plan, terminal)
+      report['tasks'][plan.task.name] = _attempted(plan)
       if experiment.tells():
         write(folder, summed_up(report))
   if study.leave():
@@ -223,7 +222,7 @@ def _held(folder: epath.Path) -> Iterator[None]:
     yield
 
 
-def _attempted(plan: _Plan, terminal: Terminal) -> dict[str, Any]:
+def _attempted(plan: _Plan) -> dict[str, Any]:
   """What `transfer.json` holds of a task; `failed` where it came to no end."""
   told = {
     'group': plan.task.group,
@@ -233,7 +232,7 @@ def _attempted(plan: _Plan, terminal: Terminal) -> dict[str, Any]:
     'reported_on': plan.task.reporting,
   }
   try:
-    told |= _transferred(plan, terminal)
+    told |= _transferred(plan)
     log.info('%s: top-1 %s %%', plan.task.name, with_deviation(told))
     return told
   except (PreemptedError, StorageError, ApartError):  # which the other tasks would meet as well
@@ -246,10 +245,10 @@ def _attempted(plan: _Plan, terminal: Terminal) -> dict[str, Any]:
     return told | {'failed': ' '.join(str(error).split()) or type(error).__name__}
 
 
-def _transferred(plan: _Plan, terminal: Terminal) -> dict[str, Any]:
+def _transferred(plan: _Plan) -> dict[str, Any]:
   scores, diverged = {}, {}
   for rate, run in plan.sweep().items():
-    reason = _trained(run, terminal, 'choosing')
+    reason = _trained(run, 'choosing')
     if reason:
       diverged[str(rate)] = {'diverged': reason}
     else:
@@ -263,7 +262,7 @@ def _transferred(plan: _Plan, terminal: Terminal) -> dict[str, Any]:
       store.remove_states(run.folder)
   top1 = []
   for run in plan.reported(best):
-    reason = _trained(run, terminal, 'reporting')
+    reason = _trained(run, 'reporting')
     if reason:
       raise UserError(f'{run.name} diverged ({reason}); remove {run.folder} to try it again')
     top1.append(_score(run).top1)
@@ -275,13 +274,13 @@ def _transferred(plan: _Plan, terminal: Terminal) -> dict[str, Any]:
   }
 
 
-def _trained(run: study.Run, terminal: Terminal, what: str) -> str | None:
+def _trained(run: study.Run, what: str) -> str | None:
   """Trains the run unless it came to its end; why it came to none: it diverged, now or before."""
   for row in read_metrics(run.folder):
     if row.get('event') == 'diverged':
       return row['reason']
   try:
-    study.train_one(run, terminal, what)
+    study.train_one(run, what)
   except NotFiniteError as error:
     log.warning('%s diverged: %s', run.name, error)
     if experiment.tells():

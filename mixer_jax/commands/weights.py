@@ -28,7 +28,7 @@ def main(argv: list[str]) -> None:
     help='OUTPUT_tokens.png, OUTPUT_stem.png and OUTPUT.npz are written (weights)',
   )
   args = parser.parse_flags(argv)
-  console.open_screen()
+  console.setup_console()
   config_file.check_targets({'output': f'{args.output}.npz'})
   if args.units < 2:
     raise UserError(f'--units={args.units}: show 2, a pair, or more')

@@ -1,16 +1,17 @@
-"""Logging of a command: our words and others' warnings, through one `Terminal`."""
+"""Set-up of the console of a command: all logging and progress through one `Terminal`."""
 
 import logging
 import os
 import sys
 import warnings
 
-from mixer_jax.runlog.terminal import Terminal
+from mixer_jax.runlog.terminal import Terminal, install
 
 
-def open_screen() -> Terminal:
-  """The screen of this command; all loggers write to it from now on."""
+def setup_console() -> Terminal:
+  """Installs the terminal of this command; all loggers write to it from now on."""
   terminal = Terminal()
+  install(terminal)
   terminal.setFormatter(logging.Formatter('%(message)s'))
   root = logging.getLogger()
   root.handlers = [terminal]

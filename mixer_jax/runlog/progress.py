@@ -1,11 +1,12 @@
 """How a run goes: the live line, the rows of `metrics.jsonl`, the rate and the time left."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, TypeVar
 
+from mixer_jax.runlog import terminal
 from mixer_jax.runlog.metrics import MetricsFile
-from mixer_jax.runlog.terminal import Terminal, duration
+from mixer_jax.runlog.terminal import duration
 
 T = TypeVar('T')
 
@@ -19,16 +20,20 @@ class Progress:
 
   def __init__(
     self,
-    terminal: Terminal,
     file: MetricsFile | None,
     *,
     total_steps: int,
     batch_size: int,
     log_every: int,
     started: float,
+    shown: bool = True,
   ):
-    """`started` is the `time.monotonic()` that `seconds` counts from; `file` None: no rows."""
-    self._terminal, self._file = terminal, file
+    """Args:
+    file: where rows go; None: nowhere.
+    started: the `time.monotonic()` that `seconds` counts from.
+    shown: whether progress lines are shown.
+    """
+    self._file, self._shown = file, shown
     self._total_steps, self._batch_size, self._log_every = total_steps, batch_size, log_every
     self._started = started
     self._last: float | None = None
@@ -45,12 +50,14 @@ class Progress:
       self._logged_seconds += seconds
       self._logged_steps += 1
     self._last = now
-    self._terminal.live(self._line(step, metrics, self._seconds_a_step))
+    if self._shown:
+      terminal.live(self._line(step, metrics, self._seconds_a_step))
     if step % self._log_every == 0 or step == self._total_steps:
       measured = self._logged_steps > 0
       pace = self._logged_seconds / self._logged_steps if measured else None
       self._logged_seconds, self._logged_steps = 0.0, 0
-      self._terminal.plain(self._line(step, metrics, pace))
+      if self._shown:
+        terminal.plain(self._line(step, metrics, pace))
       rate = self._batch_size / pace if pace else None
       self._write({'step': step, **metrics, 'images_per_second': rate})
 
@@ -87,18 +94,21 @@ class Progress:
     return text
 
 
-def reading(batches: Iterator[T], terminal: Terminal, batch_size: int, size: int) -> Iterator[T]:
+def reading(batches: Iterable[T], batch_size: int, size: int) -> Iterator[T]:
   """The batches, with a live line of how many images were read, how fast and until when."""
   begun, said = None, time.monotonic()
-  for number, batch in enumerate(batches):
-    done, text = number * batch_size, ''
-    if begun is None:
-      begun = time.monotonic()
-    else:
-      rate = done / (time.monotonic() - begun)
-      text = f'  {rate:,.0f} images/s  {duration((size - done) / rate)} left'
-    terminal.live(f'{done:,} of {size:,} images{text}')
-    if time.monotonic() - said > _EVERY_SECONDS:
-      terminal.plain(f'{done:,} of {size:,} images{text}')
-      said = time.monotonic()
-    yield batch
+  try:
+    for number, batch in enumerate(batches):
+      done, text = number * batch_size, ''
+      if begun is None:
+        begun = time.monotonic()
+      else:
+        rate = done / (time.monotonic() - begun)
+        text = f'  {rate:,.0f} images/s  {duration((size - done) / rate)} left'
+      terminal.live(f'{done:,} of {size:,} images{text}')
+      if time.monotonic() - said > _EVERY_SECONDS:
+        terminal.plain(f'{done:,} of {size:,} images{text}')
+        said = time.monotonic()
+      yield batch
+  finally:
+    terminal.finish()

@@ -1,8 +1,15 @@
-"""The screen: log lines, and one live progress line that they do not tear apart."""
+"""The terminal: log lines, and one live progress line that they do not tear apart.
+
+The command line installs a `Terminal`; library code reports progress through `live`, `plain` and
+`finish`. In a notebook or script without one, `plain` lines go to the logger and `live` ones
+nowhere.
+"""
 
 import logging
 import sys
 import time
+
+log = logging.getLogger(__name__)
 
 _REFRESH_SECONDS = 0.2
 
@@ -19,7 +26,7 @@ class Terminal(logging.Handler):
     self._stream = stream or sys.stderr
     self.is_live = self._stream.isatty()
     self.is_quiet = False
-    """Whether progress is for another process to tell; log lines are shown all the same."""
+    """Whether another process shows the progress; log lines are shown all the same."""
     self._line, self._drawn = '', 0.0
 
   def emit(self, record: logging.LogRecord) -> None:
@@ -43,7 +50,7 @@ class Terminal(logging.Handler):
       self._drawn = now
 
   def plain(self, text: str) -> None:
-    """A line for a log; on a terminal the live line says it already."""
+    """A progress line for a log file; on a terminal the live line shows it already."""
     if not self.is_live and not self.is_quiet:
       self.say(text)
 
@@ -62,6 +69,41 @@ class Terminal(logging.Handler):
   def _draw(self):
     self._stream.write(self._line)
     self._stream.flush()
+
+
+_installed: Terminal | None = None
+
+
+def install(terminal: Terminal | None) -> None:
+  """Makes `terminal` the one that progress is shown on; None: there is none."""
+  global _installed
+  _installed = terminal
+
+
+def live(text: str) -> None:
+  """Replaces the live line of the installed terminal."""
+  if _installed:
+    _installed.live(text)
+
+
+def plain(text: str) -> None:
+  """A progress line where there is no live one."""
+  if _installed:
+    _installed.plain(text)
+  else:
+    log.info('%s', text)
+
+
+def finish() -> None:
+  """Goes below the live line."""
+  if _installed:
+    _installed.finish()
+
+
+def silence() -> None:
+  """Shows no progress from now on: another process does."""
+  if _installed:
+    _installed.is_quiet = True
 
 
 def duration(seconds: float) -> str:

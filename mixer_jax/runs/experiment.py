@@ -22,7 +22,6 @@ from mixer_jax.models import ModelConfig
 from mixer_jax.parallel import mesh as meshes
 from mixer_jax.parallel import processes
 from mixer_jax.parallel.processes import ProcessesConfig
-from mixer_jax.runlog.terminal import Terminal
 from mixer_jax.runs import config_file, initial_model, pod, run_config
 from mixer_jax.runs.monitoring import FewShotWatch, early_stopping_of, few_shot_of, metrics_of
 from mixer_jax.runs.run_config import build, check_fields
@@ -237,7 +236,6 @@ def join_processes(
   command: str,
   args: argparse.Namespace,
   config: ConfigDict | None,
-  terminal: Terminal,
   *,
   preemptible: bool = False,
 ) -> None:
@@ -253,7 +251,7 @@ def join_processes(
   told = {f'--{name}': repr(value) for name, value in vars(args).items() if name != 'config'}
   if config is not None:
     told |= {f'config.{name}': repr(value) for name, value in config_file.fields(config).items()}
-  pod.join(command, told, limits, terminal, preemptible=preemptible)
+  pod.join(command, told, limits, preemptible=preemptible)
 
 
 def tells() -> bool:

@@ -12,7 +12,6 @@ from mixer_jax.data.source import Source
 from mixer_jax.errors import UserError
 from mixer_jax.parallel import processes
 from mixer_jax.paths import user_path
-from mixer_jax.runlog.terminal import Terminal
 from mixer_jax.runs import checkpoint_labels, config_file, experiment
 
 
@@ -34,16 +33,14 @@ _NO_DATA = (
 )
 
 
-def begin(
-  command: str, args: argparse.Namespace, overrides: list[str], terminal: Terminal
-) -> Subject:
+def begin(command: str, args: argparse.Namespace, overrides: list[str]) -> Subject:
   """What a command with --checkpoint and --config begins with; all processes call it alike.
 
   Args:
     args: with `checkpoint`, `config`, and what `Parser.add_reading` adds.
   """
   config = config_file.load_config(args.config, overrides) if args.config else None
-  experiment.join_processes(command, args, config, terminal)
+  experiment.join_processes(command, args, config)
   source = processes.together(lambda: _named_source(args.checkpoint, config))
   return look_at(args.checkpoint, args, config, overrides, source)
 

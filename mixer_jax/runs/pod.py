@@ -6,8 +6,7 @@ import jax
 
 from mixer_jax.parallel import processes
 from mixer_jax.parallel.processes import ProcessesConfig
-from mixer_jax.runlog import console
-from mixer_jax.runlog.terminal import Terminal
+from mixer_jax.runlog import console, terminal
 from mixer_jax.runs import compilation_cache
 
 
@@ -15,7 +14,6 @@ def join(
   command: str,
   told: dict[str, str],
   limits: ProcessesConfig,
-  terminal: Terminal,
   *,
   preemptible: bool = False,
 ) -> None:
@@ -32,7 +30,7 @@ def join(
     return
   console.silence_libraries()
   if not is_first():
-    terminal.is_quiet = True
+    terminal.silence()
     logging.getLogger('mixer_jax').setLevel(logging.WARNING)
   processes.check_same({'the command': command, **told})
 

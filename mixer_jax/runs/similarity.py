@@ -15,7 +15,6 @@ from mixer_jax.errors import UserError
 from mixer_jax.parallel import mesh as meshes
 from mixer_jax.paths import user_path
 from mixer_jax.runlog.progress import reading
-from mixer_jax.runlog.terminal import Terminal
 from mixer_jax.runs import config_file, experiment
 from mixer_jax.runs.loaded_model import Subject
 
@@ -116,9 +115,7 @@ def npz_of(**arrays) -> bytes:
   return buffer.getvalue()
 
 
-def measure(
-  x: Subject, y: Subject | None, args: argparse.Namespace, method: Method, terminal: Terminal
-) -> Likeness:
+def measure(x: Subject, y: Subject | None, args: argparse.Namespace, method: Method) -> Likeness:
   """One pass over the evaluation split of `x`; all processes call it alike.
 
   Args:
@@ -149,18 +146,15 @@ def measure(
     how=args.features,
   )
   params = [meshes.put_replicated(x.on.mesh, seen.checkpoint.params) for seen in (x, y) if seen]
-  own = reading(_batches(x, x), terminal, x.on.batch_size, len(x.on.source))
-  try:
-    if y is None:
-      for batch in own:
-        total.add(step(params[0], meshes.put(x.on.mesh, batch)))
-    else:  # each model's images by its own recipe, at its own size
-      for batches in cka.paired(own, _batches(y, x)):
-        batch_x, batch_y = (meshes.put(x.on.mesh, batch) for batch in batches)
-        total.add(step(params[0], batch_x, params[1], batch_y))
-    result, error = total.result(), total.standard_error()
-  finally:
-    terminal.finish()
+  own = reading(_batches(x, x), x.on.batch_size, len(x.on.source))
+  if y is None:
+    for batch in own:
+      total.add(step(params[0], meshes.put(x.on.mesh, batch)))
+  else:  # each model's images by its own recipe, at its own size
+    for batches in cka.paired(own, _batches(y, x)):
+      batch_x, batch_y = (meshes.put(x.on.mesh, batch) for batch in batches)
+      total.add(step(params[0], batch_x, params[1], batch_y))
+  result, error = total.result(), total.standard_error()
   return Likeness(
     names_x=names_x,
     names_y=names_y,

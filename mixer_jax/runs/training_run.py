@@ -21,10 +21,11 @@ from mixer_jax.evaluation.classify import Evaluation
 from mixer_jax.parallel import mesh as meshes
 from mixer_jax.parallel import processes
 from mixer_jax.pictures import run_pictures
+from mixer_jax.runlog import terminal
 from mixer_jax.runlog.metrics import MetricsFile, device_hours, listed, read_metrics, undecodable
 from mixer_jax.runlog.progress import Progress
 from mixer_jax.runlog.startup import Startup
-from mixer_jax.runlog.terminal import Terminal, duration
+from mixer_jax.runlog.terminal import duration
 from mixer_jax.runs import experiment, workdir
 from mixer_jax.runs.experiment import Experiment
 from mixer_jax.runs.hooks import Hooks
@@ -38,7 +39,6 @@ log = logging.getLogger(__name__)
 def run(
   config: ConfigDict,
   folder: str,
-  terminal: Terminal,
   startup: Startup,
   *,
   one_of_many: bool = False,
@@ -52,12 +52,12 @@ def run(
   exp = experiment.check(config, known and known['model'])
   startup.mark('data')
   if jax.process_index():
-    _run(exp, folder, terminal, startup, one_of_many)
+    _run(exp, folder, startup, one_of_many)
     return
   if not known:
     workdir.write_run(folder, config, dataclasses.asdict(exp.model))
   with workdir.held(folder):
-    _run(exp, folder, terminal, startup, one_of_many)
+    _run(exp, folder, startup, one_of_many)
 
 
 def _known(config: ConfigDict, folder: str) -> dict[str, Any] | None:
@@ -70,9 +70,7 @@ def _known(config: ConfigDict, folder: str) -> dict[str, Any] | None:
   return known
 
 
-def _run(
-  exp: Experiment, folder: str, terminal: Terminal, startup: Startup, one_of_many: bool
-) -> None:
+def _run(exp: Experiment, folder: str, startup: Startup, one_of_many: bool) -> None:
   config, mesh, model = exp.config, exp.evaluated.mesh, exp.model
   train_step = steps.make_train_step(
     model,
@@ -87,7 +85,6 @@ def _run(
 
   writes = jax.process_index() == 0
   progress = Progress(
-    terminal,
     MetricsFile(folder) if writes else None,
     total_steps=exp.total_steps,
     batch_size=config.batch_size,

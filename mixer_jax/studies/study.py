@@ -12,7 +12,6 @@ from mixer_jax.errors import PreemptedError, UserError
 from mixer_jax.parallel import processes
 from mixer_jax.runlog.metrics import read_metrics
 from mixer_jax.runlog.startup import Startup
-from mixer_jax.runlog.terminal import Terminal
 from mixer_jax.runs import config_file, experiment, training_run, workdir
 from mixer_jax.runs.experiment import Experiment
 
@@ -35,14 +34,13 @@ def join(
   args: argparse.Namespace,
   config: ConfigDict,
   runs: Sequence[Run],
-  terminal: Terminal,
 ) -> None:
   """Joins the other processes of a pod, with the limits of the first run's config.
 
   Args:
     config: that of the study, which all processes must have alike.
   """
-  experiment.join_processes(command, args, runs[0].config, terminal, preemptible=True)
+  experiment.join_processes(command, args, runs[0].config, preemptible=True)
   processes.check_same({name: repr(value) for name, value in config_file.fields(config).items()})
 
 
@@ -78,17 +76,17 @@ def stored(run: Run) -> dict[str, Any] | None:
     raise UserError(f'{run.name}: {error}') from error
 
 
-def train_all(runs: Sequence[Run], terminal: Terminal) -> None:
+def train_all(runs: Sequence[Run]) -> None:
   """Trains one after the other; those that came to their end are passed over.
 
   Raises:
     PreemptedError: told to leave; the run under way has saved its state.
   """
   for number, run in enumerate(runs):
-    train_one(run, terminal, f'run {number + 1} of {len(runs)}')
+    train_one(run, f'run {number + 1} of {len(runs)}')
 
 
-def train_one(run: Run, terminal: Terminal, which: str) -> None:
+def train_one(run: Run, which: str) -> None:
   """Trains a run, unless it came to its end before.
 
   Args:
@@ -103,7 +101,7 @@ def train_one(run: Run, terminal: Terminal, which: str) -> None:
     return
   log.info('%s: %s', which, run.name)
   try:
-    training_run.run(run.config, run.folder, terminal, Startup(), one_of_many=True)
+    training_run.run(run.config, run.folder, Startup(), one_of_many=True)
   except PreemptedError:
     processes.leave_together()
     raise

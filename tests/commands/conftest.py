@@ -6,6 +6,8 @@ import jax
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
+from mixer_jax.runlog.terminal import install
+
 
 @pytest.fixture(autouse=True)
 def restored_logging():
@@ -16,6 +18,7 @@ def restored_logging():
     levels[name] = logging.getLogger(name).level
   yield
   root.handlers, root.level = handlers, level
+  install(None)
   for name, value in levels.items():
     logging.getLogger(name).setLevel(value)
 

@@ -49,8 +49,9 @@ def test_rate_and_time_left_leave_out_compilation_and_pauses(tmp_path, monkeypat
   now = 100.0
   monkeypatch.setattr(progress.time, 'monotonic', lambda: now)
   stream = io.StringIO()
+  monkeypatch.setattr('mixer_jax.runlog.terminal._installed', Terminal(stream))
   told = progress.Progress(
-    Terminal(stream), MetricsFile(tmp_path), total_steps=10, batch_size=50, log_every=2,
+    MetricsFile(tmp_path), total_steps=10, batch_size=50, log_every=2,
     started=90.0,
   )  # fmt: skip
   # Step 1 ends at 100 behind 10 s of compilation; steps take 2 s; a pause of 60 s behind 4.
