@@ -14,8 +14,8 @@ CODE = """
 import logging
 logging.basicConfig(level='WARNING')
 import jax, jax.numpy as jnp
-from mixer_jax.commands import compiled
-compiled.keep()
+from mixer_jax.runs import compilation_cache
+compilation_cache.keep()
 hits = []
 jax.monitoring.register_event_listener(lambda event, **_: hits.append(event))
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
