@@ -27,3 +27,8 @@ class PreemptedError(Exception):
 
 class DoesNotFitError(Exception):
   """What was planned is larger than the devices: exit code 3."""
+
+
+def one_line(error: BaseException, limit: int = 200) -> str:
+  """The message of an exception on one line, cut to `limit` characters; its type if it has none."""
+  return ' '.join(str(error).split())[:limit] or type(error).__name__

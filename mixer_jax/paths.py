@@ -5,7 +5,7 @@ import pathlib
 
 from etils import epath
 
-from mixer_jax.errors import UserError
+from mixer_jax.errors import UserError, one_line
 
 CACHE_SETTING = 'MIXER_JAX_CACHE'
 """Folder of what is kept between commands; by default mixer_jax in $XDG_CACHE_HOME or ~/.cache."""
@@ -37,10 +37,31 @@ def user_path(text) -> epath.Path:
     if separator:
       path.exists()  # now, and not in the middle of something, it shows whether it can be reached
   except ImportError as error:
-    raise UserError(f'{name}: {" ".join(str(error).split())}') from error
+    raise UserError(f'{name}: {one_line(error)}') from error
   return path
 
 
+def is_remote(path) -> bool:
+  """Return True for a path in a bucket, such as gs://bucket/folder."""
+  return '://' in str(path)
+
+
 def is_regular(path: epath.Path) -> bool:
-  """Whether it is a file that ends: no folder, no pipe, no device. In a bucket all are."""
-  return '://' in str(path) or os.path.isfile(path)
+  """Return True for a regular file: no folder, pipe or device. In a bucket all files are."""
+  return is_remote(path) or os.path.isfile(path)
+
+
+def write_whole(path, data: bytes | str) -> None:
+  """Writes a file completely or not at all: next to it, then renamed into place.
+
+  Raises:
+    OSError: the disk or folder refuses; what was there before stays.
+  """
+  path = epath.Path(path)
+  aside = path.parent / f'{path.name}.tmp'
+  try:
+    aside.write_bytes(data.encode() if isinstance(data, str) else data)
+    aside.replace(path)
+  except BaseException:
+    aside.unlink(missing_ok=True)
+    raise

@@ -111,8 +111,13 @@ def _asked() -> dict[str, Any]:
 
 
 def is_alone() -> bool:
-  """Whether there is no other process, that could be waited for in vain."""
+  """Return True if this is the only process."""
   return jax.process_count() == 1
+
+
+def is_main() -> bool:
+  """Return True in the process that prints results and writes files: process 0."""
+  return jax.process_index() == 0
 
 
 def check_same(what: dict[str, str]) -> None:

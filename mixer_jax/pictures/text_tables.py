@@ -1,22 +1,33 @@
-"""Tables of text: aligned for a screen, or as Markdown."""
+"""Numbers as text, and tables of text: aligned for a terminal, or as Markdown."""
 
 from collections.abc import Sequence
 
 Row = Sequence[str]
 
 
-def aligned(header: Row, rows: Sequence[Row]) -> str:
-  """Columns two spaces apart, the first to the left and the others to the right."""
+def aligned(header: Row, rows: Sequence[Row], *, left: int = 1) -> str:
+  """Columns two spaces apart; the first `left` are left-aligned, the others right-aligned."""
   widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
   line = lambda row: '  '.join(
-    cell.ljust(width) if place == 0 else cell.rjust(width)
+    cell.ljust(width) if place < left else cell.rjust(width)
     for place, (cell, width) in enumerate(zip(row, widths, strict=True))
   )
   return ''.join(f'{line(row).rstrip()}\n' for row in (header, *rows))
 
 
 def markdown(header: Row, rows: Sequence[Row]) -> str:
-  """The same for a text that is rendered."""
+  """The same table as Markdown; the first column is left-aligned."""
   rule = ['---', *['--:'] * (len(header) - 1)]
   line = lambda row: '| ' + ' | '.join(cell.replace('|', r'\|') for cell in row) + ' |\n'
   return ''.join(map(line, (header, rule, *rows)))
+
+
+def with_deviation(mean: float, deviation: float | None, digits: int = 2) -> str:
+  """'81.20 ± 0.30'; '81.20' where there is no deviation."""
+  text = f'{mean:.{digits}f}'
+  return text if deviation is None else f'{text} ± {deviation:.{digits}f}'
+
+
+def mebibytes(size: int) -> str:
+  """A number of bytes as '1,234.5 MiB'."""
+  return f'{size / 2**20:,.1f} MiB'

@@ -1,6 +1,6 @@
 """Tables of text."""
 
-from mixer_jax.pictures.text_tables import aligned, markdown
+from mixer_jax.pictures.text_tables import aligned, markdown, mebibytes, with_deviation
 
 HEADER = ('task', 'top-1')
 ROWS = [('dtd', '9.50'), ('a|b', '71.25 ± 0.10'), ('longer', '')]
@@ -23,3 +23,9 @@ def test_markdown_keeps_the_cells():
     r'| a\|b | 71.25 ± 0.10 |',
     '| longer |  |',
   ]
+
+
+def test_numbers_as_text():
+  assert with_deviation(81.2, 0.304) == '81.20 ± 0.30'
+  assert with_deviation(81.2, None) == '81.20'
+  assert mebibytes(3 * 2**30) == '3,072.0 MiB'

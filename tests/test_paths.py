@@ -1,0 +1,32 @@
+"""Files are written completely or not at all."""
+
+import pytest
+
+from mixer_jax.paths import is_remote, write_whole
+
+
+def test_a_file_is_replaced_in_one_step(tmp_path):
+  write_whole(tmp_path / 'a.json', 'old')
+  write_whole(tmp_path / 'a.json', b'new')
+  assert (tmp_path / 'a.json').read_bytes() == b'new'
+  assert [path.name for path in tmp_path.iterdir()] == ['a.json']
+
+
+def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
+  from etils import epath
+
+  write_whole(tmp_path / 'a.json', 'old')
+
+  def fails(self, target):
+    raise OSError(28, 'No space left on device')
+
+  monkeypatch.setattr(type(epath.Path(tmp_path)), 'replace', fails)
+  with pytest.raises(OSError, match='No space'):
+    write_whole(tmp_path / 'a.json', 'new')
+  assert (tmp_path / 'a.json').read_text() == 'old'
+  assert [path.name for path in tmp_path.iterdir()] == ['a.json']
+
+
+def test_buckets_are_remote():
+  assert is_remote('gs://bucket/run')
+  assert not is_remote('/tmp/run')
