@@ -39,14 +39,13 @@ import optax
 
 from mixer_jax import checkpoints, models
 from mixer_jax.bench import batch_size, measure, programs
-from mixer_jax.bench.suite import OPTIMIZER
 from mixer_jax.errors import DoesNotFitError
 from mixer_jax.parallel import mesh as meshes
 from mixer_jax.training import step as steps
-from mixer_jax.training.optimizer import make_optimizer, make_schedule
+from mixer_jax.training.optimizer import PAPER_ADAM, make_optimizer, make_schedule
 
 OURS, PLAIN, EAGER, COMPILED = 'mixer_jax', 'Flax Linen', 'timm', 'timm, torch.compile'
-SCHEDULE = make_schedule(OPTIMIZER, 100_000)
+SCHEDULE = make_schedule(PAPER_ADAM, 100_000)
 TOLERANCE = {'float32': 1e-3, 'bfloat16': 0.1}
 """Of logits, whose standard deviation is about 1, between any two."""
 
@@ -127,7 +126,7 @@ class Jax:
       'image': jax.random.bits(key, image, 'uint8'),
       'label': jax.random.randint(key, (size,), 0, self.config.num_classes),
     }
-    with measure.out_of_memory_told():
+    with measure.out_of_memory_as_does_not_fit():
       batch = jax.device_put(batch, meshes.batch_sharding(self._mesh))
       step = self._forward_steps(batch) if what == 'forward' else self._train_steps(batch)
       jax.block_until_ready(step())
@@ -146,7 +145,7 @@ class Jax:
     function: Callable[[Any, Any], Any]
     params = jax.tree.map(jnp.array, self.params)  # a step consumes what it is given
     if self.name == OURS:
-      optimizer = make_optimizer(OPTIMIZER, SCHEDULE)
+      optimizer = make_optimizer(PAPER_ADAM, SCHEDULE)
       function = steps.make_train_step(self.config, optimizer, SCHEDULE, self._mesh, loss='softmax')
       state = steps.state_from_params(params, optimizer, self._mesh)
     else:
@@ -165,7 +164,7 @@ class Jax:
     is_kernel = lambda tree: jax.tree.map(lambda leaf: leaf.ndim > 1, tree)
     optimizer = optax.chain(
       optax.clip_by_global_norm(1.0),
-      optax.adamw(SCHEDULE, weight_decay=OPTIMIZER.weight_decay, mask=is_kernel),
+      optax.adamw(SCHEDULE, weight_decay=PAPER_ADAM.weight_decay, mask=is_kernel),
     )
 
     def loss_of(params, batch):
@@ -320,7 +319,7 @@ def compared(
   }
   # Behind a turn of the other process a step pays for memory that the system gave away meanwhile
   # (on two cores half as much again), so that each turn begins with one that is not counted.
-  seconds = measure.interleaved(works, rounds, ahead=lambda name: runs[name](1))
+  seconds = measure.interleaved(works, rounds, before=lambda name: runs[name](1))
   rates = {name: [sizes[name] * times[name] / value for value in seconds[name]] for name in sizes}
   reached = {
     name: [multiply.flops * times[name] / value for value in seconds[name]]
