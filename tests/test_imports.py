@@ -27,7 +27,9 @@ ALLOWED = {
   'training': {'models', 'parallel'},
   'evaluation': {'models', 'data', 'parallel'},
   'analysis': {'models', 'data', 'parallel', 'evaluation'},
-  'planning': {'models', 'parallel', 'data', 'training', 'evaluation', 'runlog', 'runs'},
+  'planning': {
+    *('models', 'parallel', 'data', 'training', 'evaluation', 'runlog', 'pictures', 'runs'),
+  },
   'runs': {
     *('models', 'parallel', 'data', 'checkpoints', 'training', 'evaluation', 'analysis'),
     *('runlog', 'pictures'),

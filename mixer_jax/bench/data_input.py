@@ -44,23 +44,28 @@ def photographs(count: int) -> Iterator[str]:
     yield name
 
 
-def reading(settings: BenchSettings, batch_size: int) -> dict[str, Any]:
+def reading(settings: BenchSettings, mesh: Mesh, batch_size: int) -> dict[str, Any]:
   """Measure the images/s of the input pipeline, for training and for evaluation."""
   from mixer_jax.data import pipeline
+  from mixer_jax.runs.evaluation_setup import EvaluationSetup, this_process
 
   count = max(_LEAST_BATCHES * batch_size, _DIFFERENT)
   with photographs(count) as folder:
     source, config = _open(folder)
-    how = {'image_size': settings.model.image_size, 'batch_size': batch_size, 'process': _process()}
+    size = settings.model.image_size
+    setup = EvaluationSetup(config, mesh, batch_size, source)
     steps = count // batch_size
 
     def train():
       # A new iterator: batches prefetched in the last round must not count in this one.
-      for _ in itertools.islice(pipeline.train_batches(source, config, seed=0, **how), steps):
+      batches = pipeline.train_batches(
+        source, config, seed=0, image_size=size, batch_size=batch_size, process=this_process()
+      )
+      for _ in itertools.islice(batches, steps):
         pass
 
     def evaluate():
-      for _ in pipeline.eval_batches(source, config, **how):
+      for _ in setup.batches(size):
         pass
 
     seconds = measure.interleaved({'train': train, 'evaluate': evaluate}, settings.rounds)
@@ -83,7 +88,7 @@ def evaluation(
     from_files: evaluate photographs from files; False: noise in memory.
   """
   count = max(_LEAST_BATCHES * batch_size, _DIFFERENT if from_files else 0)
-  with _batches(settings, batch_size, count, from_files) as read:
+  with _batches(settings, mesh, batch_size, count, from_files) as read:
     step = classify.make_eval_step(settings.model, mesh)
     fixed = meshes.put(mesh, next(read()))
     times = -(-count // batch_size)
@@ -119,17 +124,17 @@ def evaluation(
 
 @contextlib.contextmanager
 def _batches(
-  settings: BenchSettings, batch_size: int, count: int, from_files: bool
+  settings: BenchSettings, mesh: Mesh, batch_size: int, count: int, from_files: bool
 ) -> Iterator[Callable[[], Iterator[Batch]]]:
   """Provide a function that returns an iterator over the batches of an epoch."""
   size = settings.model.image_size
   if from_files:
-    from mixer_jax.data import pipeline
+    from mixer_jax.runs.evaluation_setup import EvaluationSetup
 
     with photographs(count) as folder:
       source, config = _open(folder)
-      how = {'image_size': size, 'batch_size': batch_size, 'process': _process()}
-      yield lambda: pipeline.eval_batches(source, config, **how)
+      setup = EvaluationSetup(config, mesh, batch_size, source)
+      yield lambda: setup.batches(size)
     return
   local = batch_size // jax.process_count()
   draw = np.random.default_rng(0)
@@ -140,12 +145,6 @@ def _batches(
     'index': np.arange(local, dtype=np.int32),
   }
   yield lambda: iter([batch] * -(-count // batch_size))
-
-
-def _process() -> Any:
-  from mixer_jax.data.pipeline import Process
-
-  return Process(jax.process_index(), jax.process_count())
 
 
 def _open(folder: str) -> tuple[Any, Any]:

@@ -199,7 +199,7 @@ def _input(session: Session) -> Row:
   from mixer_jax.bench import data_input
 
   size = session.batch_size('forward', session.forward())
-  return data_input.reading(session.settings, size)
+  return data_input.reading(session.settings, session.mesh, size)
 
 
 def _evaluate(session: Session) -> Row:

@@ -22,7 +22,7 @@ from mixer_jax.parallel import mesh as meshes
 from mixer_jax.parallel import processes
 from mixer_jax.runlog.metrics import MetricsFile
 from mixer_jax.runlog.progress import Progress
-from mixer_jax.runs.base_hooks import Watch
+from mixer_jax.runs.base_hooks import BaseHooks
 from mixer_jax.training.loop import Verdict, train
 from mixer_jax.training.step import Batch, TrainState, TrainStep
 
@@ -31,7 +31,7 @@ _LEAST_STEPS = 4
 _ROUND_SECONDS = 3.0
 
 
-class _Rounds(Watch):
+class _Rounds(BaseHooks):
   """Hooks without final evaluation and save: each benchmark round calls the loop once."""
 
   def evaluate(self, step: int, state: TrainState) -> Verdict:

@@ -50,8 +50,7 @@ def main(argv: list[str]) -> None:
     steps_per_round=args.steps,
     folder=args.workdir,
   )
-  same = {f'--{name}': repr(value) for name, value in vars(args).items()}
-  pod.join('bench', same, processes.ProcessesConfig())
+  pod.join('bench', pod.settings_of(vars(args)))
   is_main = processes.is_main()
   screen = sys.stderr if args.json == '-' else sys.stdout
 

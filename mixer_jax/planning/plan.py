@@ -7,7 +7,7 @@ import importlib.metadata
 import json
 import logging
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from mixer_jax import models
@@ -15,8 +15,10 @@ from mixer_jax.models import paper
 from mixer_jax.paths import CACHE_SETTING, cache_folder, write_whole
 from mixer_jax.planning import topologies
 from mixer_jax.planning.compiler import Compiled, Facts, Program, compile_program, facts_from
+from mixer_jax.planning.run_program import programs_of
 from mixer_jax.planning.topologies import Topology
 from mixer_jax.runlog import terminal
+from mixer_jax.runs.run_config import RunConfig
 
 log = logging.getLogger(__name__)
 
@@ -125,6 +127,27 @@ def _seconds(compiled: Compiled, topology: Topology) -> tuple[float, str]:
   return max(compiled.flops / chip.peak, compiled.bytes_accessed / chip.bandwidth), 'roofline'
 
 
+def plan(config: RunConfig, topology: str) -> Plan:
+  """Plan a run on a slice such as 'v3:4x4'.
+
+  Raises:
+    UserError: there is no such slice, the config does not fit it, or there is no TPU compiler.
+  """
+  (made,) = plan_all(config, [topology])
+  return made
+
+
+def plan_all(config: RunConfig, names: Sequence[str]) -> list[Plan]:
+  """Plan a run on each of these slices; all are checked before the first is compiled."""
+  programs = programs_of(config, list(dict.fromkeys(names)))
+  return [plan_program(program, config.data.name) for program in programs]
+
+
+def try_suggestions(plan: Plan) -> dict[str, Plan]:
+  """Plan each change that may make a plan fit; returns change -> plan."""
+  return {change: plan_program(program, plan.data) for change, program in suggestions(plan)}
+
+
 def plan_program(program: Program, data: str = '', *, folder: pathlib.Path | None = None) -> Plan:
   """Return the plan of a program; compiled once per version of the code and its libraries.
 
@@ -140,9 +163,9 @@ def plan_program(program: Program, data: str = '', *, folder: pathlib.Path | Non
   folder = cache_folder() / 'plans' if folder is None else folder
   path = folder / f'{_key(program)}.json'
   try:
-    plan = Plan(program, data, facts_from(json.loads(path.read_text())))
-    plan.report()
-    return plan
+    kept = Plan(program, data, facts_from(json.loads(path.read_text())))
+    kept.report()
+    return kept
   except Exception:  # there is none, or it is damaged in whatever way
     pass
   with _shown(f'{models.variant_of(program.model)} for {program.topology}') as waiting:
