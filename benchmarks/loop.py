@@ -14,7 +14,6 @@ import sys
 import tempfile
 
 import jax
-from mixer_jax.runs.evaluation_setup import this_process
 
 from mixer_jax import models
 from mixer_jax.bench import measure
@@ -22,6 +21,7 @@ from mixer_jax.data import pipeline
 from mixer_jax.parallel import mesh as meshes
 from mixer_jax.runlog.metrics import read_metrics
 from mixer_jax.runs.config_file import load_config
+from mixer_jax.runs.evaluation_setup import this_process
 from mixer_jax.runs.experiment import build_experiment
 from mixer_jax.runs.run_config import RunConfig
 from mixer_jax.training import step as steps

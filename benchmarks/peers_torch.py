@@ -1,6 +1,8 @@
 """timm's Mixer for peers.py, in an interpreter that has torch and timm but not this package.
 
-Usage: python peers_torch.py WEIGHTS CONFIG: one line of JSON is a request, one line of output its answer.
+Usage: python peers_torch.py WEIGHTS CONFIG
+
+A line of JSON on stdin is a request; a line of JSON on stdout is its answer.
 """
 
 import contextlib

@@ -10,12 +10,12 @@ from typing import Any
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from mixer_jax import models
 from mixer_jax.analysis import block_scores
 from mixer_jax.analysis.block_scores import MEASURES, Accuracy, Images
 from mixer_jax.bench.latency import latencies
+from mixer_jax.commands import flags
 from mixer_jax.data import pipeline
 from mixer_jax.data.open import open_source
 from mixer_jax.errors import UserError
@@ -27,7 +27,9 @@ from mixer_jax.paths import user_path
 from mixer_jax.runlog import console
 from mixer_jax.runlog.progress import reading
 from mixer_jax.runs import checkpoint_labels, config_file, experiment, loaded_model
+from mixer_jax.runs.fields import build, plain
 from mixer_jax.runs.loaded_model import Subject
+from mixer_jax.runs.run_config import RunConfig
 from mixer_jax.runs.similarity import check_images
 from mixer_jax.studies import pruning_plan, study
 from mixer_jax.studies import pruning_report as reports
@@ -69,12 +71,12 @@ def main(argv: list[str]) -> None:
   The same command again goes on where it stopped. WORKDIR holds `prune.json`, `prune.png`,
   `measured.json`, and in `recovery` a run for each pruned Mixer.
   """
-  parser = config_file.Parser('prune', __doc__ or '')
-  parser.add_argument('--checkpoint', required=True, help=config_file.CHECKPOINT)
+  parser = flags.Parser('prune', __doc__ or '')
+  parser.add_argument('--checkpoint', required=True, help=flags.CHECKPOINT)
   parser.add_config(
     required=True,
     example='configs/prune.py:digits',
-    note=', as in --config.recovery.total_steps=100',
+    note=', as in --recovery.total_steps=100',
   )
   parser.add_reading()
   parser.add_argument('--workdir', required=True, help='folder of the study, local or gs://…')
@@ -83,13 +85,14 @@ def main(argv: list[str]) -> None:
   config = config_file.load_config(args.config, overrides)
   folder = user_path(args.workdir)
   settings = _settings(config)
-  study.join('prune', args, config, [study.Run('recovery', config.recovery, str(folder))])
-  seen = loaded_model.look_at(args.checkpoint, args, config.recovery, [], None)
+  recovery = RunConfig.from_fields(config['recovery'])
+  study.join('prune', args, config, [study.Run('recovery', recovery, str(folder))])
+  seen = loaded_model.look_at(args.checkpoint, args, recovery, [], None)
   model = settings.checked(seen.model)
-  model = dataclasses.replace(model, dtype=config.recovery.model.dtype)
+  model = dataclasses.replace(model, dtype=recovery.model['dtype'])
   scored = processes.together(lambda: _scored_on(seen, settings.score_split))
   start = _start(args.checkpoint, seen)
-  run_of = functools.partial(_run, model, seen.on, start, config.recovery, str(folder / 'recovery'))
+  run_of = functools.partial(_run, model, seen.on, start, recovery, str(folder / 'recovery'))
   if settings.recovery_seeds:  # all are refused for what one is
     study.check([run_of(tuple(range(model.num_blocks - settings.counts[-1])), 0)])
 
@@ -128,7 +131,7 @@ def main(argv: list[str]) -> None:
     'tested_on': seen.on.source.name,
     'device': jax.local_devices()[0].device_kind,
     'latency_batch': settings.latency_batch,
-    'recovery_steps': config.recovery.total_steps,
+    'recovery_steps': recovery.total_steps,
     'whole': {
       'top1': memo[_name('tested', whole)]['top1'],
       'after_recovery': _recovered(runs, whole),
@@ -160,22 +163,21 @@ def main(argv: list[str]) -> None:
   print(f'prune.json and prune.png are in {folder}')
 
 
-def _settings(config: ConfigDict) -> PruningConfig:
-  if set(config) != {'pruning', 'recovery'} or not isinstance(config.recovery, ConfigDict):
+def _settings(config: dict[str, Any]) -> PruningConfig:
+  if set(config) != {'pruning', 'recovery'} or not isinstance(config['recovery'], dict):
     raise UserError('the config has pruning and recovery: begin with configs/prune.py')
-  settings = experiment.build(PruningConfig, config.pruning, 'pruning')
-  experiment.check_fields(config.recovery)
-  if config.recovery.init_from:
+  settings = build(PruningConfig, {k: plain(v) for k, v in config['pruning'].items()}, 'pruning')
+  if config['recovery'].get('init_from'):
     raise UserError('config.recovery.init_from is set: the Mixer is the one of --checkpoint')
   return settings
 
 
-def _tested_on(seen: Subject) -> experiment.Evaluated:
+def _tested_on(seen: Subject) -> experiment.EvaluationSetup:
   source = checkpoint_labels.in_order_of(seen.checkpoint, seen.on.source)
   return dataclasses.replace(seen.on, source=source)
 
 
-def _scored_on(seen: Subject, split: str) -> experiment.Evaluated:
+def _scored_on(seen: Subject, split: str) -> experiment.EvaluationSetup:
   source = open_source(seen.on.data.name, split, seen.on.data.data_dir)
   on = dataclasses.replace(seen.on, source=checkpoint_labels.in_order_of(seen.checkpoint, source))
   check_images(len(on.source), on.batch_size)
@@ -183,7 +185,7 @@ def _scored_on(seen: Subject, split: str) -> experiment.Evaluated:
 
 
 def _about(
-  seen: Subject, model: models.MixerConfig, scored: experiment.Evaluated
+  seen: Subject, model: models.MixerConfig, scored: experiment.EvaluationSetup
 ) -> dict[str, Any]:
   """What everything that is measured holds for."""
   digest = hashlib.sha256()
@@ -202,7 +204,7 @@ def _about(
   }
 
 
-def _reading(seen: Subject, on: experiment.Evaluated):
+def _reading(seen: Subject, on: experiment.EvaluationSetup):
   def batches():
     every = pipeline.eval_batches(
       on.source,
@@ -224,22 +226,27 @@ def _start(path: str, seen: Subject) -> str:
 
 def _run(
   model: models.MixerConfig,
-  on: experiment.Evaluated,
+  on: experiment.EvaluationSetup,
   start: str,
-  recovery: ConfigDict,
+  recovery: RunConfig,
   folder: str,
   blocks: Blocks,
   seed: int,
 ) -> study.Run:
   """The recovery of the Mixer of these blocks."""
-  own = recovery.copy_and_resolve_references()
   text = ','.join(map(str, blocks))
-  with own.unlocked():
-    own.init_from, own.init_blocks, own.init_head = start, text, 'keep'
-    own.seed += seed
-    own.model.gelu, own.model.input_range = model.gelu, model.input_range
-    own.data.eval_recipe = on.data.eval_recipe
-    own.data.eval_crop_fraction = on.data.eval_crop_fraction
+  own = recovery.with_fields(
+    {
+      'init_from': start,
+      'init_blocks': blocks,
+      'init_head': 'keep',
+      'seed': recovery.seed + seed,
+      'model.gelu': model.gelu,
+      'model.input_range': model.input_range,
+      'data.eval_recipe': on.data.eval_recipe,
+      'data.eval_crop_fraction': on.data.eval_crop_fraction,
+    }
+  )
   place = f'{folder}/{text.replace(",", "-")}/{own.seed}'
   return study.Run(f'blocks {text}, seed {own.seed}', own, place)
 

@@ -8,8 +8,7 @@ from PIL import Image
 from mixer_jax.__main__ import main
 from mixer_jax.models import paper
 from mixer_jax.planning import compiler, run_program
-from mixer_jax.runs.config_file import load_config
-from mixer_jax.runs.run_config import RunConfig
+from tests.helpers import configs
 
 DIGITS = ('plan', '--config=configs/digits.py', '--config.model.dtype=bfloat16')
 PAPER = '--config=configs/pretrain.py:'
@@ -124,8 +123,8 @@ def test_bad_input_is_one_line(argv, message, capsys):
 
 
 def test_epochs_count_the_images_of_the_paper():
-  fields = load_config('configs/pretrain.py:L/16,jft300m', ['--config.total_epochs=7'])
-  program = run_program.program_of(RunConfig.from_fields(fields), 'v3:8x8')
+  config = configs.run_config('configs/pretrain.py:L/16,jft300m', total_epochs=7.0)
+  program = run_program.program_of(config, 'v3:8x8')
   images = program.total_steps * program.batch_size
   assert paper.core_days(program.model, 'jft300m', images) == 230
 
