@@ -197,7 +197,7 @@ def _key(program: Program) -> str:
   source = hashlib.sha256()
   package = pathlib.Path(models.__file__).parent.parent
   for room in _COMPILED_ROOMS:
-    for path in sorted((package / room).glob('*.py')):
+    for path in sorted((package / room).rglob('*.py')):
       source.update(path.read_bytes())
   text = json.dumps([fields, versions, source.hexdigest()], sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()[:32]
