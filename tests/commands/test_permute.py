@@ -141,7 +141,7 @@ def test_a_study_is_trained_and_goes_on_where_it_stopped(digits_dir, tmp_path, c
 
 
 BAD = [
-  (['--config.seeds=0'], 'config.seeds must be at least 1'),
+  (['--config.seeds=0'], 'config.seeds must be a whole number, at least 1'),
   (
     ['--config.models.mixer.data.permutation_patch=5'],
     'mixer on patches, seed 0: data.permutation_patch 5',

@@ -237,7 +237,7 @@ def test_a_resnet_is_refused(trained, digits_dir, tmp_path, capsys, monkeypatch)
 
 def test_the_other_scale_is_the_papers_fine_tuning():
   study = config_file.load_config('configs/prune.py:imagenet2012', [])
-  settings = experiment.build(PruningConfig, study.pruning, 'pruning')
+  settings = PruningConfig.from_fields(study.pruning.to_dict())
   assert settings.checked(mixer_jax.VARIANTS['B/16']).num_blocks == 12
   optimizer = OptimizerConfig(**study.recovery.optimizer)
   assert (optimizer.name, optimizer.weight_decay, optimizer.learning_rate) == ('sgd', 0, 0.003)

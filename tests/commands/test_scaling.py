@@ -9,7 +9,7 @@ from PIL import Image
 from configs import data_scaling
 from mixer_jax.__main__ import main
 from mixer_jax.runlog.metrics import MetricsFile, read_metrics
-from mixer_jax.studies import study
+from mixer_jax.studies import run_results
 from tests.helpers import train_runs
 
 STUDY = """
@@ -48,7 +48,7 @@ def test_parts_are_trained_on_stop_early_and_go_on(digits_dir, tmp_path, capsys,
     (run,) = part['runs']
     assert (run['ended'], run['best']) == (2, 1)
     folder = tmp_path / 'study' / 'mixer-b' / percent / '0'
-    assert run['top1'] == part['mean'] == study.outcome(str(folder))
+    assert run['top1'] == part['mean'] == run_results.result_of(str(folder)).numbers['top1']
     assert run['top1'] == [r for r in read_metrics(folder) if r.get('event') == 'test'][-1]['top1']
     assert part['deviation'] is None  # of one seed
   assert report['mixer-b']['of'] == 'digits/test'
@@ -104,14 +104,14 @@ def test_what_is_complete_is_summed_up_and_drawn(digits_dir, tmp_path, capsys):
 
 def test_an_outcome_is_that_of_the_best_step_where_there_is_no_test_split(tmp_path):
   finish(tmp_path / 'a')
-  assert study.is_done(str(tmp_path / 'a'))
-  assert study.outcome(str(tmp_path / 'a')) == 60
+  assert run_results.is_done(str(tmp_path / 'a'))
+  assert run_results.result_of(str(tmp_path / 'a')).numbers['top1'] == 60
   finish(tmp_path / 'b', top1=55.0)
-  assert study.outcome(str(tmp_path / 'b')) == 55
+  assert run_results.result_of(str(tmp_path / 'b')).numbers['top1'] == 55
 
 
 BAD = [
-  (['--config.seeds=0'], 'config.seeds must be at least 1'),
+  (['--config.seeds=0'], 'config.seeds must be a whole number, at least 1'),
   (['--config.percents=3,x'], 'config.percents=3,x: numbers, as in 1,5,10'),
   (['--config.percents=0,10,30,100'], 'each in (0, 100], and once'),
   (['--config.percents=3,10'], 'config.epochs=466,140,46,14: more than 0 for each of 3,10 %'),

@@ -8,16 +8,17 @@ from mixer_jax.errors import UserError
 from mixer_jax.models import VARIANTS, ResNetConfig
 from mixer_jax.studies.pruning_plan import Method, PruningConfig, kept_blocks
 
-SETTINGS = PruningConfig(
-  scores='cosine,random,first,last',
-  ways='at_once,one_by_one',
-  removed='3,0,1',
-  random_seeds=2,
-  score_split='train',
-  recovery_seeds=1,
-  latency_batch=1,
-  latency_rounds=1,
-)
+FIELDS = {
+  'scores': 'cosine,random,first,last',
+  'ways': ('at_once', 'one_by_one'),
+  'removed': '3,0,1',
+  'random_seeds': 2,
+  'score_split': 'train',
+  'recovery_seeds': 1,
+  'latency_batch': 1,
+  'latency_rounds': 1,
+}
+SETTINGS = PruningConfig.from_fields(FIELDS)
 BLOCKS = (0, 1, 2, 3, 4)
 
 
@@ -65,8 +66,7 @@ def test_first_last_and_random_look_at_nothing():
 
 
 def test_methods_are_every_way_of_what_is_measured_and_every_seed_of_random():
-  told = [dataclasses.astuple(method) for method in SETTINGS.methods()]
-  assert told == [
+  assert [dataclasses.astuple(method) for method in SETTINGS.methods()] == [
     ('cosine', 'at_once', 0),
     ('cosine', 'one_by_one', 0),
     ('random', 'at_once', 0),
@@ -87,22 +87,25 @@ def test_methods_are_every_way_of_what_is_measured_and_every_seed_of_random():
     ({'removed': '1,x'}, 'numbers of blocks, each once'),
     ({'removed': '-1'}, 'numbers of blocks, each once'),
     ({'removed': '1,01'}, 'numbers of blocks, each once'),
+    ({'removed': (1, -1)}, 'numbers of blocks, each once'),
+    ({'removed': (True,)}, 'numbers of blocks, each once'),
     ({'removed': '0'}, 'numbers of blocks, each once'),
     ({'removed': ''}, 'numbers of blocks, each once'),
     ({'random_seeds': 0}, 'random_seeds must be a whole number, at least 1'),
     ({'recovery_seeds': -1}, 'recovery_seeds must be a whole number, at least 0'),
     ({'latency_rounds': True}, 'latency_rounds must be'),
+    ({'latency': 1}, 'config.pruning has fields that nobody reads: latency'),
   ],
 )
 def test_other_settings_are_refused(change, message):
   with pytest.raises(UserError, match=message):
-    dataclasses.replace(SETTINGS, **change)
+    PruningConfig.from_fields({**FIELDS, **change})
 
 
 def test_a_block_must_stay_and_the_model_be_a_mixer():
   eight = VARIANTS['S/32']
-  assert dataclasses.replace(SETTINGS, removed='7').checked(eight) is eight
+  assert dataclasses.replace(SETTINGS, removed=(7,)).checked(eight) is eight
   with pytest.raises(UserError, match=r'has 8 block.*one must stay: take 0 to 7'):
-    dataclasses.replace(SETTINGS, removed='2,8').checked(eight)
+    dataclasses.replace(SETTINGS, removed=(2, 8)).checked(eight)
   with pytest.raises(UserError, match='ResNet-50x1 is no Mixer'):
     SETTINGS.checked(ResNetConfig())

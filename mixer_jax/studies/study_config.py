@@ -1,0 +1,63 @@
+"""Fields of the configs of studies, checked and converted."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeVar
+
+from mixer_jax.errors import UserError
+from mixer_jax.studies._shim import RunConfig
+from mixer_jax.studies.study import named
+
+N = TypeVar('N', int, float)
+C = TypeVar('C')
+
+
+def typed(cls: type[C], config: C | Mapping[str, Any]) -> C:
+  """The config of a study as its dataclass, which has `from_fields`."""
+  return config if isinstance(config, cls) else cls.from_fields(config)  # pyright: ignore
+
+
+def check_names(fields: Mapping[str, Any], names: Sequence[str], groups: Sequence[str], file: str):
+  """Raises `UserError` unless a config has these fields, and those of `groups` hold others.
+
+  Args:
+    file: a config that has them.
+  """
+  if set(fields) != set(names) or not all(isinstance(fields[g], Mapping) for g in groups):
+    raise UserError(f'the config has the fields {", ".join(names)}: begin with {file}')
+
+
+def seeds(value: Any) -> int:
+  """Number of seeds."""
+  if type(value) is not int or value < 1:
+    raise UserError(f'config.seeds must be a whole number, at least 1, is {value!r}')
+  return value
+
+
+def models(fields: Mapping[str, Any]) -> dict[str, RunConfig]:
+  """Name -> experiment of each model, sorted by name."""
+  if not fields:
+    raise UserError('config.models is empty: it holds an experiment for each model')
+  found = {}
+  for name, own in sorted(fields.items()):
+    with named(f'config.models.{name}'):
+      found[name] = RunConfig.from_fields(own)
+  return found
+
+
+def numbers(name: str, value: Any, kind: type[N]) -> tuple[N, ...]:
+  """A list of numbers: a sequence, or text such as '1,5,10'."""
+  parts = value.split(',') if isinstance(value, str) else value
+  try:
+    found = tuple(kind(part) for part in parts)
+    if all(math.isfinite(number) for number in found):
+      return found
+  except (ValueError, TypeError):
+    pass
+  whole = 'whole ' if kind is int else ''
+  raise UserError(f'{name}={value}: {whole}numbers, as in 1,5,10')
+
+
+def words(value: Any) -> tuple[str, ...]:
+  """A list of names: a sequence, or text such as 'a,b'."""
+  return tuple(value.split(',') if isinstance(value, str) else value)
