@@ -28,7 +28,9 @@ class PermutationConfig:
     """The config of the fields of configs/permutation.py; raises `UserError` for others."""
     names = ('seeds', 'models')
     study_config.check_names(fields, names, ('models',), 'configs/permutation.py')
-    return cls(study_config.seeds(fields['seeds']), study_config.models(fields['models']))
+    return cls(
+      study_config.seeds(fields['seeds']), study_config.experiments('models', fields['models'])
+    )
 
 
 def run(config: PermutationConfig | Mapping[str, Any], workdir: str) -> StudyReport | None:

@@ -49,7 +49,7 @@ class ScalingConfig:
       percents=study_config.numbers('config.percents', fields['percents'], float),
       epochs=study_config.numbers('config.epochs', fields['epochs'], float),
       metric=fields['metric'],
-      models=study_config.models(fields['models']),
+      models=study_config.experiments('models', fields['models']),
     )
 
 

@@ -185,21 +185,23 @@ def train_all(plan: Sequence[Planned]) -> list[Trained]:
   Raises:
     PreemptedError: a SIGTERM came; the run that was being trained has saved its state.
   """
-  return [
-    train_one(planned, f'run {number + 1} of {len(plan)}') for number, planned in enumerate(plan)
-  ]
+  trained = []
+  for number, (run, experiment) in enumerate((one.run, one.experiment) for one in plan):
+    result = train_one(run, f'run {number + 1} of {len(plan)}', experiment)
+    trained.append(Trained(run, experiment, result))
+  return trained
 
 
-def train_one(planned: Planned, label: str) -> Trained:
+def train_one(run: Run, label: str, experiment: Experiment | None = None) -> RunResult:
   """Trains a run, unless it ended before.
 
   Args:
     label: logged before its name: 'run 3 of 18'.
+    experiment: that of the run, if it is built already.
 
   Raises:
     PreemptedError: a SIGTERM came; the run has saved its state.
   """
-  run = planned.run
   done = run_results.is_done(run.folder)
   processes.check_same({f'content of {run.folder}': str(done)})
   if not done:
@@ -209,7 +211,7 @@ def train_one(planned: Planned, label: str) -> Trained:
     except PreemptedError:
       processes.leave_together()
       raise
-  return Trained(run, planned.experiment, run_results.result_of(run.folder))
+  return run_results.result_of(run.folder)
 
 
 def finish(

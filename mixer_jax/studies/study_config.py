@@ -34,13 +34,17 @@ def seeds(value: Any) -> int:
   return value
 
 
-def models(fields: Mapping[str, Any]) -> dict[str, RunConfig]:
-  """Name -> experiment of each model, sorted by name."""
+def experiments(group: str, fields: Mapping[str, Any]) -> dict[str, RunConfig]:
+  """Name -> experiment, sorted by name.
+
+  Args:
+    group: name of the fields in the config.
+  """
   if not fields:
-    raise UserError('config.models is empty: it holds an experiment for each model')
+    raise UserError(f'config.{group} is empty: it holds an experiment each')
   found = {}
   for name, own in sorted(fields.items()):
-    with named(f'config.models.{name}'):
+    with named(f'{group}.{name}'):
       found[name] = RunConfig.from_fields(own)
   return found
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from etils import epath
 from PIL import Image
 
 from configs import cka_study
@@ -14,14 +15,14 @@ from mixer_jax.__main__ import main
 from mixer_jax.analysis.cka import MinibatchCKA
 from mixer_jax.analysis.hsic import Method
 from mixer_jax.analysis.identification import identify
-from mixer_jax.commands import cka_study as command
 from mixer_jax.errors import UserError
-from mixer_jax.evaluation.probe import LayerProbe
+from mixer_jax.evaluation.probe import LayerProbe, ProbeConfig
 from mixer_jax.models import MixerConfig
-from mixer_jax.runlog.metrics import MetricsFile, read_metrics
+from mixer_jax.runlog.metrics import read_metrics
 from mixer_jax.runs import initial_model, similarity
-from mixer_jax.studies import cka_report
-from mixer_jax.studies.cka_report import Member
+from mixer_jax.studies import cka, cka_report
+from mixer_jax.studies.cka_comparisons import Member
+from mixer_jax.studies.result_cache import CachedRows
 from tests.helpers import train_runs
 
 STUDY = """
@@ -132,24 +133,20 @@ SIZES: dict[str, Any] = {
 }  # fmt: skip
 
 
-def members(folder) -> list[Member]:
-  """Two models from two seeds, as they ended and as they began; evaluated in their folders."""
+def members() -> list[Member]:
+  """Two models from two seeds, at their ends and at their starts."""
   made = []
   for model, blocks in (('deep', 3), ('flat', 2)):
     for seed in (0, 1):
-      place = folder / model / str(seed)
-      place.mkdir(parents=True)
-      for step, top1 in ((1, 10.0), (2, 50.0 + seed)):
-        MetricsFile(place).write({'event': 'eval', 'step': step, 'top1': top1})
       for is_trained in (True, False):
         config = MixerConfig(num_blocks=blocks, **SIZES)
         names = [f'block_{i}' for i in range(blocks)]
-        made.append(Member(model, seed, is_trained, str(place), 'made/train', config, names, {}))
+        made.append(Member(model, seed, is_trained, 'x', 'made/train', config, names, {}))
   return made
 
 
-def test_figures_are_those_of_the_parts_of_one_matrix(tmp_path):
-  made = members(tmp_path)
+def test_figures_are_those_of_the_parts_of_one_matrix():
+  made = members()
   rng = np.random.default_rng(0)
   # Each block is a step further on a way that a model's seeds share; before training there is none.
   ways = {model: rng.normal(size=(3, 16, 5)) for model in ('deep', 'flat')}
@@ -164,7 +161,16 @@ def test_figures_are_those_of_the_parts_of_one_matrix(tmp_path):
     m.name: [LayerProbe(name, 10.0 * i, 99.0, 0.1, 0.0) for i, name in enumerate(m.layers)]
     for m in made
   }
-  report = cka_report.report(made, {'linear': total}, probes, {'linear': Method()}, 'made/test')
+  curves = {m.run: {1: 10.0, 2: 50.0 + m.seed} for m in made}
+  config = cka.CKAStudyConfig(
+    seeds=2,
+    layers=('block_*',),
+    features='flatten',
+    methods={'linear': Method()},
+    probe=ProbeConfig(1e-3, 20),
+    models={},
+  )
+  report = cka.report(config, made, {'linear': total}, probes, curves, 'made/test')
   found = {
     (one['kind'], one['x'], one['y']): one for one in report['kernels']['linear']['comparisons']
   }
@@ -186,10 +192,10 @@ def test_figures_are_those_of_the_parts_of_one_matrix(tmp_path):
   assert found['itself', 'flat/0', 'flat/0']['there']['nearest'] == [0, 1]
   assert report['runs']['flat/1']['top1'] == 51
   assert json.loads(json.dumps(report, allow_nan=False)) == report
-  lines = cka_report.table(report).splitlines()
+  lines = cka_report.text(report).splitlines()
   assert lines[2].split()[:3] == ['linear', 'deep', '100.0']
   assert lines[-1].split() == ['flat/1', '51.00', *['0.00', '10.00', '10.00'] * 2]
-  drawn = cka_report.pictures(made, {'linear': total}, report)
+  drawn = cka_report.files(report)
   kinds = [f'{kind}_linear.png' for kind in cka_report.KINDS]
   assert list(drawn) == [*kinds, 'probes.png']
 
@@ -226,14 +232,17 @@ def test_bad_input_is_one_line_and_writes_nothing(more, message, flags, tmp_path
 
 @pytest.mark.parametrize('text', ['x', '[]', 'null', '{"settings": {}, "layers": [{}]}'])
 def test_damaged_probes_are_fit_again(text, tmp_path):
-  file = tmp_path / 'probe_trained.json'
-  assert command._kept(file, {}) is None
+  file = epath.Path(tmp_path) / 'probe_trained.json'
+  kept = lambda settings: CachedRows(file, settings, LayerProbe).get()
+  assert kept({}) is None
   file.write_text(text)
-  assert command._kept(file, {}) is None
+  assert kept({}) is None
   row = LayerProbe('block_0', 90.0, 99.0, 0.1, 0.0)
-  file.write_text(json.dumps({'settings': {'l2': 1}, 'layers': [dataclasses.asdict(row)]}))
-  assert command._kept(file, {'l2': 1}) == [row]
-  assert command._kept(file, {'l2': 2}) is None
+  assert CachedRows(file, {'l2': 1}, LayerProbe).get_or_measure(lambda: [row]) == [row]
+  stored = {'settings': {'l2': 1}, 'layers': [dataclasses.asdict(row)]}
+  assert json.loads(file.read_text()) == stored  # which earlier versions have left as well
+  assert kept({'l2': 1}) == [row]
+  assert kept({'l2': 2}) is None
 
 
 def test_batches_too_small_for_the_estimator_are_told_before_anything_is_trained():

@@ -15,7 +15,7 @@ from mixer_jax.__main__ import main
 from mixer_jax.data import tasks
 from mixer_jax.runlog.metrics import MetricsFile, read_metrics
 from mixer_jax.runs import workdir
-from mixer_jax.studies import transfer_report
+from mixer_jax.studies import transfer, transfer_report
 from tests.helpers import made
 
 CIFAR10, CIFAR100, KITTI = 'avg5/cifar10', 'avg5/cifar100', 'vtab/kitti_distance'
@@ -152,8 +152,8 @@ def test_a_workdir_has_one_command(place, tmp_path, capsys):
   assert 'another process is training in' in capsys.readouterr().err
 
 
-def told_of(suite: str, size: int) -> dict:
-  """A report with made-up figures for all of a suite."""
+def results_of(suite: str, size: int) -> dict:
+  """Results of all tasks of a suite, with made-up figures."""
   return {
     task.name: {
       'group': task.group,
@@ -180,17 +180,11 @@ def told_of(suite: str, size: int) -> dict:
     ('avg5', 224, None, 'Avg 5 3.00 ± 1.41'),
   ],
 )
-def test_the_suite_s_mean_stands_beside_the_paper_s(suite, size, pretrained, row, tmp_path, capsys):
-  report = transfer_report.summed_up(
-    {
-      'checkpoint': 'x',
-      'variant': 'L/16',
-      'pretrained_on': pretrained,
-      'tasks': told_of(suite, size),
-    }
+def test_the_suite_s_mean_stands_beside_the_paper_s(suite, size, pretrained, row):
+  values = transfer.summarize(
+    {'checkpoint': 'x', 'tasks': results_of(suite, size)}, transfer.origin_of('L/16', pretrained)
   )
-  transfer_report.tell(report, tmp_path)
-  lines = [' '.join(line.split()) for line in capsys.readouterr().out.splitlines()]
+  lines = [' '.join(line.split()) for line in transfer_report.text(values).splitlines()]
   assert row in lines
   if suite == 'vtab':
     assert [line.split()[0] for line in lines[20:23]] == ['natural', 'specialised', 'structured']
