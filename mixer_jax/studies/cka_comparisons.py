@@ -1,4 +1,4 @@
-"""Which models a CKA study compares, and the figures of each comparison."""
+"""Comparisons of a CKA study: pairs of models, and figures of their layers."""
 
 import dataclasses
 import itertools
@@ -30,7 +30,7 @@ class Member:
 
   @property
   def state(self) -> str:
-    """'trained' or 'untrained'."""
+    """State of the member: 'trained' or 'untrained'."""
     return 'trained' if self.is_trained else 'untrained'
 
   @property
@@ -40,7 +40,7 @@ class Member:
 
   @property
   def name(self) -> str:
-    """'blocks_8/0' or 'blocks_8/0 untrained'."""
+    """Name of the member: 'blocks_8/0' or 'blocks_8/0 untrained'."""
     return self.run + ('' if self.is_trained else ' untrained')
 
 

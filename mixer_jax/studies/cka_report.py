@@ -19,7 +19,7 @@ KINDS = {
 
 
 def text(values: Mapping[str, Any]) -> str:
-  """How well the blocks of each model are identified, and accuracies of runs and probes."""
+  """Shares of identified blocks of each model, and accuracies of runs and probes."""
   percent = lambda share: '–' if share is None else f'{share:.1f}'
   identified = [
     (row['kernel'], row['model'], *(percent(row[name]) for name in _SHARES))

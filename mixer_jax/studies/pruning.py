@@ -1,4 +1,4 @@
-"""Study of pruning: what a Mixer loses without some blocks, and what training on recovers."""
+"""Study of pruning: loss of a Mixer without some blocks, and recovery by more training."""
 
 import dataclasses
 import hashlib
@@ -205,7 +205,7 @@ def _images(subject: Subject, setup: EvaluationSetup) -> Images:
 
 
 def _scores(subject: Subject, params: dict, measure: str, blocks: Blocks) -> dict[str, list]:
-  """`order`, the first to be removed first, and `values` of these blocks in a Mixer of them."""
+  """Returns `order`, the first to be removed first, and `values` of these blocks alone."""
   log.info('%s of %d blocks', measure, len(blocks))
   mixer, images = with_blocks(subject.model, params, blocks), _images(subject, subject.scored)
   try:

@@ -1,4 +1,4 @@
-"""Which blocks of a Mixer are removed: by which score, and how many at a time."""
+"""Choice of the blocks of a Mixer that are removed: by which score, and how many at a time."""
 
 import dataclasses
 import difflib

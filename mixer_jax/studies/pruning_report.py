@@ -64,11 +64,11 @@ def verdict(report: Report) -> str:
       recovered = float(np.mean(row['after_recovery']))
       lost = report['whole']['top1'] - recovered
       line += f'; recovered {recovered:.2f} %, {abs(lost):.2f} points '
-      line += 'less than whole' if lost > 0 else 'more than whole' if lost < 0 else 'from whole'
+      line += f'{"less" if lost > 0 else "more"} than the complete Mixer'
       trained = [value for other in report['rows'] if not other['blocks_removed']
                  for value in other['after_recovery']]  # fmt: skip
       if trained:
-        line += f' (whole and trained as much {np.mean(trained):.2f} %)'
+        line += f' (which comes to {np.mean(trained):.2f} % when trained on as well)'
     lines.append(line)
   return ''.join(f'{line}\n' for line in lines)
 
@@ -107,7 +107,7 @@ def _draw_accuracy(axis, report: Report, key: str) -> dict[str, Any]:
   """Draws a line for each label; returns them by label."""
   labels = _by_label(report['rows'])
   names = list(dict.fromkeys(label.removesuffix(_ONE_BY_ONE) for label in labels))
-  handles = {'whole': axis.axhline(report['whole']['top1'], color='0.55', linewidth=1.2)}
+  handles = {'complete': axis.axhline(report['whole']['top1'], color='0.55', linewidth=1.2)}
   # Moved apart: scores often choose the same blocks.
   places = 0.035 * (np.arange(len(labels)) - (len(labels) - 1) / 2)
   for place, (label, rows) in zip(places, labels.items(), strict=True):
@@ -135,7 +135,7 @@ def _draw_cost(axis, report: Report) -> None:
     shares = [share(row) for row in counts.values()]
     axis.plot(list(counts), shares, marker=marker, ms=5, lw=1.2, label=name)
   axis.set_title(f'cost; {report["latency_batch"]} images on one {report["device"]}')
-  axis.set_ylabel('share of the whole Mixer')
+  axis.set_ylabel('share of the complete Mixer')
   axis.set_ylim(0, 1.1)
   axis.legend(loc='lower left')
 
@@ -166,5 +166,5 @@ def _costs(row: Report) -> tuple[str, str, str]:
 
 
 def _spread(values: Sequence[float]) -> str:
-  """'95.20', or '95.20 ± 1.31' of several values; '' of none."""
+  """Text of a mean: '95.20', or '95.20 ± 1.31' of several values; '' of none."""
   return text_tables.with_deviation(*mean_deviation(values)) if values else ''

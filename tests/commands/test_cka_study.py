@@ -1,4 +1,4 @@
-"""`mixer-jax cka-study`: runs of several models, all of whose layers are compared."""
+"""`mixer-jax cka-study`: runs of several models, and comparisons of all of their layers."""
 
 import dataclasses
 import json
@@ -62,7 +62,7 @@ def flags(tmp_path_factory, digits_dir):
 
 
 @pytest.mark.long
-def test_a_study_trains_compares_and_goes_on(flags, digits_dir, tmp_path, capsys):
+def test_a_study_trains_compares_and_resumes(flags, digits_dir, tmp_path, capsys):
   still = '--config.models.half_b.optimizer.learning_rate=1e-12'
   argv = flags(tmp_path, '--config.seeds=2', '--config.probe.iterations=20', still)
   assert main(argv) == 0
@@ -92,7 +92,7 @@ def test_a_study_trains_compares_and_goes_on(flags, digits_dir, tmp_path, capsys
   np.testing.assert_allclose(start['cka'], block, atol=1e-5)
   assert identify(block).nearest == tuple(start['there']['nearest'])
   assert block.max() < 1 - 1e-4
-  # What did not learn is still what the run began with.
+  # A model that did not learn is still what it started as.
   unmoved = [c['cka'] for c in found if (c['kind'], c['x'][:6]) == ('untrained', 'half_b')]
   np.testing.assert_allclose(unmoved, np.ones((2, 1, 1)), atol=1e-5)
 
@@ -109,13 +109,13 @@ def test_a_study_trains_compares_and_goes_on(flags, digits_dir, tmp_path, capsys
       assert min(picture.size) > 250
   assert 'blocks_8/0' in shown
 
-  # What is there is not done again, and what is missing is.
+  # Only what is missing is done again.
   kept = {seed: len(read_metrics(tmp_path / 'blocks_8' / seed)) for seed in '01'}
   shutil.rmtree(tmp_path / 'half_b' / '1')
   probe = tmp_path / 'blocks_8' / '0' / 'probe_trained.json'
-  told = json.loads(probe.read_text())
-  told['layers'][0]['top1'] = -1.0
-  probe.write_text(json.dumps(told))
+  stored = json.loads(probe.read_text())
+  stored['layers'][0]['top1'] = -1.0
+  probe.write_text(json.dumps(stored))
   assert main(argv) == 0
   again = json.loads((tmp_path / 'cka_study.json').read_text())
   assert kept == {seed: len(read_metrics(tmp_path / 'blocks_8' / seed)) for seed in '01'}
@@ -148,7 +148,7 @@ def members() -> list[Member]:
 def test_figures_are_those_of_the_parts_of_one_matrix():
   made = members()
   rng = np.random.default_rng(0)
-  # Each block is a step further on a way that a model's seeds share; before training there is none.
+  # Each block is a further step of a walk that the seeds of a model share; untrained ones do not.
   ways = {model: rng.normal(size=(3, 16, 5)) for model in ('deep', 'flat')}
   features = [
     np.cumsum(ways[m.model], 0)[i] + 0.1 * rng.normal(size=(16, 5)) if m.is_trained
@@ -245,7 +245,7 @@ def test_damaged_probes_are_fit_again(text, tmp_path):
   assert kept({'l2': 2}) is None
 
 
-def test_batches_too_small_for_the_estimator_are_told_before_anything_is_trained():
+def test_batches_too_small_for_the_estimator_are_refused_before_training():
   similarity.check_images(360, 4)
   with pytest.raises(UserError, match='360 images in batches of 2 leave 2'):
     similarity.check_images(360, 2)

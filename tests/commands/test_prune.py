@@ -1,4 +1,4 @@
-"""`mixer-jax prune`: a small study, resumed; what it leaves behind is an ordinary Mixer."""
+"""`mixer-jax prune`: a small study, resumed; its results are ordinary Mixers."""
 
 import dataclasses
 import json
@@ -28,11 +28,13 @@ def trained(tmp_path_factory, digits_dir):
   workdir = tmp_path_factory.mktemp('trained') / 'run'
   flags = train_runs.flags(workdir, digits_dir, '--config.model.num_blocks=2')
   config = config_file.load_config('configs/digits.py', flags[3:])
-  told = experiment.check(config, None).metadata()
+  metadata = experiment.check(config, None).metadata()
   rng = np.random.default_rng(0)
   draw = lambda leaf: rng.normal(0, 0.3, leaf.shape).astype(np.float32)
   store = Store(workdir, keep=1)
-  store.save(6, {'params': jax.tree.map(draw, models.shapes(initial_model.model_of(config)))}, told)
+  store.save(
+    6, {'params': jax.tree.map(draw, models.shapes(initial_model.model_of(config)))}, metadata
+  )
   store.wait()
   return workdir
 
@@ -49,7 +51,7 @@ def flags(checkpoint, workdir, data_dir, *more: str) -> list[str]:
 
 
 def start(checkpoint, digits_dir, *more: str):
-  """The config of a run that goes on with some blocks of a checkpoint."""
+  """The config of a run that starts from some blocks of a checkpoint."""
   config = config_file.load_config(
     'configs/prune.py:digits',
     [
@@ -63,7 +65,7 @@ def start(checkpoint, digits_dir, *more: str):
 
 
 def figures(checkpoint, digits_dir, capsys) -> float:
-  """Top-1 by `mixer-jax evaluate`, of a checkpoint that may tell nothing of its data."""
+  """Top-1 by `mixer-jax evaluate`, of a checkpoint that may not name its data."""
   capsys.readouterr()
   argv = ['evaluate', '--config=configs/digits.py', f'--checkpoint={checkpoint}', '--json=-']
   assert main([*argv, f'--config.data.data_dir={digits_dir}']) == 0
@@ -98,7 +100,7 @@ def test_a_study_without_recovery_ends_in_a_table_and_a_picture(
 
 
 @pytest.mark.long
-def test_a_recovered_mixer_is_an_ordinary_one_and_a_study_goes_on(
+def test_a_recovered_mixer_is_an_ordinary_one_and_a_study_resumes(
   trained, digits_dir, tmp_path, capsys
 ):
   study = tmp_path / 'study'

@@ -1,4 +1,4 @@
-"""`mixer-jax scaling`: parts of a training split, trained, resumed, summed up and drawn."""
+"""`mixer-jax scaling`: parts of a training split, trained, resumed, summarised and drawn."""
 
 import json
 import pathlib
@@ -36,7 +36,7 @@ def flags(config, workdir, data_dir, *more: str, models=('mixer-b',)) -> list[st
   return ['scaling', f'--config={config}', f'--workdir={workdir}', *own, *more]
 
 
-def test_parts_are_trained_on_stop_early_and_go_on(digits_dir, tmp_path, capsys, compiled):
+def test_parts_are_trained_on_stop_early_and_resume(digits_dir, tmp_path, capsys, compiled):
   (tmp_path / 'study.py').write_text(STUDY)
   argv = flags(tmp_path / 'study.py', tmp_path / 'study', digits_dir)
   assert main(argv) == 0
@@ -71,7 +71,7 @@ def digits_flags(workdir, data_dir, *more: str) -> list[str]:
 
 
 def finish(folder: pathlib.Path, **numbers: float) -> None:
-  """Leaves what a run leaves that stopped early at step 9, its best being that of step 6."""
+  """Leaves the metrics of a run that stopped early at step 9, whose best is that of step 6."""
   folder.mkdir(parents=True)
   file = MetricsFile(folder)
   for step, top1 in ((3, 10.0), (6, 60.0), (9, 40.0)):
@@ -82,7 +82,7 @@ def finish(folder: pathlib.Path, **numbers: float) -> None:
   file.write({'event': 'end', 'step': 9, 'best_step': 6})
 
 
-def test_what_is_complete_is_summed_up_and_drawn(digits_dir, tmp_path, capsys):
+def test_complete_runs_are_summarised_and_drawn(digits_dir, tmp_path, capsys):
   for number, model in enumerate(ALL):
     for percent in (3, 10, 30, 100):
       for seed in (0, 1):

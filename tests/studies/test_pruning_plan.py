@@ -1,4 +1,4 @@
-"""What is left out by a ranking, and settings that cannot be."""
+"""Blocks that a ranking removes, and settings that are refused."""
 
 import dataclasses
 
@@ -23,7 +23,7 @@ BLOCKS = (0, 1, 2, 3, 4)
 
 
 class Ranker:
-  """Ranks 4 lowest; where it is gone, even numbers before odd ones."""
+  """Ranks 4 lowest; without it, even numbers before odd ones."""
 
   def __init__(self):
     self.asked = []
@@ -43,14 +43,14 @@ def test_at_once_goes_by_one_ranking():
   assert rank.asked == [BLOCKS]
 
 
-def test_one_by_one_ranks_what_is_left_anew():
+def test_one_by_one_ranks_the_others_again():
   rank = Ranker()
   kept = kept_blocks(Method('cosine', 'one_by_one', 0), [1, 3], BLOCKS, rank)
   assert kept == {1: (0, 1, 2, 3), 3: (1, 3)}
   assert rank.asked == [BLOCKS, (0, 1, 2, 3), (0, 1, 3)]
 
 
-def test_first_last_and_random_look_at_nothing():
+def test_first_last_and_random_need_no_ranking():
   rank = Ranker()
   kept = lambda score, seed=0: kept_blocks(Method(score, 'at_once', seed), [1, 2], BLOCKS, rank)
   assert kept('first') == {1: (1, 2, 3, 4), 2: (2, 3, 4)}
@@ -65,7 +65,7 @@ def test_first_last_and_random_look_at_nothing():
   assert not rank.asked
 
 
-def test_methods_are_every_way_of_what_is_measured_and_every_seed_of_random():
+def test_methods_are_every_way_of_each_measure_and_every_seed_of_random():
   assert [dataclasses.astuple(method) for method in SETTINGS.methods()] == [
     ('cosine', 'at_once', 0),
     ('cosine', 'one_by_one', 0),
