@@ -25,7 +25,7 @@ def main(argv: list[str]) -> None:
   from mixer_jax.studies import cka
 
   console.setup_console()
-  config = config_file.load_config(args.config, overrides).to_dict()
+  config = config_file.load_config(args.config, overrides)
   report = cka.run(config, args.workdir)
   if report:
     print(report)

@@ -25,7 +25,7 @@ def main(argv: list[str]) -> None:
   from mixer_jax.studies import pruning
 
   console.setup_console()
-  config = config_file.load_config(args.config, overrides).to_dict()
+  config = config_file.load_config(args.config, overrides)
   report = pruning.run(
     config,
     args.workdir,

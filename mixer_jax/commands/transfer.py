@@ -31,7 +31,7 @@ def main(argv: list[str]) -> None:
   from mixer_jax.studies import transfer, transfer_report
 
   console.setup_console()
-  config = config_file.load_config(args.config, overrides).to_dict()
+  config = config_file.load_config(args.config, overrides)
   report = transfer.run(
     config,
     args.workdir,

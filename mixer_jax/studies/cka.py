@@ -21,10 +21,11 @@ from mixer_jax.parallel import mesh as meshes
 from mixer_jax.parallel import processes
 from mixer_jax.paths import user_path
 from mixer_jax.runlog.progress import reading
-from mixer_jax.runs import experiment, run_config, similarity
-from mixer_jax.runs.experiment import Experiment
+from mixer_jax.runs import similarity
+from mixer_jax.runs.experiment import Experiment, this_process
+from mixer_jax.runs.fields import build, parse_names
+from mixer_jax.runs.run_config import RunConfig
 from mixer_jax.studies import cka_comparisons, cka_report, study, study_config
-from mixer_jax.studies._shim import RunConfig, setup_of
 from mixer_jax.studies.cka_comparisons import Member
 from mixer_jax.studies.result_cache import CachedRows
 from mixer_jax.studies.study import Planned, Run, StudyReport, Trained, Variation
@@ -60,16 +61,16 @@ class CKAStudyConfig:
     """The config of the fields of configs/cka_study.py; raises `UserError` for others."""
     study_config.check_names(fields, _FIELDS, ('probe', 'models'), 'configs/cka_study.py')
     methods, kernels = {}, fields['kernels']
-    for kernel in study_config.words(kernels):
+    for kernel in parse_names('config.kernels', kernels):
       if kernel not in KERNELS:
         raise UserError(f'config.kernels are some of {",".join(KERNELS)}, not {kernels!r}')
       methods[kernel] = Method(kernel, fields['bandwidth'] if kernel == 'rbf' else None)
     return cls(
       seeds=study_config.seeds(fields['seeds']),
-      layers=study_config.words(fields['layers']),
+      layers=parse_names('config.layers', fields['layers']),
       features=fields['features'],
       methods=methods,
-      probe=run_config.build(ProbeConfig, fields['probe'], 'probe'),
+      probe=build(ProbeConfig, fields['probe'], 'probe'),
       models=study_config.experiments('models', fields['models']),
     )
 
@@ -180,7 +181,7 @@ def _compare(
   members: Sequence[Member], method: Method, features: str, first: Experiment
 ) -> MinibatchCKA:
   """CKA of all layers of all members with each other, in one pass over the images."""
-  setup = setup_of(first.evaluated)
+  setup = first.evaluated
   names = [f'{layer} of {member.name}' for member in members for layer in member.layers]
   total = MinibatchCKA(
     len(names), len(names), **dataclasses.asdict(method), names_x=names, names_y=names
@@ -222,7 +223,7 @@ def _probe(member: Member, first: Experiment, settings: ProbeConfig) -> list[Lay
       evaluated.data,
       evaluated.mesh,
       batch_size=evaluated.batch_size,
-      process=experiment.this_process(),
+      process=this_process(),
     )
 
   return CachedRows(path, about, LayerProbe).get_or_measure(measure)
@@ -231,7 +232,7 @@ def _probe(member: Member, first: Experiment, settings: ProbeConfig) -> list[Lay
 def _curves(trained: Sequence[Trained]) -> dict[str, Mapping[int, float]]:
   """Name of a run -> step -> top-1."""
   return {
-    f'{one.run.labels["model"]}/{one.run.config.seed}': one.result.curves['top1'] for one in trained
+    f'{one.run.labels["model"]}/{one.run.config.seed}': one.result.curve('top1') for one in trained
   }
 
 

@@ -8,8 +8,8 @@ from typing import Any
 from mixer_jax import models
 from mixer_jax.data.permute import INPUTS
 from mixer_jax.evaluation.statistics import mean_deviation
+from mixer_jax.runs.run_config import RunConfig
 from mixer_jax.studies import permutation_report, study, study_config
-from mixer_jax.studies._shim import RunConfig
 from mixer_jax.studies.study import Run, StudyReport, Trained, Variation
 
 
@@ -74,13 +74,13 @@ def report(trained: Sequence[Trained]) -> dict[str, Any]:
       'variant': models.variant_of(model),
       'parameters': models.num_params(model),
       'gflop': models.forward_flops(model) / 1e9,
-      'steps': max(max(one.result.curves['top1']) for one in own),
+      'steps': max(max(one.result.curve('top1')) for one in own),
       'data': own[0].run.config.data.name,
       'inputs': {
         kind: {
           **dataclasses.asdict(summary[kind]),
           'seeds': [one.run.config.seed for one in ones],
-          'top1': [one.result.curves['top1'] for one in ones],
+          'top1': [one.result.curve('top1') for one in ones],
         }
         for kind, ones in by_kind.items()
       },

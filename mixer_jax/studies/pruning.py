@@ -24,9 +24,11 @@ from mixer_jax.parallel import processes
 from mixer_jax.paths import user_path
 from mixer_jax.runlog.progress import reading
 from mixer_jax.runs import checkpoint_labels
+from mixer_jax.runs.evaluation_setup import EvaluationSetup
+from mixer_jax.runs.run_config import RunConfig
 from mixer_jax.runs.similarity import check_images
 from mixer_jax.studies import pruning_plan, pruning_report, study, study_config
-from mixer_jax.studies._shim import EvaluationSetup, LoadedModel, RunConfig, load_for_evaluation
+from mixer_jax.studies._loaded import LoadedModel, load_for_evaluation
 from mixer_jax.studies.pruning_plan import Method, PruningConfig
 from mixer_jax.studies.result_cache import ResultCache
 from mixer_jax.studies.study import Run, StudyReport, Trained
@@ -269,7 +271,7 @@ def _recovery(
     own = recovery.with_fields(
       {
         'init_from': subject.start,
-        'init_blocks': ','.join(names),
+        'init_blocks': blocks,
         'init_head': 'keep',
         'seed': seed,
         'model.gelu': subject.model.gelu,
@@ -291,7 +293,7 @@ def report(
 
   def recovered(blocks: Blocks) -> list[float]:
     own = [one for one in trained if one.run.labels['blocks'] == blocks]
-    return [one.result.curves['top1'][one.result.step] for one in own]
+    return [one.result.evaluations[one.result.step]['top1'] for one in own]
 
   def cost(count: int) -> dict[str, Any]:
     left = dataclasses.replace(model, num_blocks=model.num_blocks - count)

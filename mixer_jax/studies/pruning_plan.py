@@ -12,8 +12,7 @@ from mixer_jax.analysis.block_scores import MEASURES
 from mixer_jax.errors import UserError
 from mixer_jax.models import MixerConfig
 from mixer_jax.models.depth import Blocks, without
-from mixer_jax.runs import run_config
-from mixer_jax.studies import study_config
+from mixer_jax.runs.fields import build, parse_names
 
 SCORES = (*MEASURES, 'random', 'first', 'last')
 """Those of `block_scores`, and three baselines that need no images."""
@@ -61,9 +60,13 @@ class PruningConfig:
   @classmethod
   def from_fields(cls, fields: Mapping[str, Any]) -> 'PruningConfig':
     """The config of these fields, whose lists may be text such as '1,2,4'."""
-    parse = {'scores': study_config.words, 'ways': study_config.words, 'removed': _counts}
-    parsed = {name: parse[name](value) for name, value in fields.items() if name in parse}
-    return run_config.build(cls, {**fields, **parsed}, 'pruning')
+    parsed = dict(fields)
+    for name, value in fields.items():
+      if name in ('scores', 'ways'):
+        parsed[name] = parse_names(f'config.pruning.{name}', value)
+      elif name == 'removed':
+        parsed[name] = _counts(value)
+    return build(cls, parsed, 'pruning')
 
   @property
   def counts(self) -> tuple[int, ...]:

@@ -8,8 +8,9 @@ from typing import Any
 from mixer_jax import models
 from mixer_jax.errors import UserError
 from mixer_jax.evaluation.statistics import mean_deviation
+from mixer_jax.runs.fields import parse_numbers
+from mixer_jax.runs.run_config import RunConfig
 from mixer_jax.studies import scaling_report, study, study_config
-from mixer_jax.studies._shim import RunConfig
 from mixer_jax.studies.study import Planned, Run, StudyReport, Trained, Variation
 
 _FIELDS = ('epochs', 'metric', 'models', 'percents', 'seeds')
@@ -46,8 +47,8 @@ class ScalingConfig:
     study_config.check_names(fields, _FIELDS, ('models',), 'configs/data_scaling.py')
     return cls(
       seeds=study_config.seeds(fields['seeds']),
-      percents=study_config.numbers('config.percents', fields['percents'], float),
-      epochs=study_config.numbers('config.epochs', fields['epochs'], float),
+      percents=parse_numbers('config.percents', fields['percents'], float),
+      epochs=parse_numbers('config.epochs', fields['epochs'], float),
       metric=fields['metric'],
       models=study_config.experiments('models', fields['models']),
     )
@@ -132,13 +133,12 @@ def report(metric: str, trained: Sequence[Trained]) -> dict[str, Any]:
 
 
 def _about(metric: str, one: Trained) -> dict[str, Any]:
-  model, few_shot = one.experiment.model, one.experiment.few_shot
-  is_few_shot = few_shot is not None and metric.endswith('-shot')
+  model = one.experiment.model
   return {
     'variant': models.variant_of(model),
     'parameters': models.num_params(model),
     'gflop': models.forward_flops(model) / 1e9,
     'metric': metric,
-    'of': few_shot.data if is_few_shot else one.experiment.reported.source.name,
+    'of': one.experiment.metrics()[metric],
     'parts': {},
   }

@@ -14,11 +14,12 @@ from mixer_jax.errors import PreemptedError, UserError
 from mixer_jax.parallel import processes
 from mixer_jax.parallel.processes import ProcessesConfig
 from mixer_jax.paths import user_path, write_whole
-from mixer_jax.runs import pod, workdir
-from mixer_jax.runs.experiment import Experiment
-from mixer_jax.studies import run_results
-from mixer_jax.studies._shim import RunConfig, build_experiment, train
-from mixer_jax.studies.run_results import RunResult
+from mixer_jax.runs import pod
+from mixer_jax.runs.experiment import Experiment, build_experiment
+from mixer_jax.runs.run_config import RunConfig
+from mixer_jax.runs.train_result import TrainResult, result_of
+from mixer_jax.runs.training_run import train_experiment
+from mixer_jax.runs.workdir import check_stored
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +65,7 @@ class Trained:
 
   run: Run
   experiment: Experiment
-  result: RunResult
+  result: TrainResult
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,23 +133,19 @@ def join(
     config: that of the study, a dataclass.
     settings: arguments of the study, by name.
   """
-  texts = {f'--{name}': repr(value) for name, value in {'workdir': workdir, **settings}.items()}
-  texts |= {f'config.{name}': repr(value) for name, value in plain_fields(config).items()}
-  pod.join(command, texts, limits, preemptible=True)
+  flags = {'workdir': workdir, **settings}
+  pod.join(command, pod.settings_of(flags, plain_fields(config)), limits, preemptible=True)
 
 
-def plain_fields(config: Any, prefix: str = '') -> dict[str, Any]:
-  """Dotted name -> value of all fields of a study's config."""
+def plain_fields(config: Any) -> Any:
+  """Config of a study, and its groups, as nested dicts."""
   if isinstance(config, RunConfig):
-    config = config.to_fields()
-  elif dataclasses.is_dataclass(config):
+    return config.to_fields()
+  if dataclasses.is_dataclass(config):
     config = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
-  if not isinstance(config, Mapping):
-    return {prefix.removesuffix('.'): config}
-  found = {}
-  for name, value in config.items():
-    found |= plain_fields(value, f'{prefix}{name}.')
-  return found
+  if isinstance(config, Mapping):
+    return {name: plain_fields(value) for name, value in config.items()}
+  return config
 
 
 def check(runs: Sequence[Run]) -> list[Planned]:
@@ -173,10 +170,7 @@ def stored(run: Run) -> dict[str, Any] | None:
     UserError: the folder holds another run; the message names this one.
   """
   with named(run.name):
-    known = workdir.stored_run(run.folder)
-    if known:
-      workdir.check_same_run(run.folder, run.config._fields, known)
-    return known
+    return check_stored(run.folder, run.config)
 
 
 def train_all(plan: Sequence[Planned]) -> list[Trained]:
@@ -192,7 +186,7 @@ def train_all(plan: Sequence[Planned]) -> list[Trained]:
   return trained
 
 
-def train_one(run: Run, label: str, experiment: Experiment | None = None) -> RunResult:
+def train_one(run: Run, label: str, experiment: Experiment | None = None) -> TrainResult:
   """Trains a run, unless it ended before.
 
   Args:
@@ -202,16 +196,17 @@ def train_one(run: Run, label: str, experiment: Experiment | None = None) -> Run
   Raises:
     PreemptedError: a SIGTERM came; the run has saved its state.
   """
-  done = run_results.is_done(run.folder)
-  processes.check_same({f'content of {run.folder}': str(done)})
-  if not done:
-    log.info('%s: %s', label, run.name)
-    try:
-      train(run.config, run.folder)
-    except PreemptedError:
-      processes.leave_together()
-      raise
-  return run_results.result_of(run.folder)
+  result = result_of(run.folder)
+  processes.check_same({f'whether {run.folder} holds a run that ended': str(result is not None)})
+  if result:
+    return result
+  log.info('%s: %s', label, run.name)
+  try:
+    experiment = experiment or _checked(run).experiment
+    return train_experiment(experiment, run.folder, show_parameters=False)
+  except PreemptedError:
+    processes.leave_together()
+    raise
 
 
 def finish(

@@ -1,14 +1,12 @@
 """Fields of the configs of studies, checked and converted."""
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any, TypeVar
 
 from mixer_jax.errors import UserError
-from mixer_jax.studies._shim import RunConfig
+from mixer_jax.runs.run_config import RunConfig
 from mixer_jax.studies.study import named
 
-N = TypeVar('N', int, float)
 C = TypeVar('C')
 
 
@@ -47,21 +45,3 @@ def experiments(group: str, fields: Mapping[str, Any]) -> dict[str, RunConfig]:
     with named(f'{group}.{name}'):
       found[name] = RunConfig.from_fields(own)
   return found
-
-
-def numbers(name: str, value: Any, kind: type[N]) -> tuple[N, ...]:
-  """A list of numbers: a sequence, or text such as '1,5,10'."""
-  parts = value.split(',') if isinstance(value, str) else value
-  try:
-    found = tuple(kind(part) for part in parts)
-    if all(math.isfinite(number) for number in found):
-      return found
-  except (ValueError, TypeError):
-    pass
-  whole = 'whole ' if kind is int else ''
-  raise UserError(f'{name}={value}: {whole}numbers, as in 1,5,10')
-
-
-def words(value: Any) -> tuple[str, ...]:
-  """A list of names: a sequence, or text such as 'a,b'."""
-  return tuple(value.split(',') if isinstance(value, str) else value)

@@ -29,9 +29,10 @@ from mixer_jax.pictures.text_tables import with_deviation
 from mixer_jax.runlog.metrics import MetricsFile, read_metrics
 from mixer_jax.runs import checkpoint_labels
 from mixer_jax.runs import workdir as workdirs
+from mixer_jax.runs.fields import parse_numbers
+from mixer_jax.runs.run_config import RunConfig
+from mixer_jax.runs.train_result import TrainResult
 from mixer_jax.studies import study, study_config, transfer_report, transfer_scores
-from mixer_jax.studies._shim import RunConfig
-from mixer_jax.studies.run_results import RunResult
 from mixer_jax.studies.study import Planned, Run, StudyReport
 from mixer_jax.studies.transfer_scores import Score
 
@@ -73,7 +74,7 @@ def _rates(suite: str, value: Any) -> tuple[float, ...]:
   if not value:
     return ()
   try:
-    rates = study_config.numbers('', value, float)
+    rates = parse_numbers(suite, value, float)
   except UserError:
     rates = ()
   if not rates or not all(math.isfinite(rate) and rate > 0 for rate in rates):
@@ -311,7 +312,7 @@ def _transfer(plan: TaskPlan, built: Planned) -> dict[str, Any]:
   }
 
 
-def _train(own: Run, label: str, built: Planned) -> RunResult | str:
+def _train(own: Run, label: str, built: Planned) -> TrainResult | str:
   """Trains the run unless it ended before; returns the reason if it diverged, now or before."""
   for row in read_metrics(own.folder):
     if row.get('event') == 'diverged':
@@ -325,8 +326,8 @@ def _train(own: Run, label: str, built: Planned) -> RunResult | str:
     return str(error)
 
 
-def _score(result: RunResult) -> Score:
-  return Score(*(result.curves[metric][result.step] for metric in ('top1', 'loss')))
+def _score(result: TrainResult) -> Score:
+  return Score(*(result.evaluations[result.step][metric] for metric in ('top1', 'loss')))
 
 
 @dataclasses.dataclass(frozen=True)

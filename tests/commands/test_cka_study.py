@@ -10,7 +10,6 @@ import pytest
 from etils import epath
 from PIL import Image
 
-from configs import cka_study
 from mixer_jax.__main__ import main
 from mixer_jax.analysis.cka import MinibatchCKA
 from mixer_jax.analysis.hsic import Method
@@ -20,6 +19,7 @@ from mixer_jax.evaluation.probe import LayerProbe, ProbeConfig
 from mixer_jax.models import MixerConfig
 from mixer_jax.runlog.metrics import read_metrics
 from mixer_jax.runs import initial_model, similarity
+from mixer_jax.runs.config_file import load_config
 from mixer_jax.studies import cka, cka_report
 from mixer_jax.studies.cka_comparisons import Member
 from mixer_jax.studies.result_cache import CachedRows
@@ -253,8 +253,8 @@ def test_batches_too_small_for_the_estimator_are_refused_before_training():
 
 @pytest.mark.parametrize('data', ['cifar10', 'cifar100'])
 def test_the_full_scale_is_that_of_the_slides(data):
-  study = cka_study.get_config(data)
-  sizes = {name: initial_model.model_of(config) for name, config in study.models.items()}
+  study = cka.CKAStudyConfig.from_fields(load_config(f'configs/cka_study.py:{data}'))
+  sizes = {name: initial_model.new_model(config.model) for name, config in study.models.items()}
   blocks = {m.num_blocks for name, m in sizes.items() if m.hidden_dim == 384}
   widths = {m.hidden_dim for m in sizes.values() if m.num_blocks == 12}
   assert (blocks, min(widths), max(widths)) == ({8, 12, 24, 32}, 256, 640)
@@ -263,4 +263,4 @@ def test_the_full_scale_is_that_of_the_slides(data):
   for name, config in study.models.items():
     assert sizes[name].num_classes == (100 if config.data.name == 'cifar100' else 10)
     assert sizes[name].num_tokens == 64
-  assert (study.kernels, study.layers, study.features) == ('linear,rbf', 'block_*', 'flatten')
+  assert (*study.methods, *study.layers, study.features) == ('linear', 'rbf', 'block_*', 'flatten')

@@ -8,7 +8,6 @@ import pytest
 from PIL import Image
 
 import mixer_jax
-from configs import permutation
 from mixer_jax.__main__ import main
 from mixer_jax.data import permute
 from mixer_jax.errors import UserError
@@ -17,6 +16,7 @@ from mixer_jax.models.paper import IMAGES
 from mixer_jax.runlog.metrics import MetricsFile, read_metrics
 from mixer_jax.runs import config_file, initial_model
 from mixer_jax.studies import permutation_report
+from mixer_jax.studies.permutation import PermutationConfig
 from mixer_jax.studies.run import run_study
 from tests.helpers import train_runs
 
@@ -101,7 +101,7 @@ def test_complete_runs_are_summarised_and_drawn(digits_dir, tmp_path, capsys):
       file.write({'step': 2, 'loss': 1.0, 'accuracy': 0.5})
       for step, value in ((3, 10.0), (6, float(last))):
         file.write({'event': 'eval', 'step': step, 'top1': value})
-      file.write({'event': 'end', 'step': 6})
+      file.write({'event': 'end', 'step': 6, 'device_hours': 0.5})
   assert main(flags(tmp_path, digits_dir, seeds=2)) == 0
   report = json.loads((tmp_path / 'permute.json').read_text())
   shares = [[kind['relative_loss'] for kind in own['inputs'].values()] for own in report.values()]
@@ -119,7 +119,7 @@ def test_complete_runs_are_summarised_and_drawn(digits_dir, tmp_path, capsys):
 
   # From Python it is the same.
   _, spec, _, *overrides = flags(tmp_path, digits_dir, seeds=2)
-  config = config_file.load_config(spec.removeprefix('--config='), overrides).to_dict()
+  config = config_file.load_config(spec.removeprefix('--config='), overrides)
   (tmp_path / 'permute.json').unlink()
   again = run_study('permute', config, str(tmp_path))
   assert again is not None
@@ -178,8 +178,11 @@ def test_bad_input_is_one_line_and_writes_nothing(more, message, digits_dir, tmp
 
 
 def test_the_paper_scale_is_b16_and_resnet50x1():
-  study = permutation.get_config('imagenet2012')
-  mixer, resnet = (initial_model.model_of(study.models[name]) for name in ('mixer', 'resnet'))
+  fields = config_file.load_config('configs/permutation.py:imagenet2012')
+  study = PermutationConfig.from_fields(fields)
+  mixer, resnet = (
+    initial_model.new_model(study.models[name].model) for name in ('mixer', 'resnet')
+  )
   assert mixer_jax.models.variant_of(mixer) == 'B/16'
   assert mixer_jax.models.variant_of(resnet) == 'ResNet-50x1'
   assert mixer_jax.models.num_params(resnet) == 25_549_352

@@ -9,7 +9,7 @@ from PIL import Image
 from configs import data_scaling
 from mixer_jax.__main__ import main
 from mixer_jax.runlog.metrics import MetricsFile, read_metrics
-from mixer_jax.studies import run_results
+from mixer_jax.runs.train_result import TrainResult, result_of
 from tests.helpers import train_runs
 
 STUDY = """
@@ -36,6 +36,12 @@ def flags(config, workdir, data_dir, *more: str, models=('mixer-b',)) -> list[st
   return ['scaling', f'--config={config}', f'--workdir={workdir}', *own, *more]
 
 
+def ended(folder) -> TrainResult:
+  result = result_of(folder)
+  assert result is not None
+  return result
+
+
 def test_parts_are_trained_on_stop_early_and_resume(digits_dir, tmp_path, capsys, compiled):
   (tmp_path / 'study.py').write_text(STUDY)
   argv = flags(tmp_path / 'study.py', tmp_path / 'study', digits_dir)
@@ -48,7 +54,7 @@ def test_parts_are_trained_on_stop_early_and_resume(digits_dir, tmp_path, capsys
     (run,) = part['runs']
     assert (run['ended'], run['best']) == (2, 1)
     folder = tmp_path / 'study' / 'mixer-b' / percent / '0'
-    assert run['top1'] == part['mean'] == run_results.result_of(str(folder)).numbers['top1']
+    assert run['top1'] == part['mean'] == ended(folder).numbers['top1']
     assert run['top1'] == [r for r in read_metrics(folder) if r.get('event') == 'test'][-1]['top1']
     assert part['deviation'] is None  # of one seed
   assert report['mixer-b']['of'] == 'digits/test'
@@ -79,7 +85,7 @@ def finish(folder: pathlib.Path, **numbers: float) -> None:
   file.write({'event': 'early_stop', 'step': 9, 'best_step': 6})
   if numbers:
     file.write({'event': 'test', 'step': 6, **numbers})
-  file.write({'event': 'end', 'step': 9, 'best_step': 6})
+  file.write({'event': 'end', 'step': 9, 'best_step': 6, 'device_hours': 0.5})
 
 
 def test_complete_runs_are_summarised_and_drawn(digits_dir, tmp_path, capsys):
@@ -104,10 +110,9 @@ def test_complete_runs_are_summarised_and_drawn(digits_dir, tmp_path, capsys):
 
 def test_an_outcome_is_that_of_the_best_step_where_there_is_no_test_split(tmp_path):
   finish(tmp_path / 'a')
-  assert run_results.is_done(str(tmp_path / 'a'))
-  assert run_results.result_of(str(tmp_path / 'a')).numbers['top1'] == 60
+  assert ended(tmp_path / 'a').numbers['top1'] == 60
   finish(tmp_path / 'b', top1=55.0)
-  assert run_results.result_of(str(tmp_path / 'b')).numbers['top1'] == 55
+  assert ended(tmp_path / 'b').numbers['top1'] == 55
 
 
 BAD = [

@@ -121,7 +121,7 @@ def complete(folder, top1: float, loss: float = 1.0) -> None:
   folder.mkdir(parents=True)
   file = MetricsFile(folder)
   file.write({'event': 'eval', 'step': 8, 'top1': top1, 'loss': loss})
-  file.write({'event': 'end', 'step': 8})
+  file.write({'event': 'end', 'step': 8, 'device_hours': 0.5})
 
 
 def test_a_task_that_fails_does_not_lose_the_others(place, tmp_path, capsys):

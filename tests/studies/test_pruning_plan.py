@@ -82,7 +82,7 @@ def test_methods_are_every_way_of_each_measure_and_every_seed_of_random():
   [
     ({'scores': 'cosin'}, "pruning.scores has no 'cosin': the nearest are cosine"),
     ({'scores': 'cosine,cosine'}, 'pruning.scores names one twice'),
-    ({'scores': ''}, "pruning.scores has no ''"),
+    ({'scores': ''}, 'config.pruning.scores=: names, as in a,b,c'),
     ({'ways': 'once'}, "pruning.ways has no 'once': the nearest are"),
     ({'removed': '1,x'}, 'numbers of blocks, each once'),
     ({'removed': '-1'}, 'numbers of blocks, each once'),
@@ -94,7 +94,7 @@ def test_methods_are_every_way_of_each_measure_and_every_seed_of_random():
     ({'random_seeds': 0}, 'random_seeds must be a whole number, at least 1'),
     ({'recovery_seeds': -1}, 'recovery_seeds must be a whole number, at least 0'),
     ({'latency_rounds': True}, 'latency_rounds must be'),
-    ({'latency': 1}, 'config.pruning has fields that nobody reads: latency'),
+    ({'latency': 1}, 'config.pruning has unknown fields: latency'),
   ],
 )
 def test_other_settings_are_refused(change, message):

@@ -6,8 +6,8 @@ import pytest
 
 from mixer_jax.errors import UserError
 from mixer_jax.runs.config_file import load_config
-from mixer_jax.studies import study, study_config
-from mixer_jax.studies._shim import RunConfig
+from mixer_jax.runs.run_config import RunConfig
+from mixer_jax.studies import study
 from mixer_jax.studies.run import STUDIES, run_study
 from mixer_jax.studies.study import Variation
 
@@ -55,14 +55,6 @@ def test_files_are_written_from_what_the_json_file_holds(tmp_path):
   assert (tmp_path / 'x.txt').read_text() == '3'
   assert sorted(path.name for path in tmp_path.iterdir()) == ['x.json', 'x.npz', 'x.txt']
   assert str(report) == f"{{'curve': {{'3': 1.0}}}}\nx.json, x.npz and x.txt are in {tmp_path}"
-
-
-def test_lists_are_sequences_or_text():
-  assert study_config.numbers('x', '3,10', float) == study_config.numbers('x', [3, 10], float)
-  assert study_config.words('a,b') == study_config.words(['a', 'b']) == ('a', 'b')
-  for wrong in ('', '1,', 'nan', '1.5', 3):
-    with pytest.raises(UserError, match=r'^x=.*: whole numbers, as in 1,5,10$'):
-      study_config.numbers('x', wrong, int)
 
 
 def test_studies_are_called_as_their_commands(tmp_path):
