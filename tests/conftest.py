@@ -14,7 +14,7 @@ import pytest
 @pytest.fixture(scope='session')
 def digits_dir(tmp_path_factory) -> pathlib.Path:
   """A TFDS data_dir with `digits` prepared, one for all test processes."""
-  from mixer_jax.data.open import open_source
+  from mixer_jax.data.catalog import open_source
 
   root = tmp_path_factory.getbasetemp()
   if 'PYTEST_XDIST_WORKER' in os.environ:

@@ -10,7 +10,7 @@ from PIL import Image
 import mixer_jax
 from mixer_jax.__main__ import main
 from mixer_jax.data import pipeline
-from mixer_jax.data.open import open_source
+from mixer_jax.data.catalog import open_source
 from tests.helpers import train_runs
 
 

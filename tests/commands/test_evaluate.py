@@ -13,7 +13,7 @@ import mixer_jax
 from mixer_jax.__main__ import main
 from mixer_jax.checkpoints import published as table
 from mixer_jax.data import recipes
-from mixer_jax.data.open import open_source
+from mixer_jax.data.catalog import open_source
 from mixer_jax.models import parameters
 from mixer_jax.runs import experiment
 from tests.helpers import reference, train_runs
@@ -202,7 +202,7 @@ def test_part_of_a_split_has_no_published_figure(published, tmp_path, capsys):
 
 
 def test_some_of_imagenets_classes_are_taken_by_their_ids(published, tmp_path, capsys):
-  from mixer_jax.data.open import class_ids
+  from mixer_jax.data.catalog import class_ids
 
   ids = class_ids('imagenet2012')
   for name in (ids[500], ids[3]):
@@ -225,7 +225,7 @@ def test_some_of_imagenets_classes_are_taken_by_their_ids(published, tmp_path, c
 def test_the_validation_set_as_a_folder_has_the_published_figure(published, monkeypatch):
   from mixer_jax import checkpoints
   from mixer_jax.commands import evaluate
-  from mixer_jax.data.open import class_ids
+  from mixer_jax.data.catalog import class_ids
   from mixer_jax.data.source import Source
 
   checkpoint = checkpoints.read('made/M')

@@ -15,7 +15,7 @@ import pytest
 import mixer_jax
 from mixer_jax.__main__ import main
 from mixer_jax.checkpoints import store
-from mixer_jax.data.open import open_source
+from mixer_jax.data.catalog import open_source
 from mixer_jax.models.parameters import flatten
 from tests.helpers import train_runs
 

@@ -9,7 +9,7 @@ from PIL import Image
 import mixer_jax
 from mixer_jax.__main__ import main
 from mixer_jax.data import recipes
-from mixer_jax.data.open import open_source
+from mixer_jax.data.catalog import open_source
 from tests.helpers import reference, train_runs
 from tests.helpers.photos import encoded, photo
 
