@@ -254,7 +254,7 @@ BAD = [
   (['{root}/b16', '--output={root}'], 'is a folder'),
   (['{root}/b16', '--output=/nowhere/x.html'], 'no folder for --output'),
   (['{root}/b16', '{root}/empty'], 'holds no run and no study'),
-  (['ftp://x/y'], 'no files are read from ftp://'),
+  (['ftp://x/y'], 'files cannot be read from ftp://'),
   (['{root}/b16', '--steps=3'], 'unknown argument --steps=3'),
 ]
 
