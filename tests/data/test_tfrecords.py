@@ -171,7 +171,7 @@ def test_shards_under_new_names_replace_the_old_in_the_index(own, tmp_path):
   shutil.rmtree(own)
   prepare_splits(NAME, {s: made_records(s) for s in COUNTS}, own, file_format='tfrecord', shards=3)
   opened(own)
-  names = tfrecords._kept_index(str(version_folder(own)))
+  names = tfrecords._load_index(str(version_folder(own)))
   assert sorted(names) == [f'{NAME}-train.tfrecord-{i:05}-of-00003' for i in range(3)]
 
 
@@ -286,7 +286,7 @@ def test_an_index_of_another_version_is_not_used(both, monkeypatch):
   with monkeypatch.context() as patch:
     patch.setattr(tfrecords, '_INDEX_VERSION', 0)
     opened(both['tfrecord'])
-  assert tfrecords._kept_index(str(version_folder(both['tfrecord']))) == {}
+  assert tfrecords._load_index(str(version_folder(both['tfrecord']))) == {}
 
 
 def test_without_a_place_to_write_to_the_index_is_in_memory(both, tmp_path, monkeypatch, caplog):
@@ -347,7 +347,7 @@ def test_threads_read_many_shards_through_few_open_files(tmp_path, monkeypatch):
     for i in range(3 * shards)
   ]
   prepare_splits(NAME, {'train': records}, tmp_path, file_format='tfrecord', shards=shards)
-  monkeypatch.setattr(tfrecords, '_MOST_OPEN', 5)
+  monkeypatch.setattr(tfrecords, '_MAX_OPEN', 5)
   before = len(os.listdir('/dev/fd'))
   source = opened(tmp_path)
   assert len(list(tmp_path.rglob('*.tfrecord-*'))) == shards

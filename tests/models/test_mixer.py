@@ -134,10 +134,10 @@ def test_features_have_names_shapes_and_the_order_of_depth():
 
 def test_bytes_are_mapped_to_minus_one_to_one():
   params = golden_like()
-  pixels = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), dtype=np.uint8)
-  floats = pixels.astype(np.float32) / 127.5 - 1
-  assert floats.min() >= -1
-  assert floats.max() <= 1
+  levels, values = np.uint8([0, 51, 255]), np.float32([-1, -0.6, 1])
+  pixels, floats = (
+    np.broadcast_to(each[:, None, None, None], (3, 16, 16, 3)) for each in (levels, values)
+  )
   np.testing.assert_allclose(
     mixer_jax.apply(TINY, params, pixels), mixer_jax.apply(TINY, params, floats), atol=1e-5
   )
