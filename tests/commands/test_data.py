@@ -58,7 +58,7 @@ def test_check_tells_once_what_many_records_have(tmp_path, capsys):
   assert main(['data', 'check', CONFIG, '--config.data.name=imagenet2012', *flags]) == 2
   first, second = capsys.readouterr().out.splitlines()
   assert first.startswith(f'data set imagenet2012 in {tmp_path}/imagenet2012/5.1.0 is damaged (')
-  assert first.endswith('prepare it anew (20 records)')
+  assert first.endswith('prepare it again (20 records)')
   assert '60 records, 20 of them cannot be used' in second
 
 
@@ -129,7 +129,7 @@ def test_a_full_disk_leaves_what_was_there(digits_dir, tmp_path):
   [
     ([], 'required: task'),
     (['fly'], 'invalid choice'),
-    (['prepare', 'nosuchset'], "no TFDS data set is called 'nosuchset'"),
+    (['prepare', 'nosuchset'], "no TFDS data set 'nosuchset'"),
     (['prepare', 'vtab/clevr_cont'], 'did you mean vtab/clevr_count'),
     (['prepare', 'digits', '--data-dir='], '--data-dir is empty'),
     (['prepare', 'digits', '--data-dir=gs://bucket/x'], 'mount the bucket with gcsfuse, or copy'),

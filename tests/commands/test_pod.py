@@ -116,7 +116,7 @@ def test_behind_every_kind_of_fault_the_run_ends_in_the_same_bits(
   assert code == 0, said
   assert [mark.name for mark in marks if not mark.exists()] == []  # each did happen
   # All agree on a step to leave at, which may lie behind the last.
-  assert said.count('start again') in (len(chain) - 1, len(chain)), said
+  assert said.count('restarting all') in (len(chain) - 1, len(chain)), said
   assert bits(tmp_path / 'run') == bits(undisturbed)
   assert batches(tmp_path / 'run') == batches(undisturbed)
 
@@ -335,7 +335,7 @@ def test_a_refusal_is_not_tried_again(tmp_path, digits_dir, cache):
   code, said = finished(start(tmp_path / 'run', digits_dir, cache, '--config.batch_size=3'))
   assert code == 2, said
   assert 'cannot be shared evenly' in said
-  assert 'start again' not in said
+  assert 'restarting all' not in said
 
 
 @pytest.mark.parametrize('argv', [[], ['2', 'x', 'train'], ['0', '2', 'train'], ['2', '2']])
