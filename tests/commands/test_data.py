@@ -136,7 +136,7 @@ def test_a_full_disk_leaves_what_was_there(digits_dir, tmp_path):
     (['prepare', 'digits', '--classes=10'], '--classes is for imagenet21k'),
     (['show', CONFIG, '--output=/nowhere/x.png'], 'no folder for --output'),
     (['show', CONFIG, '--config.data.name='], 'no data set: set --config.data.name'),
-    (['prepare', 'jft300m'], 'never public: name what stands in for it'),
+    (['prepare', 'jft300m'], 'never public: name a replacement'),
     (['check', '--config=configs/common.py'], 'no data set: set --config.data.name'),
   ],
 )

@@ -325,7 +325,7 @@ def test_a_model_that_takes_other_pixels_is_given_them(folder, monkeypatch, tmp_
     ),
     (
       ['evaluate', f'--checkpoint={TINY}', '--config=configs/evaluate.py:tests'],
-      "data set 'tests': to take a folder of images, write folder:tests",
+      "data set 'tests': for a folder of images, write folder:tests",
     ),
     (
       ['evaluate', f'--checkpoint={TINY}', '--config=configs/digits.py', '--json=tests'],

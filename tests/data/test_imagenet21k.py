@@ -92,7 +92,7 @@ def test_a_wrong_archive_is_explained(tmp_path, monkeypatch):
   whole = (manual / 'fall11_whole.tar').read_bytes()
   for part in (whole[: len(whole) // 2], b'no tar' * 1000):
     (manual / 'fall11_whole.tar').write_bytes(part)
-    with pytest.raises(ValueError, match=r'fall11_whole.tar is damaged or no tar'):
+    with pytest.raises(ValueError, match=r'fall11_whole.tar is damaged or not a tar'):
       build(tmp_path, num_classes=4)
   (manual / 'fall11_whole.tar').unlink()
   (manual / 'something.else').touch()

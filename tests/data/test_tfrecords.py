@@ -199,9 +199,9 @@ DAMAGES = {
   ),
   'cut between records': (
     lambda path: cut(path, second_record(path)),
-    'it has 1 records, dataset_info.json has 29',
+    'it has 1 records, but dataset_info.json says 29',
   ),
-  'empty': (lambda path: cut(path, 0), 'it has 0 records, dataset_info.json has 29'),
+  'empty': (lambda path: cut(path, 0), 'it has 0 records, but dataset_info.json says 29'),
   'other length': (lambda path: change(path, second_record(path)), 'no record begins at byte'),
   'zeros at the end': (
     lambda path: path.write_bytes(path.read_bytes() + bytes(64)),
@@ -209,7 +209,7 @@ DAMAGES = {
   ),
   'a record more': (
     lambda path: path.write_bytes(path.read_bytes() + path.read_bytes()[: second_record(path)]),
-    'it has 30 records, dataset_info.json has 29',
+    'it has 30 records, but dataset_info.json says 29',
   ),
   'gone': (lambda path: path.unlink(), 'cannot be read .No such file'),
   'a folder': (lambda path: (path.unlink(), path.mkdir()), 'cannot be read .Is a directory'),
