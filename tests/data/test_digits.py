@@ -27,8 +27,8 @@ def test_it_is_scikit_learns_digits_with_a_fixed_split(digits_dir):
       assert (image == image[..., :1]).all()  # grey
       seen[image[..., 0].tobytes(), record['label']] += 1
       labels[record['label']] += 1
-    for label, whole in collections.Counter(digits.target).items():
-      assert abs(labels[label] - whole * count / 1797) <= 1.5  # stratified
+    for label, full in collections.Counter(digits.target).items():
+      assert abs(labels[label] - full * count / 1797) <= 1.5  # stratified
   assert seen == known  # nothing lost, nothing in both
 
 

@@ -89,8 +89,8 @@ def test_a_wrong_archive_is_explained(tmp_path, monkeypatch):
   with pytest.raises(OSError, match=r'needs room for 0.0 GiB, and 0.0 GiB are free'):
     build(tmp_path, num_classes=4)
   monkeypatch.undo()
-  whole = (manual / 'fall11_whole.tar').read_bytes()
-  for part in (whole[: len(whole) // 2], b'no tar' * 1000):
+  archive = (manual / 'fall11_whole.tar').read_bytes()
+  for part in (archive[: len(archive) // 2], b'no tar' * 1000):
     (manual / 'fall11_whole.tar').write_bytes(part)
     with pytest.raises(ValueError, match=r'fall11_whole.tar is damaged or not a tar'):
       build(tmp_path, num_classes=4)

@@ -56,8 +56,8 @@ def test_batches_have_their_shapes_and_types():
 @pytest.mark.parametrize('batch_size', [1, 7, 18])
 def test_any_batch_size_cuts_the_same_order(batch_size):
   labels = np.concatenate([b['label'] for b in train(20, 36 // batch_size, batch_size=batch_size)])
-  whole = np.concatenate([batch['label'] for batch in train(20, 5)])
-  np.testing.assert_array_equal(labels, whole[: len(labels)])
+  full = np.concatenate([batch['label'] for batch in train(20, 5)])
+  np.testing.assert_array_equal(labels, full[: len(labels)])
 
 
 def test_each_epoch_is_a_different_permutation():
@@ -84,11 +84,11 @@ def test_randaugment_follows_crop_and_flip():
 
 
 def test_only_seed_and_step_decide():
-  whole = train(20, 8)
-  assert_same(whole, train(20, 8))
-  assert_same(whole[5:], train(20, 3, first_step=5))
+  full = train(20, 8)
+  assert_same(full, train(20, 8))
+  assert_same(full[5:], train(20, 3, first_step=5))
   other = train(20, 8, seed=1)
-  assert any((a['label'] != b['label']).any() for a, b in zip(whole, other, strict=True))
+  assert any((a['label'] != b['label']).any() for a, b in zip(full, other, strict=True))
 
 
 @pytest.mark.parametrize('threads', [1, 4])
@@ -99,13 +99,13 @@ def test_threads_change_nothing(threads):
 
 @pytest.mark.parametrize('count', [2, 4, 8])
 def test_processes_cut_the_same_global_batches(count):
-  whole = train(20, 6)
+  full = train(20, 6)
   parts = [train(20, 6, process=pipeline.Process(i, count)) for i in range(count)]
   joined = [
-    {name: np.concatenate([part[step][name] for part in parts]) for name in whole[0]}
+    {name: np.concatenate([part[step][name] for part in parts]) for name in full[0]}
     for step in range(6)
   ]
-  assert_same(whole, joined)
+  assert_same(full, joined)
   late = train(20, 2, process=pipeline.Process(1, count), first_step=4)
   assert_same(parts[1][4:], late)
 
@@ -144,10 +144,10 @@ def test_evaluation_has_every_example_once_and_padding(count):
 
 
 def test_processes_share_an_evaluation():
-  whole = evaluation(20, 8)
+  full = evaluation(20, 8)
   parts = [evaluation(20, 8, process=pipeline.Process(i, 4)) for i in range(4)]
   assert {len(part) for part in parts} == {3}
-  for step, batch in enumerate(whole):
+  for step, batch in enumerate(full):
     joined = np.concatenate([part[step]['index'] for part in parts])
     np.testing.assert_array_equal(joined, batch['index'])
 
@@ -179,9 +179,9 @@ def skipping(steps: int, bad=(5, 6, 19), **kwargs) -> list[dict]:
 
 
 def test_an_undecodable_image_is_replaced_by_the_next_that_decodes():
-  whole = train(20, 5)
+  full = train(20, 5)
   replaced = {5: 7, 6: 7, 19: 0}
-  for before, after in zip(whole, skipping(5), strict=True):
+  for before, after in zip(full, skipping(5), strict=True):
     wanted = [replaced.get(label, label) for label in before['label'].tolist()]
     assert after['label'].tolist() == wanted
     kept = before['label'] == after['label']
@@ -189,15 +189,15 @@ def test_an_undecodable_image_is_replaced_by_the_next_that_decodes():
 
 
 def test_skipped_images_depend_on_seed_and_position_alone():
-  whole = skipping(6)
-  assert_same(whole, skipping(6, threads=4))
-  assert_same(whole[4:], skipping(2, first_step=4))
+  full = skipping(6)
+  assert_same(full, skipping(6, threads=4))
+  assert_same(full[4:], skipping(2, first_step=4))
   parts = [skipping(6, process=pipeline.Process(i, 4)) for i in range(4)]
   joined = [
-    {name: np.concatenate([part[step][name] for part in parts]) for name in whole[0]}
+    {name: np.concatenate([part[step][name] for part in parts]) for name in full[0]}
     for step in range(6)
   ]
-  assert_same(whole, joined)
+  assert_same(full, joined)
 
 
 def test_skipped_images_are_named_once_and_counted(caplog):

@@ -122,9 +122,9 @@ def test_only_the_centre_of_a_thin_image_is_resized():
 
 
 def test_a_recipe_is_described_with_its_numbers():
-  told = recipes.describe('resmall-crop', 448, 0.875, '[-1, 1]')
-  assert told.startswith('resmall-crop: JPEG by fast DCT; shorter side to 512')
-  assert told.endswith('central 448, then to [-1, 1]')
+  text = recipes.describe('resmall-crop', 448, 0.875, '[-1, 1]')
+  assert text.startswith('resmall-crop: JPEG by fast DCT; shorter side to 512')
+  assert text.endswith('central 448, then to [-1, 1]')
   for recipe in recipes.RECIPES:
     assert '{' not in recipes.describe(recipe, 224, 0.875, '[0, 1]')
 

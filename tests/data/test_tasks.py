@@ -282,8 +282,8 @@ def test_sprites_are_brightened_and_labelled(sprites, tmp_path, monkeypatch):
       assert (image == 255).sum() == 3 * 9 * 16
       assert (image == 0).sum() == image.size - 3 * 9 * 16
       seen[record['label']] += 1
-  whole = np.digitize(np.arange(100) % 40, np.linspace(0, 40, 17)[1:-1])
-  assert seen == collections.Counter(whole.tolist())
+  full = np.digitize(np.arange(100) % 40, np.linspace(0, 40, 17)[1:-1])
+  assert seen == collections.Counter(full.tolist())
   assert builder.info.splits['train'].num_examples == sum(seen.values())
   again = pickle.loads(pickle.dumps(both))
   assert again[89] == both[89]
@@ -329,10 +329,10 @@ def test_the_parts_of_a_prepared_set_have_800_and_200_examples(kitti):
 
 def test_a_task_is_a_data_set_by_its_name(kitti):
   task = find_task('vtab/kitti_distance')
-  whole = open_task(task, 'val200', kitti)
+  full = open_task(task, 'val200', kitti)
   source = open_source(task.name, 'val200[10%:15%]', kitti)
-  assert (source.name, source.classes) == (f'{task.name}/val200[10%:15%]', whole.classes)
-  ours, theirs = ([s[i] for i in range(n, n + 10)] for s, n in ((source, 0), (whole, 20)))
+  assert (source.name, source.classes) == (f'{task.name}/val200[10%:15%]', full.classes)
+  ours, theirs = ([s[i] for i in range(n, n + 10)] for s, n in ((source, 0), (full, 20)))
   without_name = lambda records: [(r['image'], r['label']) for r in records]
   assert len(source) == 10
   assert without_name(ours) == without_name(theirs)

@@ -136,13 +136,13 @@ def test_indices_outside_the_split_are_rejected(both):
 
 
 def test_the_index_is_built_once_and_grows(both, cache, scanned):
-  whole = digest(opened(both['tfrecord'], 'train[:2shard]'))
+  full = digest(opened(both['tfrecord'], 'train[:2shard]'))
   assert len(scanned) == 2
   opened(both['tfrecord'], 'validation')
   assert len(set(scanned)) == len(scanned) == 9
   opened(both['tfrecord'], 'all')
   assert len(set(scanned)) == len(scanned) == 14
-  assert digest(opened(both['tfrecord'], 'train[:2shard]')) == whole
+  assert digest(opened(both['tfrecord'], 'train[:2shard]')) == full
   assert len(scanned) == 14
   assert [path.suffix for path in (cache / 'tfrecords').iterdir()] == ['.npz']
 
@@ -261,23 +261,23 @@ def test_a_shard_that_changes_while_it_is_in_use_is_named(own):
 
 @pytest.mark.parametrize('content', [b'', b'not an index', None])
 def test_a_damaged_index_is_built_again(both, cache, content, caplog):
-  whole = digest(opened(both['tfrecord']))
+  full = digest(opened(both['tfrecord']))
   (index,) = cache.rglob('*.npz')
   intact = index.read_bytes()
   index.write_bytes(intact[: len(intact) // 2] if content is None else content)
-  assert digest(opened(both['tfrecord'])) == whole
+  assert digest(opened(both['tfrecord'])) == full
   assert len(index.read_bytes()) == len(intact)
   assert not [r for r in caplog.records if r.levelname == 'WARNING']
 
 
 def test_every_damaged_byte_of_the_index_is_harmless(both, cache):
-  whole = digest(opened(both['tfrecord']))
+  full = digest(opened(both['tfrecord']))
   (index,) = cache.rglob('*.npz')
   intact = index.read_bytes()
   for at in random.Random(0).sample(range(len(intact)), 40):
     index.write_bytes(intact)
     change(index, at)
-    assert digest(opened(both['tfrecord'])) == whole
+    assert digest(opened(both['tfrecord'])) == full
 
 
 def test_an_index_of_another_version_is_not_used(both, monkeypatch):
@@ -367,9 +367,9 @@ def test_threads_read_many_shards_through_few_open_files(tmp_path, monkeypatch):
 
 def test_a_source_can_be_pickled_after_use(both):
   source = opened(both['tfrecord'], 'train[10:20]')
-  whole = digest(source)
+  full = digest(source)
   pickled = pickle.dumps(source)
-  assert digest(pickle.loads(pickled)) == whole
+  assert digest(pickle.loads(pickled)) == full
 
 
 def test_a_bucket_is_rejected_with_the_way_out():

@@ -135,7 +135,7 @@ def gcloud(*argv):
 
 
 def serve(cloud, now, kind, verb, argv):
-  """What the TPU service does; returns the name of an error, or None."""
+  """Act as the TPU service; return the name of an error, or None."""
   own = 'queued' if kind == 'queued-resources' else 'node'
   if verb == 'create':
     if own == 'queued':

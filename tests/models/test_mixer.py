@@ -126,7 +126,7 @@ def test_features_have_names_shapes_and_the_order_of_depth():
 
 def test_bytes_are_mapped_to_minus_one_to_one():
   params = golden_like()
-  levels, values = np.uint8([0, 51, 255]), np.float32([-1, -0.6, 1])
+  levels, values = np.array([0, 51, 255], np.uint8), np.array([-1, -0.6, 1], np.float32)
   pixels, floats = (
     np.broadcast_to(each[:, None, None, None], (3, 16, 16, 3)) for each in (levels, values)
   )
