@@ -19,7 +19,7 @@ from mixer_jax import models
 from mixer_jax.bench import data_input, measure
 from mixer_jax.data import pipeline
 from mixer_jax.data.batch import Batch
-from mixer_jax.data.open import open_source
+from mixer_jax.data.catalog import open_source
 from mixer_jax.evaluation import classify
 from mixer_jax.parallel import mesh as meshes
 

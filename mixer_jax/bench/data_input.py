@@ -149,7 +149,7 @@ def _batches(
 
 def _open(folder: str) -> tuple[Any, Any]:
   """Return (source, config) of a folder of photographs, with the recipe of the paper."""
-  from mixer_jax.data.open import open_source
+  from mixer_jax.data.catalog import open_source
   from mixer_jax.data.pipeline import evaluation_only
 
   config = evaluation_only(

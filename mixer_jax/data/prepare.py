@@ -1,11 +1,11 @@
-"""Preparation of a data set of TFDS or of this package as array_record. Needs TensorFlow.
+"""Prepare a data set of TFDS or of this package on disk as array_record. Needs TensorFlow.
 
-`python -m mixer_jax.data.prepare NAME [DATA_DIR [CLASSES]]` is a separate process, so that the
-process that asks for it does not load TensorFlow. Progress goes to stderr; after a failure the
-last line of stdout is the reason.
+`python -m mixer_jax.data.prepare NAME [DATA_DIR [CLASSES]]` runs in a process of its own, so that
+the caller does not load TensorFlow. Progress goes to stderr; after an error, the last line of
+stdout is its message.
 
-TFDS writes to a folder next to the data set's and renames it at the end: after a failure, such as
-a full disk, the files that existed before are unchanged.
+TFDS writes to a temporary folder and renames it at the end, so an error (such as a full disk)
+leaves an earlier data set unchanged.
 """
 
 import os
@@ -16,7 +16,7 @@ from typing import Any
 from mixer_jax.errors import one_line
 
 OWN = ('digits', 'imagenet21k')
-"""Data sets that this package has and TFDS has not."""
+"""Data sets that this package adds to those of TFDS."""
 
 _QUIET = {'TF_CPP_MIN_LOG_LEVEL': '3', 'TF_ENABLE_ONEDNN_OPTS': '0', 'CUDA_VISIBLE_DEVICES': ''}
 
@@ -24,12 +24,12 @@ _QUIET = {'TF_CPP_MIN_LOG_LEVEL': '3', 'TF_ENABLE_ONEDNN_OPTS': '0', 'CUDA_VISIB
 def prepare(
   name: str, data_dir: str = '', *, classes: int | None = None, quiet: bool = False
 ) -> str | None:
-  """Prepare a data set in another process; returns the reason of a failure, else None.
+  """Prepare a data set in another process; return None, or the error message.
 
   Args:
-    name: a name of TFDS, or one of `OWN`.
-    data_dir: target folder; '' is TFDS's own default.
-    classes: number of classes in the archive of `imagenet21k`; None: as in the paper.
+    name: TFDS name, or one of `OWN`.
+    data_dir: target folder; '' is TFDS's default.
+    classes: number of classes that the archive of `imagenet21k` must have; None: the paper's.
     quiet: hide the progress bars of TFDS.
   """
   flags = [data_dir] if classes is None else [data_dir, str(classes)]
@@ -45,7 +45,7 @@ def prepare(
   if done.returncode == 0:
     return None
   lines = done.stdout.strip().splitlines()
-  return lines[-1] if lines else f'exit code {done.returncode}'
+  return lines[-1] if lines else f'it exited with code {done.returncode}'
 
 
 def own_builder(name: str, **kwargs: Any):
@@ -60,7 +60,7 @@ def own_builder(name: str, **kwargs: Any):
 
 
 def main(name: str, data_dir: str = '', classes: str = '') -> None:
-  """Prepare a data set in this process, which loads TensorFlow."""
+  """Prepare a data set in this process, which has TensorFlow."""
   import tensorflow_datasets as tfds
 
   place = {'data_dir': data_dir or None, 'file_format': 'array_record'}
@@ -70,7 +70,7 @@ def main(name: str, data_dir: str = '', classes: str = '') -> None:
     else:
       builder = tfds.builder(name, **place, try_gcs=False)
     builder.download_and_prepare()
-  except Exception as error:  # whatever TFDS, TensorFlow and the network raise
+  except Exception as error:  # TFDS, TensorFlow and the network raise many kinds
     print(one_line(error, 600))
     sys.exit(1)
 

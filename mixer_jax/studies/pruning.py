@@ -14,7 +14,7 @@ from mixer_jax import models
 from mixer_jax.analysis import block_scores
 from mixer_jax.analysis.block_scores import MEASURES, Images
 from mixer_jax.bench.latency import latencies
-from mixer_jax.data.open import open_source
+from mixer_jax.data.catalog import open_source
 from mixer_jax.errors import UserError
 from mixer_jax.models import MixerConfig
 from mixer_jax.models.depth import Blocks, with_blocks, without

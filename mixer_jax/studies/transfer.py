@@ -9,7 +9,7 @@ from typing import Any
 
 from mixer_jax import checkpoints, models
 from mixer_jax.checkpoints import store
-from mixer_jax.data.open import open_source
+from mixer_jax.data.catalog import open_source
 from mixer_jax.data.tasks import Task, find_task
 from mixer_jax.data.tasks import suite as tasks_of_suite
 from mixer_jax.data.tfds_builders import NotPreparedError, check_place, prepared_builder

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from mixer_jax.__main__ import main
-from mixer_jax.data.open import open_source
+from mixer_jax.data.catalog import open_source
 from tests.helpers import archives, made
 from tests.helpers.photos import encoded, photo
 
@@ -58,7 +58,7 @@ def test_check_prints_a_fault_of_many_records_once(tmp_path, capsys):
   assert main(['data', 'check', CONFIG, '--config.data.name=imagenet2012', *flags]) == 2
   first, second = capsys.readouterr().out.splitlines()
   assert first.startswith(f'data set imagenet2012 in {tmp_path}/imagenet2012/5.1.0 is damaged (')
-  assert first.endswith('prepare it anew (20 records)')
+  assert first.endswith('prepare it again (20 records)')
   assert '60 records, 20 of them cannot be used' in second
 
 
@@ -129,14 +129,14 @@ def test_a_full_disk_leaves_existing_files_unchanged(digits_dir, tmp_path):
   [
     ([], 'required: task'),
     (['fly'], 'invalid choice'),
-    (['prepare', 'nosuchset'], "no TFDS data set is called 'nosuchset'"),
+    (['prepare', 'nosuchset'], "no TFDS data set 'nosuchset'"),
     (['prepare', 'vtab/clevr_cont'], 'did you mean vtab/clevr_count'),
     (['prepare', 'digits', '--data-dir='], '--data-dir is empty'),
     (['prepare', 'digits', '--data-dir=gs://bucket/x'], 'mount the bucket with gcsfuse, or copy'),
     (['prepare', 'digits', '--classes=10'], '--classes is for imagenet21k'),
     (['show', CONFIG, '--output=/nowhere/x.png'], 'no folder for --output'),
     (['show', CONFIG, '--config.data.name='], 'no data set: set --config.data.name'),
-    (['prepare', 'jft300m'], 'never public: name what stands in for it'),
+    (['prepare', 'jft300m'], 'never public: name a replacement'),
     (['check', '--config=configs/common.py'], 'no data set: set --config.data.name'),
   ],
 )

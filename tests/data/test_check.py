@@ -4,7 +4,7 @@ import pytest
 
 from mixer_jax.data import check
 from mixer_jax.data.check import check_records
-from mixer_jax.data.open import open_source
+from mixer_jax.data.catalog import open_source
 from tests.helpers.photos import encoded, photo
 
 
