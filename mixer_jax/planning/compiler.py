@@ -24,7 +24,7 @@ import numpy as np
 
 from mixer_jax.errors import UserError
 from mixer_jax.evaluation import classify
-from mixer_jax.models import ModelConfig, config_from
+from mixer_jax.models import config_from, family
 from mixer_jax.parallel import mesh as meshes
 from mixer_jax.planning import collectives, topologies
 from mixer_jax.training import step as steps
@@ -46,7 +46,7 @@ class Program:
 
   topology: str
   mesh: tuple[int, int, int]
-  model: ModelConfig
+  model: Any
   optimizer: OptimizerConfig
   total_steps: int
   loss: str
@@ -123,7 +123,7 @@ def compile_program(program: Program, waiting: Callable[[float], None]) -> Facts
     tempfile.TemporaryFile('w+') as errors,
     subprocess.Popen(
       command,
-      env={**os.environ, **ENVIRONMENT},
+      env={**os.environ, **ENVIRONMENT, 'PYTHONPATH': os.pathsep.join(filter(None, sys.path))},
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
       stderr=errors,
@@ -133,7 +133,9 @@ def compile_program(program: Program, waiting: Callable[[float], None]) -> Facts
     assert child.stdin
     assert child.stdout
     try:
-      child.stdin.write(json.dumps(dataclasses.asdict(program)) + '\n')
+      child.stdin.write(
+        json.dumps({**dataclasses.asdict(program), 'families': family.added()}) + '\n'
+      )
       child.stdin.flush()
       while child.poll() is None:
         waiting(time.monotonic() - begun)
@@ -159,6 +161,8 @@ def facts_from(told: dict[str, Any]) -> Facts:
 
 
 def _program(told: dict[str, Any]) -> Program:
+  for name, module in told.pop('families').items():
+    family.register(name, module)
   model, optimizer = config_from(told['model']), OptimizerConfig(**told['optimizer'])
   typed = {'mesh': tuple(told['mesh']), 'model': model, 'optimizer': optimizer}
   return Program(**{**told, **typed, 'mixup': MixupConfig(**told['mixup'])})
@@ -190,11 +194,11 @@ def _compile_here(program: Program) -> Facts:
     seen = _batch(program.model, mesh, program.eval_batch_size, program.eval_level)
     seen['mask'] = _rows(mesh, (program.eval_batch_size,), 'bool')
     seen['index'] = _rows(mesh, (program.eval_batch_size,), 'int32')
-    evaluation = _compiled(classify.make_eval_step(program.model, mesh), (state.params, seen), 1)
+    evaluation = _compiled(classify.make_eval_step(program.model, mesh), (state.weights, seen), 1)
   return Facts(
     devices=len(devices),
     processes=len({device.process_index for device in devices}),
-    parameters=_held(state.params),
+    parameters=_held(state.weights),
     optimizer=_held((state.opt_state, state.step)),
     batch=_held(batch),
     step=step,
@@ -202,7 +206,7 @@ def _compile_here(program: Program) -> Facts:
   )
 
 
-def _batch(model: ModelConfig, mesh, size: int, level: str) -> dict[str, jax.ShapeDtypeStruct]:
+def _batch(model: Any, mesh, size: int, level: str) -> dict[str, jax.ShapeDtypeStruct]:
   image = (size, model.image_size, model.image_size, 3)
   return {'image': _rows(mesh, image, level), 'label': _rows(mesh, (size,), 'int32')}
 

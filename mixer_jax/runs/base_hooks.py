@@ -62,8 +62,7 @@ class Watch:
   ) -> None:
     """Begins to save the state; tells how long the run stood still for it. See `Store.save`."""
     begun = time.monotonic()
-    parts = {'params': state.params, 'optimizer': state.opt_state}
-    self._store.save(step, parts, metadata, best=best)
+    self._store.save(step, state.parts(), metadata, best=best)
     self._progress.event('save', step=step, blocked=round(time.monotonic() - begun, 4))
     self._progress.pause()
 

@@ -61,11 +61,11 @@ class Hooks(Watch):
   def evaluate(self, step: int, state: TrainState) -> Verdict:
     """Classifies the whole evaluation split, few-shot where it is due; is it the best?"""
     exp = self._experiment
-    result = self._classify('eval', exp.evaluated, step, state.params)
+    result = self._classify('eval', exp.evaluated, step, state.weights)
     self._last = step, result
     numbers = result.numbers()
     if exp.few_shot and exp.few_shot.is_due(step, exp.config.eval_every):
-      numbers |= self._few_shot(step, state.params)
+      numbers |= self._few_shot(step, state.weights)
     return self._judge(step, numbers)
 
   def report(self, step: int, params: dict) -> classify.Evaluation:

@@ -223,7 +223,7 @@ def test_a_refusal_says_which_file_to_bring_where(server, cache, status, reason)
 def test_offline_it_says_which_file_to_bring_where(cache, monkeypatch):
   with serving(cache) as running:
     monkeypatch.setenv('MIXER_JAX_MIRROR', running.url)
-  with pytest.raises(UserError, match=r'out of reach \(no connection\): bring http://127'):
+  with pytest.raises(UserError, match=r'out of reach \(no connection\): copy http://127'):
     mixer_jax.load(TINY.name)
 
 
@@ -250,7 +250,7 @@ def test_damage_in_the_cache_is_told_with_the_way_out(server, cache):
   data = bytearray((cache / TINY.file).read_bytes())
   data[5000] ^= 1
   (cache / TINY.file).write_bytes(data)
-  with pytest.raises(UserError, match=r'Bad CRC-32.*: remove it, and it is downloaded anew'):
+  with pytest.raises(UserError, match=r'Bad CRC-32.*: remove it, and it is downloaded again'):
     mixer_jax.load(TINY.name)
 
 
@@ -287,7 +287,7 @@ def test_a_full_disk_is_told_before_anything_is_written(server, cache, monkeypat
 
 def test_a_cache_that_cannot_be_written_is_named(server, monkeypatch):
   monkeypatch.setenv('MIXER_JAX_CACHE', '/proc/none')
-  with pytest.raises(UserError, match=r'cannot be kept \(/proc/none.*MIXER_JAX_CACHE'):
+  with pytest.raises(UserError, match=r'cannot be stored \(/proc/none.*MIXER_JAX_CACHE'):
     mixer_jax.load(TINY.name)
 
 

@@ -196,7 +196,7 @@ def test_a_preempted_run_saves_leaves_with_75_and_goes_on(tmp_path, digits_dir):
   said, _ = run.communicate(timeout=120)
   assert run.returncode == 75, said
   (step,) = [int(entry.name) for entry in (workdir / 'checkpoints').iterdir()]
-  assert f'told to leave at step {step}: saved; the same command goes on from there' in said
+  assert f'preempted at step {step}: saved; the same command goes on from there' in said
   assert [row['step'] for row in events(workdir) if row['event'] == 'preempted'] == [step]
   assert store.read_params(workdir)[0]['step'] == step
   assert 0 < step < 4000
