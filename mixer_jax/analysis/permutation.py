@@ -1,8 +1,8 @@
 """The permutation experiment (section 3.4): what shuffled pixels cost a model.
 
-A Mixer's token mixing knows no neighbours, and its stem no places in a patch. So to
-shuffle patches, and the pixels in all of them alike, costs it nothing: `matching` is
-the Mixer that proves it. `outcomes` sums up what runs on shuffled images have lost.
+A Mixer's token mixing knows no neighbours, and its stem no positions in a patch. So shuffling the
+patches, and the pixels in all of them alike, costs it nothing: its capability `match_permutation`
+returns the Mixer that proves it. `outcomes` sums up what runs on shuffled images have lost.
 """
 
 import dataclasses
@@ -10,37 +10,6 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-
-from mixer_jax.models import MixerConfig
-
-
-def matching(config: MixerConfig, params: dict, patches: np.ndarray, within: np.ndarray) -> dict:
-  """The params that make of permuted images what `params` make of the images: the same logits.
-
-  The rows of the stem follow the pixels, the token axes of the token MLPs the patches;
-  nothing else changes. Arrays that change come back on the host (NumPy).
-
-  Args:
-    config: the Mixer; its patches are those of the permutation.
-    params: its weights.
-    patches: (S,), the patch that each place is given; see `data.permute.of_patches`.
-    within: (P²,), the pixel that each place in a patch is given.
-  """
-  kernel = np.asarray(params['stem']['kernel'])
-  rows = kernel.reshape(config.patch_size**2, *kernel.shape[2:])[within]
-  matched = {**params, 'stem': {**params['stem'], 'kernel': rows.reshape(kernel.shape)}}
-  for i in range(config.num_blocks):
-    block = params[f'MixerBlock_{i}']
-    into, out = block['token_mixing']['Dense_0'], block['token_mixing']['Dense_1']
-    mixing = {
-      'Dense_0': {**into, 'kernel': np.asarray(into['kernel'])[patches]},
-      'Dense_1': {
-        'kernel': np.asarray(out['kernel'])[:, patches],
-        'bias': np.asarray(out['bias'])[patches],
-      },
-    }
-    matched[f'MixerBlock_{i}'] = {**block, 'token_mixing': mixing}
-  return matched
 
 
 @dataclasses.dataclass(frozen=True)

@@ -6,11 +6,10 @@ grid. Units are ordered by spatial frequency, and stand in pairs of opposite sig
 
 import numpy as np
 
-from mixer_jax.errors import UserError
-from mixer_jax.models import MixerConfig
+from mixer_jax import models
 
 
-def token_units(config: MixerConfig, params: dict, block: int) -> np.ndarray:
+def token_units(config: models.ModelConfig, params: dict, block: int) -> np.ndarray:
   """The units of a block's token MLP, (tokens_mlp_dim, G, G) with G tokens a side.
 
   Tokens are in raster order, in a grown Mixer too: there a unit that is as it grew is zero
@@ -19,9 +18,7 @@ def token_units(config: MixerConfig, params: dict, block: int) -> np.ndarray:
   Raises:
     UserError: there is no such block.
   """
-  if not 0 <= block < config.num_blocks:
-    raise UserError(f'no block {block}: this Mixer has blocks 0 to {config.num_blocks - 1}')
-  kernel_ST = np.asarray(params[f'MixerBlock_{block}']['token_mixing']['Dense_0']['kernel'])
+  kernel_ST = models.capability(config, 'token_mixing')(config, params, block)
   side = config.image_size // config.patch_size
   return kernel_ST.T.reshape(-1, side, side)
 

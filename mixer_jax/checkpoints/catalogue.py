@@ -28,7 +28,7 @@ def _variants(module) -> Rows:
 
 def published_files() -> Rows:
   """Return a table of the files to load by name: header and rows."""
-  return [list(_FILE_HEADS), *map(_file_row, published.released.values())]
+  return [list(_FILE_HEADS), *map(_file_row, published.table().values())]
 
 
 def _file_row(entry: published.Released) -> list[str]:

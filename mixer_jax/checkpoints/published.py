@@ -58,18 +58,33 @@ def _released(module, file: PublishedFile) -> Released:
   return Released(config=config, **fields)
 
 
-def _all() -> dict[str, Released]:
-  modules = family.load_all().values()
-  files = [(module, file) for module in modules for file in getattr(module, 'PUBLISHED', ())]
-  return {file.name: _released(module, file) for module, file in files}
+released: dict[str, Released]
+"""Name -> published file, of all families; see `table`."""
+
+_table: dict[str, Released] = {}
+_included: set[str] = set()
 
 
-released = _all()
-"""Name -> published file, of the families that are registered when this is imported."""
+def table() -> dict[str, Released]:
+  """Name -> published file, of all families that are registered by now."""
+  for name, module in family.load_all().items():
+    if name not in _included:
+      _included.add(name)
+      files = getattr(module, 'PUBLISHED', ())
+      _table.update((file.name, _released(module, file)) for file in files)
+  return _table
+
+
+def __getattr__(name: str):
+  """Make `released` when it is first asked for: a family may import this module."""
+  if name == 'released':
+    return table()
+  raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
 
 
 def find(text: str) -> Released | None:
   """Return the entry that a user means by its name or address; None if there is none."""
+  released = table()
   name = text.removesuffix('.npz').removeprefix('hf-hub:')
   for candidate in (name, f'timm/{name}'):
     if candidate in released:
@@ -81,7 +96,7 @@ def find(text: str) -> Released | None:
 
 def near(text: str) -> str:
   """Return the end of a message about an unknown name: names that it may mean."""
-  last = text.removesuffix('.npz').rpartition('/')[2]
+  released, last = table(), text.removesuffix('.npz').rpartition('/')[2]
   same = [name for name in released if name.rpartition('/')[2] == last]
   same += [name for name, entry in released.items() if entry.variant == text.upper()]
   same = same or [name for name in released if last and last in name]

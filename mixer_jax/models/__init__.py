@@ -7,10 +7,9 @@ config is the fields of its dataclass, one of which is `family`.
 
 Of Flax the models use Linen's layers (`Dense`, `Conv`, `LayerNorm`, `GroupNorm`, `max_pool`, in
 `models.layers`) and initialisers, and `traverse_util`. A Linen module is applied to the part of the
-dict that holds its parameters, so a forward pass is a function of the published names and nothing
-else keeps a copy of them. NNX, where modules own their arrays, had to be split from them and merged
-again in each trace, and to be told every shape a second time. Training is `jax.jit`, Optax and a
-dict.
+dict that holds its parameters, so a forward pass is a function of the published names, and nothing
+else keeps a copy of them. NNX modules own their arrays: they would have to be split and merged in
+each trace, and to state every shape a second time. Training is `jax.jit`, Optax and a dict.
 """
 
 from mixer_jax.models.dispatch import (
@@ -40,7 +39,7 @@ from mixer_jax.models.dispatch import (
   with_arithmetic,
   with_zero_head,
 )
-from mixer_jax.models.family import capability, has_capability, register
+from mixer_jax.models.family import ModelConfig, capability, has_capability, register
 from mixer_jax.models.flops import forward_flops
 from mixer_jax.models.inputs import as_input, from_levels
 from mixer_jax.models.mixer import VARIANTS, MixerConfig
@@ -83,5 +82,3 @@ __all__ = [
   'with_arithmetic',
   'with_zero_head',
 ]
-
-ModelConfig = MixerConfig | ResNetConfig

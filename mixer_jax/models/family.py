@@ -33,7 +33,8 @@ and may define
     block_sizes  (config, number of a block) -> sizes of letters that belong to this block
     is_stochastic, activation, variant_of: functions of the config; see `models.dispatch`
 
-and what only some families can do, its capabilities:
+and what only some families can do, its capabilities (so such a name must not be imported into the
+module for another use):
 
     grow         (config, params, image_size) -> (config, params) for another image size
     keep_blocks  (config, params, blocks) -> (config, params) with some of the blocks
@@ -49,9 +50,47 @@ import importlib
 import importlib.metadata
 from collections.abc import Mapping
 from types import ModuleType
+from typing import Any, ClassVar, Protocol
 
 from mixer_jax.errors import UserError
 from mixer_jax.models import parameters
+
+
+class ModelConfig(Protocol):
+  """What the configs of all families have: frozen dataclasses with these fields."""
+
+  __dataclass_fields__: ClassVar[dict[str, Any]]
+
+  @property
+  def family(self) -> str:
+    """Name in the registry."""
+    ...
+
+  @property
+  def image_size(self) -> int:
+    """Side of the square input image, pixels."""
+    ...
+
+  @property
+  def num_classes(self) -> int:
+    """Outputs of the classification head."""
+    ...
+
+  @property
+  def input_range(self) -> str:
+    """Range that the pixels' 0..255 is mapped to; see `models.inputs`."""
+    ...
+
+  @property
+  def dtype(self) -> str:
+    """Dtype of activations and matrix multiplies."""
+    ...
+
+  @property
+  def head_bias(self) -> float:
+    """Initial value of the head's bias."""
+    ...
+
 
 FAMILIES = {
   'mixer': 'mixer_jax.models.mixer',
@@ -172,9 +211,9 @@ def tables(family: ModuleType) -> dict[str, parameters.Param]:
   return {**family.PARAMETERS, **getattr(family, 'STATE', {})}
 
 
-@functools.lru_cache(maxsize=2**14)
-def _row(family: ModuleType, name: str) -> tuple[str, parameters.Param] | None:
-  return parameters.find_row(tables(family), name)
+@functools.cache
+def _row_finder(family: ModuleType):
+  return parameters.row_finder(tables(family))
 
 
 def find_rows(
@@ -193,11 +232,12 @@ def find_rows(
   families = [of(config)] if config is not None else list(load_all().values())
   fits = []
   for family in families:
-    rows = {name: row for name in names if (row := _row(family, name)) is not None}
+    find = _row_finder(family)
+    rows = {name: row for name in names if (row := find(name)) is not None}
     if len(rows) == len(names):
       fits.append((family, rows))
   if not fits:
-    known = [{name for name in names if _row(family, name)} for family in families]
+    known = [{name for name in names if _row_finder(family)(name)} for family in families]
     first = next(name for name in names if name not in max(known, key=len))
     raise ValueError(f'no model has a parameter {first}, next to the others of this tree')
   if len(fits) > 1:

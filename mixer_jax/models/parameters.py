@@ -134,22 +134,24 @@ def read_sizes(
   return {k: votes[k].most_common(1)[0][0] for k in letters if votes[k].total()}
 
 
-def find_row(table: Table, name: str) -> tuple[str, Param] | None:
-  """Return (pattern, row) of the parameter whose name is the longest end of this path.
+def row_finder(table: Table) -> Callable[[str], tuple[str, Param] | None]:
+  """Return a function from a path to (name in the table, row) of the parameter that it ends in.
 
-  A path may begin with other parts, as those of the optimizer's moments do.
+  A path may begin with other parts, as those of the optimizer's moments do; where several names
+  fit, the longest is taken. It returns None where none fits.
   """
-  parts = name.split('/')
-  for start in range(len(parts)):
-    rest = '/'.join(parts[start:])
-    for pattern, row in table.items():
-      if pattern == rest or ('*' in pattern and _matches(pattern, rest)):
-        return pattern, row
-  return None
+  names = list(table)
+  ends = (f'({re.escape(name)})'.replace(r'\*', '[0-9]+') for name in names)
+  expression = re.compile(f'(?:.*?/)??(?:{"|".join(ends)})')
 
+  def find(path: str) -> tuple[str, Param] | None:
+    match = expression.fullmatch(path)
+    if match is None or match.lastindex is None:
+      return None
+    name = names[match.lastindex - 1]
+    return name, table[name]
 
-def _matches(pattern: str, name: str) -> bool:
-  return re.fullmatch(re.escape(pattern).replace(r'\*', '[0-9]+'), name) is not None
+  return find
 
 
 def flatten(tree: Any) -> dict[str, Any]:

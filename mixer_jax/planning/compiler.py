@@ -24,7 +24,7 @@ import numpy as np
 
 from mixer_jax.errors import UserError
 from mixer_jax.evaluation import classify
-from mixer_jax.models import config_from, family
+from mixer_jax.models import ModelConfig, config_from, family
 from mixer_jax.parallel import mesh as meshes
 from mixer_jax.planning import collectives, topologies
 from mixer_jax.training import step as steps
@@ -46,7 +46,7 @@ class Program:
 
   topology: str
   mesh: tuple[int, int, int]
-  model: Any
+  model: ModelConfig
   optimizer: OptimizerConfig
   total_steps: int
   loss: str
@@ -206,7 +206,7 @@ def _compile_here(program: Program) -> Facts:
   )
 
 
-def _batch(model: Any, mesh, size: int, level: str) -> dict[str, jax.ShapeDtypeStruct]:
+def _batch(model: ModelConfig, mesh, size: int, level: str) -> dict[str, jax.ShapeDtypeStruct]:
   image = (size, model.image_size, model.image_size, 3)
   return {'image': _rows(mesh, image, level), 'label': _rows(mesh, (size,), 'int32')}
 

@@ -53,7 +53,7 @@ def sharding_table(
   state = abstract_state(config, optimizer, mesh)
   params = flatten(state.params)
   kinds: dict[str, Kind] = {}
-  for name, kind in models.kinds(list(params), config).items():
+  for name, kind in models.kinds(list(models.param_shapes(config)), config).items():
     leaf = params[name]
     shape, sharding = leaf.shape, leaf.sharding
     known = kinds.get(kind) or Kind(kind, (), sharding.spec, ())

@@ -212,7 +212,7 @@ def test_a_refusal_says_which_file_to_bring_where(server, cache, status, reason)
     mixer_jax.load(TINY.name)
   for part in (
     reason,
-    f'bring {server.url}/{TINY.file} to {cache / TINY.file}',
+    f'copy {server.url}/{TINY.file} to {cache / TINY.file}',
     'MIXER_JAX_MIRROR',
   ):
     assert part in str(error.value)
@@ -280,7 +280,7 @@ def test_a_mirror_may_be_a_folders_address(server, monkeypatch):
 def test_a_full_disk_is_told_before_anything_is_written(server, cache, monkeypatch):
   usage = shutil.disk_usage('/')
   monkeypatch.setattr(download.shutil, 'disk_usage', lambda _: usage._replace(free=1000))
-  with pytest.raises(UserError, match='0 MiB left, 0 are needed: make room'):
+  with pytest.raises(UserError, match='0 MiB left, 0 are needed: free some space'):
     mixer_jax.load(TINY.name)
   assert not download.part_of(cache / TINY.file).exists()
 
@@ -314,7 +314,7 @@ def test_nobody_waits_for_one_that_is_stuck(cache, monkeypatch):
   target.parent.mkdir(parents=True)
   with (target.parent / f'.lock-{target.name}').open('w') as lock:
     fcntl.flock(lock, fcntl.LOCK_EX)
-    with pytest.raises(UserError, match='gets no further: end that one'):
+    with pytest.raises(UserError, match='makes no progress: end that one'):
       mixer_jax.load(TINY.name)
 
 
