@@ -220,7 +220,7 @@ def suggestions(plan: Plan) -> Iterator[tuple[str, Program]]:
     yield f'eval_batch_size={size}', dataclasses.replace(program, eval_batch_size=size)
     return
   program = dataclasses.replace(program, eval_batch_size=0)
-  if not program.model.remat:
+  if getattr(program.model, 'remat', None) is False:  # not every family has the field
     model = dataclasses.replace(program.model, remat=True)
     yield 'model.remat=True', dataclasses.replace(program, model=model)
   _, fsdp, hidden = program.mesh

@@ -74,4 +74,4 @@ def test_weights_mirror_and_photographs_in_a_bucket(tmp_path):
   assert lines[1] == "['gs://bucket/photos/ant/a.jpg', 'gs://bucket/photos/bee/b.png']"
   assert lines[2].startswith('no weights file gs://bucket/none.npz: name a workdir')
   assert 'weights are read from .npz and .safetensors files' in lines[3]
-  assert 'missing/M is out of reach (it is not there): bring gs://bucket/mirror/' in lines[4]
+  assert 'missing/M is out of reach (it is not there): copy gs://bucket/mirror/' in lines[4]
