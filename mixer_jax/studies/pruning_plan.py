@@ -3,13 +3,13 @@
 import dataclasses
 import difflib
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 from mixer_jax import models
 from mixer_jax.analysis.block_scores import MEASURES
 from mixer_jax.errors import UserError
-from mixer_jax.models import MixerConfig
 from mixer_jax.models.depth import Blocks, without
 
 SCORES = (*MEASURES, 'random', 'first', 'last')
@@ -61,9 +61,9 @@ class PruningConfig:
     """How many blocks are left out, ascending."""
     return tuple(sorted(map(int, self.removed.split(','))))
 
-  def checked(self, config: models.ModelConfig) -> MixerConfig:
+  def checked(self, config: Any) -> Any:
     """The config; `UserError` unless it is of a Mixer that so many blocks can be left out of."""
-    if not isinstance(config, MixerConfig):
+    if not models.has_capability(config, 'keep_blocks'):
       raise UserError(
         f'{models.variant_of(config)} is no Mixer: only of a Mixer can any block be left out'
       )
