@@ -61,9 +61,8 @@ def reduced(features: Mapping[str, jax.Array], how: str) -> dict[str, jax.Array]
   check_reduction(how)
 
   def without_tokens(name, array):
-    if name.endswith('token_mixing/hidden') or array.ndim < 3:
-      return array
-    return jnp.mean(array, axis=tuple(range(1, array.ndim - 1)), dtype=jnp.float32)
+    axes = models.position_axes(name, array.ndim)
+    return jnp.mean(array, axis=axes, dtype=jnp.float32) if axes else array
 
   if how == 'flatten':
     return dict(features)

@@ -6,7 +6,6 @@ from mixer_jax import checkpoints, models
 from mixer_jax.analysis import token_units
 from mixer_jax.commands import flags
 from mixer_jax.errors import UserError
-from mixer_jax.models import MixerConfig
 from mixer_jax.paths import user_path
 from mixer_jax.pictures import mosaics
 from mixer_jax.runlog import console
@@ -35,8 +34,7 @@ def main(argv: list[str]) -> None:
     raise UserError(f'--units={args.units}: show 2, a pair, or more')
   named = None if args.blocks is None else parse_numbers('--blocks', args.blocks, int)
   config, params = checkpoints.load(args.checkpoint)
-  if not isinstance(config, MixerConfig):
-    raise UserError(f'{args.checkpoint} is a {models.variant_of(config)}: it mixes no tokens')
+  models.capability(config, 'token_mixing')
   blocks = range(min(_BLOCKS, config.num_blocks)) if named is None else dict.fromkeys(named)
 
   found, panels = {}, {}

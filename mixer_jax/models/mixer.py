@@ -34,6 +34,7 @@ NAME = 'Mixer'
 ARCHITECTURE = ('patch_size', 'num_blocks', 'hidden_dim', 'tokens_mlp_dim', 'channels_mlp_dim')
 SUMMARY = ('num_tokens', *ARCHITECTURE[1:], 'gelu')
 ARITHMETIC = ('gelu', 'input_range')
+NO_POSITIONS = ('*token_mixing/hidden',)  # (B, C, T): each unit sees all tokens
 
 SIZES = {
   'P': 'patch_size',
@@ -237,6 +238,7 @@ def skip_rate(config: MixerConfig, block: int) -> float:
   return config.stochastic_depth * block / max(config.num_blocks - 1, 1)
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1), inline=True)  # traced once for equal blocks
 def _block(config: MixerConfig, rate: float, params: dict, x_BSC, key):
   """LayerNorm, token MLP, skip; LayerNorm, channel MLP, skip (the paper's equation 1)."""
   keys = [None] * 4 if key is None else jax.random.split(key, 4)

@@ -195,6 +195,7 @@ def run(config: ResNetConfig, params: dict, images, *, state: dict, train: bool,
   return features, state
 
 
+@functools.partial(jax.jit, static_argnums=(0, 1), inline=True)  # traced once for equal units
 def _bottleneck(config: ResNetConfig, unit: _Unit, params: dict, x_BHWC):
   """1×1, 3×3 and 1×1, each after GroupNorm and ReLU, added to the shortcut."""
   conv = functools.partial(layers.standardized_conv, dtype=config.dtype)
