@@ -169,8 +169,6 @@ def test_the_paper_scale_is_b16_and_resnet50x1():
   mixer, resnet = (
     initial_model.new_model(study.models[name].model) for name in ('mixer', 'resnet')
   )
-    initial_model.new_model(study.models[name].model) for name in ('mixer', 'resnet')
-  )
   assert mixer_jax.models.variant_of(mixer) == 'B/16'
   assert mixer_jax.models.variant_of(resnet) == 'ResNet-50x1'
   assert mixer_jax.models.num_params(resnet) == 25_549_352
