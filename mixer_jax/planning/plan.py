@@ -47,7 +47,7 @@ class Plan:
   def needed(self) -> float:
     """Bytes per device of the training step, or of the evaluation step if that is too large.
 
-    Of a step that does not fit it is the number that the compiler reports.
+    If that step does not fit, this is the number in the compiler's message.
     """
     facts = self.facts
     for compiled in (facts.step, facts.evaluation):
