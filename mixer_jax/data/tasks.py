@@ -287,29 +287,3 @@ def find_task(name: str) -> Task:
     hint = f'did you mean {" or ".join(near)}?' if near else f'there are {", ".join(tasks)}'
     raise UserError(f'no task {name!r}: {hint}')
   return tasks[name]
-
-
-def mean_scores(scores: Mapping[str, float]) -> dict[str, float]:
-  """Return means by group and suite, for those all of whose tasks have a score.
-
-  VTAB's score is the mean over its 19 tasks, not over its groups: of the 3 groups, structured
-  has 8 tasks and specialised 4 (VTAB paper, arXiv 1910.04867).
-
-  Args:
-    scores: task name -> score, in any unit, of one or several suites.
-
-  Returns:
-    'natural', 'specialised', 'structured', 'vtab', 'avg5' -> mean, without incomplete ones.
-
-  Raises:
-    UserError: unknown task.
-  """
-  for name in scores:
-    find_task(name)
-  means = {}
-  for suite_name, tasks in _SUITES.items():
-    for group in dict.fromkeys([*(task.group for task in tasks), suite_name]):
-      own = [task.name for task in tasks if group in (task.group, suite_name)]
-      if all(name in scores for name in own):
-        means[group] = sum(scores[name] for name in own) / len(own)
-  return means

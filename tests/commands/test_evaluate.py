@@ -228,7 +228,7 @@ def test_the_validation_set_as_a_folder_has_the_published_figure(published, monk
     (49_999, ids, {}),
     (50_000, ids[::-1], {}),
   ):
-    on = experiment.Evaluated(None, None, 8, Source('folder:x', classes, range(count)))  # pyright: ignore[reportArgumentType]
+    on = experiment.EvaluationSetup(None, None, 8, Source('folder:x', classes, range(count)))  # pyright: ignore[reportArgumentType]
     assert evaluate._published(checkpoint, on, 224) == wanted
   assert evaluate._published(checkpoint, on, 448) == {}
 

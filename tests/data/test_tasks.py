@@ -23,7 +23,7 @@ from mixer_jax.data.task_labels import (
   kitti_distance,
 )
 from mixer_jax.data.task_records import open_task
-from mixer_jax.data.tasks import find_task, mean_scores, suite
+from mixer_jax.data.tasks import find_task, suite
 from mixer_jax.errors import UserError
 from tests.helpers.made import kitti_record, prepare_splits
 from tests.helpers.photos import encoded
@@ -431,26 +431,6 @@ def test_grey_and_wide_images_are_decoded():
   np.testing.assert_array_equal(decode(encoded(grey, 'PNG')), np.stack([grey] * 3, -1))
   wide = np.random.default_rng(0).integers(0, 256, (375, 1242, 3), np.uint8)  # as KITTI's
   np.testing.assert_array_equal(decode(encoded(wide, 'PNG')), wide)
-
-
-def test_means_are_of_whole_groups_and_over_tasks():
-  values = np.random.default_rng(0).uniform(0, 100, len(TASKS))
-  scores = {task.name: float(value) for task, value in zip(TASKS, values, strict=True)}
-  expected = {
-    'natural': values[:7].mean(),
-    'specialised': values[7:11].mean(),
-    'structured': values[11:19].mean(),
-    'vtab': values[:19].mean(),
-    'avg5': values[19:].mean(),
-  }
-  means = mean_scores(scores)
-  assert list(means) == list(expected)
-  assert means == pytest.approx(expected)
-  del scores['vtab/resisc45']
-  assert set(mean_scores(scores)) == {'natural', 'structured', 'avg5'}
-  assert mean_scores({}) == {}
-  with pytest.raises(UserError, match="no task 'resisc45'"):
-    mean_scores({'resisc45': 1.0})
 
 
 def test_tensorflow_is_not_needed():
