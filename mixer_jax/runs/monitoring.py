@@ -8,8 +8,9 @@ from ml_collections import ConfigDict
 from mixer_jax.data.open import open_source
 from mixer_jax.data.pipeline import DataConfig, Process
 from mixer_jax.data.source import Source
+from mixer_jax.data.subset import SourceLabels
 from mixer_jax.errors import UserError
-from mixer_jax.evaluation.fewshot import FewShot, FewShotConfig, SourceLabels
+from mixer_jax.evaluation.fewshot import FewShot, FewShotConfig
 from mixer_jax.runs import config_file
 from mixer_jax.runs.run_config import build
 from mixer_jax.training.early_stopping import EarlyStoppingConfig
