@@ -1,8 +1,8 @@
-"""The permutation experiment (section 3.4): what shuffled pixels cost a model.
+"""The permutation experiment (section 3.4): effect of shuffled pixels on a model.
 
-A Mixer's token mixing knows no neighbours, and its stem no places in a patch. So to
-shuffle patches, and the pixels in all of them alike, costs it nothing: `matching` is
-the Mixer that proves it. `outcomes` sums up what runs on shuffled images have lost.
+Token mixing knows no neighbourhood, and the stem no places within a patch. So shuffling the
+patches, and the pixels of all patches alike, costs a Mixer nothing: `matching` constructs the Mixer
+that proves it. `outcomes` summarises runs on shuffled images.
 """
 
 import dataclasses
@@ -15,16 +15,16 @@ from mixer_jax.models import MixerConfig
 
 
 def matching(config: MixerConfig, params: dict, patches: np.ndarray, within: np.ndarray) -> dict:
-  """The params that make of permuted images what `params` make of the images: the same logits.
+  """Return params that compute from permuted images the logits `params` compute from the images.
 
-  The rows of the stem follow the pixels, the token axes of the token MLPs the patches;
-  nothing else changes. Arrays that change come back on the host (NumPy).
+  The rows of the stem follow the pixels, the token axes of the token MLPs the patches; nothing
+  else changes. Changed arrays are on the host (NumPy).
 
   Args:
     config: the Mixer; its patches are those of the permutation.
     params: its weights.
-    patches: (S,), the patch that each place is given; see `data.permute.of_patches`.
-    within: (P²,), the pixel that each place in a patch is given.
+    patches: (S,), the source patch of each position; see `data.permute.of_patches`.
+    within: (P²,), the source pixel of each position in a patch.
   """
   kernel = np.asarray(params['stem']['kernel'])
   rows = kernel.reshape(config.patch_size**2, *kernel.shape[2:])[within]

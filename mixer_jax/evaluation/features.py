@@ -38,6 +38,19 @@ def feature_shapes(config) -> dict[str, jax.ShapeDtypeStruct]:
   return jax.eval_shape(functools.partial(models.features, config), models.shapes(config), images)
 
 
+@functools.lru_cache(maxsize=64)
+def spatial_axes(config) -> dict[str, tuple[int, ...]]:
+  """Axes of each of `models.features` over places in the image: those that grow with its size."""
+  larger = dataclasses.replace(config, image_size=2 * config.image_size)
+  return {
+    name: tuple(axis for axis, sizes in enumerate(zip(one.shape, two.shape, strict=True))
+                if sizes[0] != sizes[1])
+    for (name, one), two in zip(
+      feature_shapes(config).items(), feature_shapes(larger).values(), strict=True
+    )
+  }  # fmt: skip
+
+
 def pooled_features(config, params, batch: Mapping[str, Any], names: Sequence[str]) -> dict:
   """Return these of `models.features` for a batch of `eval_batches`, (B, C) float32; traceable.
 

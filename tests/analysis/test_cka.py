@@ -319,10 +319,10 @@ def test_two_models_of_different_sizes_on_a_mesh():
     )
   )
   xs, ys = (
-    list(layers.reduced({name: seen[name] for name in chosen}, 'tokens').values())
-    for seen, chosen in (
-      (models.features(config, params, large[:20]), names[0]),
-      (models.features(SECOND, other, small[:20]), names[1]),
+    list(layers.reduced(own, {name: features[name] for name in chosen}, 'tokens').values())
+    for own, features, chosen in (
+      (config, models.features(config, params, large[:20]), names[0]),
+      (SECOND, models.features(SECOND, other, small[:20]), names[1]),
     )
   )
   np.testing.assert_allclose(found.result(), expected([xs], [ys], **method), rtol=0, atol=1e-5)
@@ -367,21 +367,32 @@ def test_choose_matches_within_a_level_and_keeps_the_depth():
     choose()
 
 
-def test_reduced_averages_over_tokens_where_there_are_some():
+def test_reduced_averages_over_places_in_the_image():
   config, params, _ = reference.golden()
-  seen = models.features(config, params, images(4))
-  found = layers.reduced(seen, 'tokens')
+  features = models.features(config, params, images(4))
+  found = layers.reduced(config, features, 'tokens')
   assert found['block_0'].shape == (4, 24)
-  np.testing.assert_allclose(found['block_0'], np.asarray(seen['block_0']).mean(1), atol=1e-6)
+  np.testing.assert_allclose(found['block_0'], np.asarray(features['block_0']).mean(1), atol=1e-6)
   assert found['block_1/channel_mixing/hidden'].shape == (4, 48)
   assert found['block_1/token_mixing/hidden'].shape == (4, 24, 12)
   assert found['pre_logits'].shape == (4, 24)
-  assert layers.reduced({'stage': jnp.ones((2, 5, 5, 3), jnp.bfloat16)}, 'tokens')[
-    'stage'
-  ].dtype == (jnp.float32)
-  assert layers.reduced(seen, 'flatten')['block_0'] is seen['block_0']
+  assert layers.reduced(config, features, 'flatten')['block_0'] is features['block_0']
   with pytest.raises(UserError, match="'flatten' or 'tokens', not 'mean'"):
-    layers.reduced(seen, 'mean')
+    layers.reduced(config, features, 'mean')
+
+
+def test_reduced_averages_over_height_and_width():
+  config = models.ResNetConfig(
+    stages='1,1', groups=4, width=0.125, image_size=32, num_classes=3, dtype='bfloat16'
+  )
+  params = models.init(config, jax.random.key(0))
+  features = models.features(config, params, images(4))
+  found = layers.reduced(config, features, 'tokens')
+  for name, array in features.items():
+    assert found[name].shape == (4, array.shape[-1])
+    expected = np.asarray(array, np.float32).reshape(4, -1, array.shape[-1]).mean(1)
+    np.testing.assert_allclose(found[name], expected, atol=1e-5)
+  assert found['block_0'].dtype == np.float32
 
 
 # Bad input.

@@ -132,7 +132,7 @@ def test_some_of_an_order_are_whole_pairs_from_its_beginning_to_its_end():
   np.testing.assert_array_equal(token_units.spread(order, 100), order)
   some = token_units.spread(order, 6)
   assert list(some) == [*order[:2], *order[10:12], order[20]]
-  np.testing.assert_array_equal(token_units.spread(order, 3, together=1), order[[0, 10, 20]])
+  np.testing.assert_array_equal(token_units.spread(order, 3, group=1), order[[0, 10, 20]])
 
 
 def test_the_stem_is_a_patch_for_each_channel():
