@@ -15,7 +15,7 @@ from mixer_jax.checkpoints import published as table
 from mixer_jax.data import recipes
 from mixer_jax.data.open import open_source
 from mixer_jax.models import parameters
-from mixer_jax.runs import experiment
+from mixer_jax.runs.evaluation import published_figures
 from tests.helpers import reference, train_runs
 from tests.helpers.made import prepare
 from tests.helpers.photos import encoded, photo
@@ -224,7 +224,6 @@ def test_some_of_imagenets_classes_are_taken_by_their_ids(published, tmp_path, c
 
 def test_the_validation_set_as_a_folder_has_the_published_figure(published, monkeypatch):
   from mixer_jax import checkpoints
-  from mixer_jax.commands import evaluate
   from mixer_jax.data.open import class_ids
   from mixer_jax.data.source import Source
 
@@ -235,9 +234,9 @@ def test_the_validation_set_as_a_folder_has_the_published_figure(published, monk
     (49_999, ids, {}),
     (50_000, ids[::-1], {}),
   ):
-    on = experiment.Evaluated(None, None, 8, Source('folder:x', classes, range(count)))  # pyright: ignore[reportArgumentType]
-    assert evaluate._published(checkpoint, on, 224) == wanted
-  assert evaluate._published(checkpoint, on, 448) == {}
+    source = Source('folder:x', classes, range(count))
+    assert published_figures(checkpoint, source, 224) == wanted
+  assert published_figures(checkpoint, Source('folder:x', ids, range(50_000)), 448) == {}
 
 
 @pytest.mark.parametrize('names', ['25', '0123456', '654321'])
@@ -258,7 +257,7 @@ def test_other_numbers_are_taken_by_order_and_it_is_said(tmp_path, capsys):
     (tmp_path / name / 'a.jpg').write_bytes(encoded(photo(50, 60)))
   argv = [f'--checkpoint={TINY}', f'--config=configs/evaluate.py:folder:{tmp_path}']
   assert main(['evaluate', *argv]) == 0
-  assert 'taken by order' in capsys.readouterr().err
+  assert 'matched by order' in capsys.readouterr().err
 
 
 def test_a_split_of_which_nothing_decodes_gives_no_figures(tmp_path, capsys):
@@ -318,8 +317,8 @@ def test_a_model_that_takes_other_pixels_is_given_them(folder, monkeypatch, tmp_
   [
     (['evaluate'], 'the following arguments are required: --checkpoint'),
     (['evaluate', '--checkpoint=none'], 'no checkpoint none'),
-    (['evaluate', f'--checkpoint={TINY}'], 'does not tell what to evaluate on: name it, as in'),
-    (['evaluate', '--checkpoint=imagenet1k/Mixer-B_16'], 'does not tell what to evaluate on'),
+    (['evaluate', f'--checkpoint={TINY}'], 'does not contain the data set to evaluate on: name one, as in'),
+    (['evaluate', '--checkpoint=imagenet1k/Mixer-B_16'], 'does not contain the data set to evaluate on'),
     (
       ['evaluate', '--checkpoint=sam/Mixer-B_16', '--config=configs/evaluate.py:folder:no'],
       'no folder no:',
