@@ -20,7 +20,9 @@ from mixer_jax.bench import measure
 from mixer_jax.data import pipeline
 from mixer_jax.parallel import mesh as meshes
 from mixer_jax.runlog.metrics import read_metrics
-from mixer_jax.runs import config_file, experiment
+from mixer_jax.runs.config_file import load_config
+from mixer_jax.runs.experiment import build_experiment, this_process
+from mixer_jax.runs.run_config import RunConfig
 from mixer_jax.training import step as steps
 
 STEPS = 100  # in a round
@@ -37,14 +39,14 @@ def trained(config: str, flags: list[str]) -> float:
 
 def main(config: str = 'configs/digits.py', rounds: str = '7', *flags: str) -> None:
   """Measures and tells."""
-  fields = config_file.load_config(config, list(flags))
+  fields = RunConfig.from_fields(load_config(config, flags))
   run = trained(config, list(flags))
-  checked = experiment.check(fields, None)
+  checked = build_experiment(fields)
   mesh, size = checked.evaluated.mesh, fields.batch_size
   params = models.init(checked.model, jax.random.key(0))
   state = steps.state_from_params(params, checked.optimizer, mesh)
   step = steps.make_train_step(
-    checked.model, checked.optimizer, checked.schedule, mesh, loss=fields.loss, mixup=checked.mixup
+    checked.model, checked.optimizer, checked.schedule, mesh, loss=fields.loss, mixup=fields.mixup
   )
   begin = lambda: pipeline.train_batches(
     checked.source,
@@ -52,7 +54,7 @@ def main(config: str = 'configs/digits.py', rounds: str = '7', *flags: str) -> N
     seed=0,
     image_size=checked.model.image_size,
     batch_size=size,
-    process=experiment.this_process(),
+    process=this_process(),
   )
   batch = meshes.put(mesh, next(begin()))
   held = [state]

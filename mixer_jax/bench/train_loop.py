@@ -21,7 +21,7 @@ from mixer_jax.parallel import mesh as meshes
 from mixer_jax.parallel import processes
 from mixer_jax.runlog.metrics import MetricsFile
 from mixer_jax.runlog.progress import Progress
-from mixer_jax.runs.base_hooks import Watch
+from mixer_jax.runs.base_hooks import BaseHooks
 from mixer_jax.training.loop import Verdict, train
 from mixer_jax.training.step import Batch, TrainState, TrainStep
 
@@ -30,7 +30,7 @@ _LEAST_STEPS = 4
 _ROUND_SECONDS = 3.0
 
 
-class _Rounds(Watch):
+class _Rounds(BaseHooks):
   """Hooks that leave out what ends a run; each round of the measurement is one for the loop."""
 
   def evaluate(self, step: int, state: TrainState) -> Verdict:

@@ -39,14 +39,14 @@ def main(argv: list[str]) -> None:
   _check(args)
   flags.check_targets({'json': args.json})
   from mixer_jax.bench import suite
-  from mixer_jax.parallel.processes import ProcessesConfig, leave_together
+  from mixer_jax.parallel import processes
   from mixer_jax.runlog import console  # JAX takes a second
   from mixer_jax.runs import pod
 
   terminal = console.setup_console()
   model = suite.model_of(args.model, args.dtype or 'float32', args.classes, args.image_size)
   told = {f'--{name}': repr(value) for name, value in vars(args).items()}
-  pod.join('bench', told, ProcessesConfig())
+  pod.join('bench', told)
   bench = suite.Bench(
     model if args.dtype else suite.with_usual_dtype(model),
     batch_size=None if args.batch == 'auto' else int(args.batch),
@@ -56,7 +56,7 @@ def main(argv: list[str]) -> None:
     folder=args.workdir,
   )
   parts = bench.possible(parts)
-  is_first = pod.is_first()
+  is_first = processes.is_main()
   shown = sys.stderr if args.json == '-' else sys.stdout
   say: Callable[[str], None] = lambda line: print(line, file=shown, flush=True)
   if not is_first:
@@ -70,7 +70,7 @@ def main(argv: list[str]) -> None:
     say(_text(part, row))
     if is_first and args.json != '-':  # what was measured stays, should a later part fail
       flags.write(args.json, _json(report))
-  leave_together()
+  processes.leave_together()
   if is_first and args.json == '-':
     flags.write('-', _json(report))
 

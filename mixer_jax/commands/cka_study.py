@@ -7,15 +7,16 @@ import json
 import logging
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 from etils import epath
-from ml_collections import ConfigDict
 
 from mixer_jax import checkpoints, models
 from mixer_jax.analysis import cka_all_pairs, layers
 from mixer_jax.analysis.cka import MinibatchCKA
-from mixer_jax.analysis.hsic import KERNELS, Method
+from mixer_jax.analysis.hsic import KERNELS, Method, check_images
+from mixer_jax.commands import flags
 from mixer_jax.data import pipeline
 from mixer_jax.errors import UserError
 from mixer_jax.evaluation import probe
@@ -25,8 +26,10 @@ from mixer_jax.parallel import processes
 from mixer_jax.paths import user_path
 from mixer_jax.runlog import console
 from mixer_jax.runlog.progress import reading
-from mixer_jax.runs import config_file, experiment, similarity
+from mixer_jax.runs import config_file, experiment
 from mixer_jax.runs.experiment import Experiment
+from mixer_jax.runs.fields import build, parse_names
+from mixer_jax.runs.run_config import RunConfig
 from mixer_jax.studies import cka_report, study
 from mixer_jax.studies.cka_report import Member
 
@@ -60,7 +63,7 @@ def main(argv: list[str]) -> None:
   each kind of comparison and kernel, and `probes.png`. Images are those of the model that is first
   by its name.
   """
-  parser = config_file.Parser('cka-study', __doc__ or '')
+  parser = flags.Parser('cka-study', __doc__ or '')
   parser.add_config(
     required=True,
     example='configs/cka_study.py:digits',
@@ -100,26 +103,25 @@ def main(argv: list[str]) -> None:
   print(f'cka_study.json, cka_study.npz, {", ".join(pictures)} are in {folder}')
 
 
-def _runs(config: ConfigDict, folder: str) -> list[_Run]:
+def _runs(config: dict[str, Any], folder: str) -> list[_Run]:
   """All runs: those of one seed before those of the next."""
-  if set(config) != set(_FIELDS) or not isinstance(config.models, ConfigDict):
+  if set(config) != set(_FIELDS) or not isinstance(config['models'], dict):
     raise UserError(
       f'the config has the fields {", ".join(_FIELDS)}: begin with configs/cka_study.py'
     )
-  if type(config.seeds) is not int or config.seeds < 1 or not len(config.models):
+  if type(config['seeds']) is not int or config['seeds'] < 1 or not config['models']:
     raise UserError('config.seeds must be at least 1, and config.models hold an experiment each')
   runs = []
-  for seed in range(config.seeds):
-    for model, shared in config.models.items():
-      own = shared.copy_and_resolve_references()
-      with own.unlocked():
-        own.seed += seed
+  for seed in range(config['seeds']):
+    for model, shared in config['models'].items():
+      own = RunConfig.from_fields(shared)
+      own = own.with_fields({'seed': own.seed + seed})
       runs.append(_Run(f'{model}, seed {own.seed}', own, f'{folder}/{model}/{own.seed}', model))
   return runs
 
 
 def _settings(
-  config: ConfigDict, runs: Sequence[_Run], experiments: Sequence[Experiment]
+  config: dict[str, Any], runs: Sequence[_Run], experiments: Sequence[Experiment]
 ) -> _Settings:
   """What is done behind the training, checked before it.
 
@@ -128,10 +130,10 @@ def _settings(
       them in a batch.
   """
   methods = {}
-  for kernel in config.kernels.split(','):
+  for kernel in parse_names('config.kernels', config['kernels']):
     if kernel not in KERNELS:
-      raise UserError(f'config.kernels are some of {",".join(KERNELS)}, not {config.kernels!r}')
-    methods[kernel] = Method(kernel, config.bandwidth if kernel == 'rbf' else None)
+      raise UserError(f'config.kernels are some of {",".join(KERNELS)}, not {config["kernels"]!r}')
+    methods[kernel] = Method(kernel, config['bandwidth'] if kernel == 'rbf' else None)
   first, names = experiments[0], {}
   own = _as_read(first)
   for run, checked in zip(runs, experiments, strict=True):
@@ -142,11 +144,13 @@ def _settings(
         'models of a study are compared on the same images'
       )
     if run.model not in names:
-      names[run.model] = layers.choose(layers.layer_names(checked.model), config.layers.split(','))
-  layers.check_reduction(config.features)
-  similarity.check_images(len(first.evaluated.source), first.evaluated.batch_size)
-  fields = experiment.build(ProbeConfig, config.probe, 'probe')
-  return _Settings(methods, names, config.features, fields)
+      names[run.model] = layers.choose(
+        layers.layer_names(checked.model), parse_names('config.layers', config['layers'])
+      )
+  layers.check_reduction(config['features'])
+  check_images(len(first.evaluated.source), first.evaluated.batch_size)
+  fields = build(ProbeConfig, config['probe'], 'probe')
+  return _Settings(methods, names, config['features'], fields)
 
 
 def _as_read(checked: Experiment) -> dict[str, object]:
@@ -240,7 +244,7 @@ def _probes(
       batch_size=on.batch_size,
       process=experiment.this_process(),
     )
-    if experiment.tells():
+    if processes.is_main():
       rows = [dataclasses.asdict(row) for row in found[member.name]]
       aside = file.parent / f'{file.name}.tmp'
       aside.write_text(json.dumps({'settings': told, 'layers': rows}) + '\n')

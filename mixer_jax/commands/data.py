@@ -7,6 +7,7 @@ import contextlib
 import cv2
 import numpy as np
 
+from mixer_jax.commands import flags
 from mixer_jax.data import decode, pipeline
 from mixer_jax.data.open import open_source
 from mixer_jax.data.pipeline import DataConfig
@@ -20,7 +21,9 @@ from mixer_jax.paths import user_path
 from mixer_jax.pictures.contact_sheets import Band, contact_sheet
 from mixer_jax.runlog import console
 from mixer_jax.runlog.progress import reading
-from mixer_jax.runs import config_file, experiment
+from mixer_jax.runs import config_file
+from mixer_jax.runs.evaluation_setup import data_of
+from mixer_jax.runs.run_config import RunConfig
 
 _MAGNITUDES = (5, 10, 15, 20)
 _DRAWS = 9  # of each image
@@ -31,7 +34,7 @@ _PART = 1024  # records between two lines of progress
 def main(argv: list[str]) -> None:
   """One of the three tasks."""
   tasks = {'prepare': _prepare, 'check': _check, 'show': _show}
-  parser = config_file.Parser('data', __doc__ or '')
+  parser = flags.Parser('data', __doc__ or '')
   parser.add_argument('task', choices=tasks, help='and then --help, for the flags of one')
   if argv and argv[0] in tasks:
     return tasks[argv[0]](argv[1:])
@@ -40,7 +43,7 @@ def main(argv: list[str]) -> None:
 
 
 def _prepare(argv: list[str]) -> None:
-  parser = config_file.Parser('data prepare', 'prepare: download a TFDS data set and prepare it')
+  parser = flags.Parser('data prepare', 'prepare: download a TFDS data set and prepare it')
   parser.add_argument(
     'name',
     metavar='NAME',
@@ -67,14 +70,14 @@ def _prepare(argv: list[str]) -> None:
 
 
 def _check(argv: list[str]) -> None:
-  parser = config_file.Parser('data check', 'check: read and decode every record')
+  parser = flags.Parser('data check', 'check: read and decode every record')
   parser.add_config(required=True)
   args, overrides = parser.parse(argv)
   console.setup_console()
   loaded = config_file.load_config(args.config, overrides)
-  if loaded.get('data') and loaded.data.get('eval_recipe') == 'checkpoint':
-    loaded.data.eval_recipe = 'resmall-crop'  # there is none, and records are read without it
-  config = experiment.data_of(loaded)
+  config = RunConfig.from_fields(loaded).data
+  if not config.name:
+    raise UserError('no data set: set --config.data.name, such as digits or imagenet2012')
   broken = 0
   splits = (config.train_split, config.eval_split)
   sources = [open_source(config.name, split, config.data_dir) for split in splits]
@@ -125,14 +128,14 @@ def _faults(source: Source) -> tuple[list[str], collections.Counter[int | None]]
 
 
 def _show(argv: list[str]) -> None:
-  parser = config_file.Parser('data show', 'show: images as training sees them, and RandAugment')
+  parser = flags.Parser('data show', 'show: images as training sees them, and RandAugment')
   parser.add_config(required=True)
   parser.add_argument('--output', default='augment.png', metavar='FILE', help='PNG (augment.png)')
   args, overrides = parser.parse(argv)
   terminal = console.setup_console()
-  config_file.check_targets({'output': args.output})
-  config = config_file.load_config(args.config, overrides)
-  data = experiment.data_of(config)
+  flags.check_targets({'output': args.output})
+  config = RunConfig.from_fields(config_file.load_config(args.config, overrides))
+  data = data_of(config)
   size = config.model.get('image_size') or 224
   source = open_source(data.name, data.train_split, data.data_dir)
   images = _decoded(source, 4)

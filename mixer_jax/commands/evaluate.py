@@ -13,9 +13,7 @@ from mixer_jax.runs.loaded_model import open_for_command
 def main(argv: list[str]) -> None:
   """Print one line of figures and the published ones; more on request."""
   parser = flags.Parser('evaluate', __doc__ or '')
-  parser.add_evaluated(
-    example='configs/evaluate.py:imagenet2012 or configs/evaluate.py:folder:DIR'
-  )
+  parser.add_evaluated(example='configs/evaluate.py:imagenet2012 or configs/evaluate.py:folder:DIR')
   parser.add_json()
   parser.add_argument(
     '--per-class', metavar='FILE', help='also write a CSV row per class, worst first; - is stdout'

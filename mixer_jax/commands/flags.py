@@ -6,7 +6,7 @@ import json
 import os
 import sys
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypedDict
 
 from mixer_jax.errors import UserError
 from mixer_jax.paths import is_remote, user_path
@@ -80,9 +80,17 @@ class Parser(argparse.ArgumentParser):
     return args, rest
 
 
-def reading(args: argparse.Namespace) -> dict[str, str | None]:
+class Reading(TypedDict):
+  """The flags of `Parser.add_reading`."""
+
+  recipe: str | None
+  gelu: str | None
+  input_range: str | None
+
+
+def reading(args: argparse.Namespace) -> Reading:
   """Return the flags of `Parser.add_reading` by name."""
-  return {'recipe': args.recipe, 'gelu': args.gelu, 'input_range': args.input_range}
+  return Reading(recipe=args.recipe, gelu=args.gelu, input_range=args.input_range)
 
 
 def check_targets(files: dict[str, str | None]) -> None:

@@ -49,10 +49,11 @@ def _table(found: LayerIdentification) -> str:
   def match(index: int, value: float) -> str:
     return f'{names[index]:{width}} {value:6.3f}' if index >= 0 else f'{"none":{width + 7}}'
 
-  lines = [f'{"layer":{width}}  {"most similar there":{max(width + 7, 18)}}  most similar to it here']
+  column = max(width + 7, 18)
+  lines = [f'{"layer":{width}}  {"most similar there":{column}}  most similar to it here']
   pairs = zip(names, found.forward.nearest, found.backward.nearest, strict=True)
   for i, (name, there, here) in enumerate(pairs):
     lines.append(
-      f'{name:{width}}  {match(there, cka[i, there]):18}  {match(here, cka[here, i])}'
+      f'{name:{width}}  {match(there, cka[i, there]):{column}}  {match(here, cka[here, i])}'
     )
   return '\n'.join(lines)

@@ -6,16 +6,16 @@ import math
 import sys
 from typing import Any
 
-from ml_collections import ConfigDict
-
 from mixer_jax import models
 from mixer_jax.analysis.permutation import outcomes
+from mixer_jax.commands import flags
 from mixer_jax.data.permute import INPUTS
 from mixer_jax.errors import UserError
 from mixer_jax.paths import user_path
 from mixer_jax.pictures import comparisons
 from mixer_jax.runlog import console
 from mixer_jax.runs import config_file
+from mixer_jax.runs.run_config import RunConfig
 from mixer_jax.studies import study
 from mixer_jax.studies.study import curve
 
@@ -38,7 +38,7 @@ def main(argv: list[str]) -> None:
   The same command again goes on where it stopped. WORKDIR holds a folder for each run,
   `permute.json` and `permute.png`.
   """
-  parser = config_file.Parser('permute', __doc__ or '')
+  parser = flags.Parser('permute', __doc__ or '')
   parser.add_config(
     required=True,
     example='configs/permutation.py:digits',
@@ -62,20 +62,18 @@ def main(argv: list[str]) -> None:
   print(f'permute.json and permute.png are in {folder}')
 
 
-def _runs(config: ConfigDict, folder: str) -> list[_Run]:
+def _runs(config: dict[str, Any], folder: str) -> list[_Run]:
   """All runs: those of one seed before those of the next."""
-  if set(config) != {'seeds', 'models'} or not isinstance(config.models, ConfigDict):
+  if set(config) != {'seeds', 'models'} or not isinstance(config['models'], dict):
     raise UserError('the config has the fields seeds and models: begin with configs/permutation.py')
-  if type(config.seeds) is not int or config.seeds < 1 or not len(config.models):
+  if type(config['seeds']) is not int or config['seeds'] < 1 or not config['models']:
     raise UserError('config.seeds must be at least 1, and config.models hold an experiment each')
   runs = []
-  for seed in range(config.seeds):
-    for model, shared in config.models.items():
+  for seed in range(config['seeds']):
+    for model, shared in config['models'].items():
       for inputs in INPUTS:
-        own = shared.copy_and_resolve_references()
-        with own.unlocked():
-          own.seed += seed
-          own.data.permutation = inputs
+        own = RunConfig.from_fields(shared)
+        own = own.with_fields({'seed': own.seed + seed, 'data.permutation': inputs})
         name = f'{model} on {inputs}, seed {own.seed}'
         runs.append(_Run(name, own, f'{folder}/{model}/{inputs}/{own.seed}', model, inputs))
   return runs

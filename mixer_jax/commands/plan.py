@@ -7,10 +7,9 @@ import sys
 from typing import Any
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from mixer_jax import models
-from mixer_jax.data.pipeline import DataConfig
+from mixer_jax.commands import flags
 from mixer_jax.data.recipes import RECIPES
 from mixer_jax.errors import DoesNotFitError, UserError
 from mixer_jax.models import paper
@@ -23,9 +22,9 @@ from mixer_jax.planning.compiler import Program
 from mixer_jax.planning.plan import Plan
 from mixer_jax.runlog import console
 from mixer_jax.runlog.terminal import duration
-from mixer_jax.runs import config_file, experiment, initial_model, run_config
-from mixer_jax.training.losses import get_loss
-from mixer_jax.training.optimizer import OptimizerConfig
+from mixer_jax.runs import config_file, experiment, initial_model
+from mixer_jax.runs.evaluation_setup import check_recipe
+from mixer_jax.runs.run_config import RunConfig
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +33,7 @@ _GIB = topologies.GIB
 
 def main(argv: list[str]) -> None:
   """Prints a plan, or a table of several; writes nothing but what is asked for."""
-  parser = config_file.Parser('plan', __doc__ or '')
+  parser = flags.Parser('plan', __doc__ or '')
   parser.add_config(required=True, example='configs/pretrain.py:L/16,imagenet21k')
   where = parser.add_mutually_exclusive_group(required=True)
   where.add_argument('--topology', metavar='NAME', help='a slice, such as v3:4x4: 16 chips')
@@ -52,9 +51,9 @@ def main(argv: list[str]) -> None:
     raise UserError('--suggest is for one --topology')
   if args.plot == '-':
     raise UserError('--plot is a picture: name a file for it')
-  config_file.check_targets({'json': args.json, 'plot': args.plot})
+  flags.check_targets({'json': args.json, 'plot': args.plot})
   names = args.topologies.split(',') if args.topologies else [args.topology]
-  config = config_file.load_config(args.config, overrides)
+  config = RunConfig.from_fields(config_file.load_config(args.config, overrides))
   programs = _programs(config, list(dict.fromkeys(names)))
   # The compiler is another process, that must not outlive this one.
   signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -96,35 +95,32 @@ def main(argv: list[str]) -> None:
     )
 
 
-def _programs(config: ConfigDict, names: list[str]) -> list[Program]:
+def _programs(config: RunConfig, names: list[str]) -> list[Program]:
   """Everything is checked before the first is compiled."""
-  experiment.check_fields(config)
-  get_loss(config.loss)
-  data = experiment.build(DataConfig, config.data, 'data')
+  check_recipe(config.data)
   model = initial_model.model_of(config)
-  optimizer = experiment.build(OptimizerConfig, config.optimizer, 'optimizer')
   total_steps = config.total_steps
   if config.total_epochs:
-    size = paper.IMAGES.get(config.data.name) or len(experiment.open_train(data))
-    total_steps = run_config.total_steps(config, size)
+    size = paper.IMAGES.get(config.data.name) or len(experiment.open_train(config.data))
+    total_steps = config.steps_for(size)
   programs = []
   for name in names:
     topology = topologies.find(name)
-    mesh = meshes.abstract_mesh(topology.devices, **experiment.mesh_sizes(config))
+    mesh = meshes.abstract_mesh(topology.devices, **config.mesh.sizes())
     meshes.check_batch(mesh, config.batch_size, config.accumulate)
     programs.append(
       Program(
         topology=name,
         mesh=tuple(mesh.shape[axis] for axis in meshes.AXES),
         model=model,
-        optimizer=optimizer,
+        optimizer=config.optimizer,
         total_steps=total_steps,
         loss=config.loss,
         batch_size=config.batch_size,
         accumulate=config.accumulate,
-        mixup=experiment.mixup_of(config),
+        mixup=config.mixup,
         eval_batch_size=experiment.eval_batch_size(config, mesh),
-        eval_level=np.dtype(RECIPES[data.eval_recipe].level).name,
+        eval_level=np.dtype(RECIPES[config.data.eval_recipe].level).name,
       )
     )
   return programs
@@ -198,7 +194,7 @@ def _table(names: list[str], reports: list[dict[str, Any]]) -> str:
 
 def _write(args, reports: list[dict[str, Any]]) -> None:
   told = json.dumps(reports if args.topologies else reports[0], indent=2) + '\n'
-  config_file.write(args.json, told)
+  flags.write(args.json, told)
   if args.plot:
     rows = [report for report in reports if report['fits']]
     if rows:

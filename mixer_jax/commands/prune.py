@@ -10,12 +10,13 @@ from typing import Any
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from mixer_jax import models
 from mixer_jax.analysis import block_scores
 from mixer_jax.analysis.block_scores import MEASURES, Accuracy, Images
+from mixer_jax.analysis.hsic import check_images
 from mixer_jax.bench.latency import latencies
+from mixer_jax.commands import flags
 from mixer_jax.data import pipeline
 from mixer_jax.data.open import open_source
 from mixer_jax.errors import UserError
@@ -27,8 +28,9 @@ from mixer_jax.paths import user_path
 from mixer_jax.runlog import console
 from mixer_jax.runlog.progress import reading
 from mixer_jax.runs import checkpoint_labels, config_file, experiment, loaded_model
-from mixer_jax.runs.loaded_model import Subject
-from mixer_jax.runs.similarity import check_images
+from mixer_jax.runs.fields import build, plain
+from mixer_jax.runs.loaded_model import LoadedModel
+from mixer_jax.runs.run_config import RunConfig
 from mixer_jax.studies import pruning_plan, study
 from mixer_jax.studies import pruning_report as reports
 from mixer_jax.studies.pruning_plan import PruningConfig
@@ -69,12 +71,12 @@ def main(argv: list[str]) -> None:
   The same command again goes on where it stopped. WORKDIR holds `prune.json`, `prune.png`,
   `measured.json`, and in `recovery` a run for each pruned Mixer.
   """
-  parser = config_file.Parser('prune', __doc__ or '')
-  parser.add_argument('--checkpoint', required=True, help=config_file.CHECKPOINT)
+  parser = flags.Parser('prune', __doc__ or '')
+  parser.add_argument('--checkpoint', required=True, help=flags.CHECKPOINT)
   parser.add_config(
     required=True,
     example='configs/prune.py:digits',
-    note=', as in --config.recovery.total_steps=100',
+    note=', as in --recovery.total_steps=100',
   )
   parser.add_reading()
   parser.add_argument('--workdir', required=True, help='folder of the study, local or gs://…')
@@ -83,18 +85,19 @@ def main(argv: list[str]) -> None:
   config = config_file.load_config(args.config, overrides)
   folder = user_path(args.workdir)
   settings = _settings(config)
-  study.join('prune', args, config, [study.Run('recovery', config.recovery, str(folder))])
-  seen = loaded_model.look_at(args.checkpoint, args, config.recovery, [], None)
+  recovery = RunConfig.from_fields(config['recovery'])
+  study.join('prune', args, config, [study.Run('recovery', recovery, str(folder))])
+  seen = loaded_model.load_for_evaluation(args.checkpoint, recovery, **flags.reading(args))
   model = settings.checked(seen.model)
-  model = dataclasses.replace(model, dtype=config.recovery.model.dtype)
+  model = dataclasses.replace(model, dtype=recovery.model['dtype'])
   scored = processes.together(lambda: _scored_on(seen, settings.score_split))
   start = _start(args.checkpoint, seen)
-  run_of = functools.partial(_run, model, seen.on, start, config.recovery, str(folder / 'recovery'))
+  run_of = functools.partial(_run, model, seen.setup, start, recovery, str(folder / 'recovery'))
   if settings.recovery_seeds:  # all are refused for what one is
     study.check([run_of(tuple(range(model.num_blocks - settings.counts[-1])), 0)])
 
   memo = Memo(folder / 'measured.json', _about(seen, model, scored))
-  params = meshes.put_replicated(seen.on.mesh, seen.checkpoint.params)
+  params = meshes.put_replicated(seen.setup.mesh, seen.checkpoint.params)
   looked = {
     name: _Looked(model, params, Images(_reading(seen, on), on.mesh))
     for name, on in {'scored': scored, 'tested': _tested_on(seen)}.items()
@@ -125,10 +128,10 @@ def main(argv: list[str]) -> None:
     'variant': models.variant_of(model),
     'model': dataclasses.asdict(model),
     'scored_on': scored.source.name,
-    'tested_on': seen.on.source.name,
+    'tested_on': seen.setup.source.name,
     'device': jax.local_devices()[0].device_kind,
     'latency_batch': settings.latency_batch,
-    'recovery_steps': config.recovery.total_steps,
+    'recovery_steps': recovery.total_steps,
     'whole': {
       'top1': memo[_name('tested', whole)]['top1'],
       'after_recovery': _recovered(runs, whole),
@@ -160,49 +163,49 @@ def main(argv: list[str]) -> None:
   print(f'prune.json and prune.png are in {folder}')
 
 
-def _settings(config: ConfigDict) -> PruningConfig:
-  if set(config) != {'pruning', 'recovery'} or not isinstance(config.recovery, ConfigDict):
+def _settings(config: dict[str, Any]) -> PruningConfig:
+  if set(config) != {'pruning', 'recovery'} or not isinstance(config['recovery'], dict):
     raise UserError('the config has pruning and recovery: begin with configs/prune.py')
-  settings = experiment.build(PruningConfig, config.pruning, 'pruning')
-  experiment.check_fields(config.recovery)
-  if config.recovery.init_from:
+  settings = build(PruningConfig, {k: plain(v) for k, v in config['pruning'].items()}, 'pruning')
+  if config['recovery'].get('init_from'):
     raise UserError('config.recovery.init_from is set: the Mixer is the one of --checkpoint')
   return settings
 
 
-def _tested_on(seen: Subject) -> experiment.Evaluated:
-  source = checkpoint_labels.in_order_of(seen.checkpoint, seen.on.source)
-  return dataclasses.replace(seen.on, source=source)
+def _tested_on(seen: LoadedModel) -> experiment.EvaluationSetup:
+  source = checkpoint_labels.align_classes(seen.checkpoint, seen.setup.source)
+  return dataclasses.replace(seen.setup, source=source)
 
 
-def _scored_on(seen: Subject, split: str) -> experiment.Evaluated:
-  source = open_source(seen.on.data.name, split, seen.on.data.data_dir)
-  on = dataclasses.replace(seen.on, source=checkpoint_labels.in_order_of(seen.checkpoint, source))
+def _scored_on(seen: LoadedModel, split: str) -> experiment.EvaluationSetup:
+  source = open_source(seen.setup.data.name, split, seen.setup.data.data_dir)
+  source = checkpoint_labels.align_classes(seen.checkpoint, source)
+  on = dataclasses.replace(seen.setup, source=source)
   check_images(len(on.source), on.batch_size)
   return on
 
 
 def _about(
-  seen: Subject, model: models.MixerConfig, scored: experiment.Evaluated
+  seen: LoadedModel, model: models.MixerConfig, scored: experiment.EvaluationSetup
 ) -> dict[str, Any]:
   """What everything that is measured holds for."""
   digest = hashlib.sha256()
   for name, array in flatten(seen.checkpoint.params).items():
     digest.update(name.encode() + np.ascontiguousarray(array).tobytes())
-  data = dataclasses.asdict(seen.on.data)
+  data = dataclasses.asdict(seen.setup.data)
   names = ('eval_recipe', 'eval_crop_fraction')
   names += tuple(name for name in data if name.startswith('permutation'))
   return {
     'checkpoint': digest.hexdigest(),
     **{f'model.{name}': value for name, value in dataclasses.asdict(model).items()},
-    'evaluation split': seen.on.source.describe(),
+    'evaluation split': seen.setup.source.describe(),
     'score split': scored.source.describe(),
-    'batch': seen.on.batch_size,
+    'batch': seen.setup.batch_size,
     **{f'data.{name}': data[name] for name in names},
   }
 
 
-def _reading(seen: Subject, on: experiment.Evaluated):
+def _reading(seen: LoadedModel, on: experiment.EvaluationSetup):
   def batches():
     every = pipeline.eval_batches(
       on.source,
@@ -216,7 +219,7 @@ def _reading(seen: Subject, on: experiment.Evaluated):
   return batches
 
 
-def _start(path: str, seen: Subject) -> str:
+def _start(path: str, seen: LoadedModel) -> str:
   """What recovery begins from: of a run the step that was read, and not a later one."""
   step = user_path(path) / 'checkpoints' / str(seen.checkpoint.metadata.get('step'))
   return str(step) if not seen.checkpoint.published and step.exists() else path
@@ -224,22 +227,27 @@ def _start(path: str, seen: Subject) -> str:
 
 def _run(
   model: models.MixerConfig,
-  on: experiment.Evaluated,
+  on: experiment.EvaluationSetup,
   start: str,
-  recovery: ConfigDict,
+  recovery: RunConfig,
   folder: str,
   blocks: Blocks,
   seed: int,
 ) -> study.Run:
   """The recovery of the Mixer of these blocks."""
-  own = recovery.copy_and_resolve_references()
   text = ','.join(map(str, blocks))
-  with own.unlocked():
-    own.init_from, own.init_blocks, own.init_head = start, text, 'keep'
-    own.seed += seed
-    own.model.gelu, own.model.input_range = model.gelu, model.input_range
-    own.data.eval_recipe = on.data.eval_recipe
-    own.data.eval_crop_fraction = on.data.eval_crop_fraction
+  own = recovery.with_fields(
+    {
+      'init_from': start,
+      'init_blocks': blocks,
+      'init_head': 'keep',
+      'seed': recovery.seed + seed,
+      'model.gelu': model.gelu,
+      'model.input_range': model.input_range,
+      'data.eval_recipe': on.data.eval_recipe,
+      'data.eval_crop_fraction': on.data.eval_crop_fraction,
+    }
+  )
   place = f'{folder}/{text.replace(",", "-")}/{own.seed}'
   return study.Run(f'blocks {text}, seed {own.seed}', own, place)
 

@@ -10,11 +10,13 @@ from etils import epath
 
 from mixer_jax import models
 from mixer_jax.checkpoints import published
+from mixer_jax.commands import flags
 from mixer_jax.errors import UserError
 from mixer_jax.models import paper
 from mixer_jax.paths import user_path
 from mixer_jax.runlog import console, metrics
-from mixer_jax.runs import config_file, workdir
+from mixer_jax.runs import workdir
+from mixer_jax.runs.fields import flatten
 from mixer_jax.webpage import page, runs
 from mixer_jax.webpage.page import Study
 from mixer_jax.webpage.run_tables import Published
@@ -29,7 +31,7 @@ _PNG = b'\x89PNG\r\n\x1a\n'
 
 def main(argv: list[str]) -> None:
   """Each WORKDIR is that of a run, or of a study with its figures, pictures and runs below it."""
-  parser = config_file.Parser('report', __doc__ or '')
+  parser = flags.Parser('report', __doc__ or '')
   parser.add_argument(
     'workdirs',
     nargs='+',
@@ -41,14 +43,14 @@ def main(argv: list[str]) -> None:
   )
   args = parser.parse_flags(argv)
   terminal = console.setup_console()
-  config_file.check_targets({'output': args.output})
+  flags.check_targets({'output': args.output})
   folders = list(dict.fromkeys(user_path(name) for name in args.workdirs))
   named = dict(zip(_short(folders), folders, strict=True))
   compared = [_run(name, folder) for name, folder in named.items() if _is_run(folder)]
   studies = [_study(name, folder) for name, folder in named.items() if not _is_run(folder)]
   rows = {run.name: _published(run) for run in compared}
   document = page.build(compared, studies, rows)
-  config_file.write(args.output, document)
+  flags.write(args.output, document)
   if args.output != '-':
     terminal.say(f'{args.output} has {page.counted(compared, studies)}')
 
@@ -75,9 +77,9 @@ def _run(name: str, folder: epath.Path, *, with_pictures: bool = True) -> Run:
     stored = workdir.stored_run(folder)
     if stored is None:
       raise UserError(f'{folder} has no config.json')
-    fields = workdir.flat(stored['config'])
+    fields = flatten(stored['config'])
     config = models.config_from(stored['model'])
-    fields |= workdir.flat(dataclasses.asdict(config), 'model.')
+    fields |= flatten(dataclasses.asdict(config), 'model.')
     model = runs.Model(
       models.variant_of(config), models.num_params(config), models.forward_flops(config) / 1e9
     )
@@ -191,5 +193,5 @@ def _pretrained_on(config: Any) -> str:
       return ''
     if stored is None:
       return ''
-    config = workdir.flat(stored['config'])
+    config = flatten(stored['config'])
   return ''

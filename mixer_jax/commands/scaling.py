@@ -7,15 +7,16 @@ import statistics
 import sys
 from typing import Any
 
-from ml_collections import ConfigDict
-
 from mixer_jax import models
+from mixer_jax.commands import flags
 from mixer_jax.errors import UserError
 from mixer_jax.paths import user_path
 from mixer_jax.pictures import comparisons
 from mixer_jax.runlog import console
 from mixer_jax.runs import config_file
 from mixer_jax.runs.experiment import Experiment
+from mixer_jax.runs.fields import list_text, parse_numbers
+from mixer_jax.runs.run_config import RunConfig
 from mixer_jax.studies import study
 
 _FIELDS = {'seeds', 'percents', 'epochs', 'metric', 'models'}
@@ -33,7 +34,7 @@ def main(argv: list[str]) -> None:
   The same command again goes on where it stopped. WORKDIR holds a folder for each run,
   `scaling.json` and `scaling.png`.
   """
-  parser = config_file.Parser('scaling', __doc__ or '')
+  parser = flags.Parser('scaling', __doc__ or '')
   parser.add_config(
     required=True,
     example='configs/data_scaling.py:digits',
@@ -47,40 +48,46 @@ def main(argv: list[str]) -> None:
   runs = _runs(config, str(folder))
   study.join('scaling', args, config, runs)
   checked = study.check(runs)
-  _check_metric(config.metric, runs, checked)
+  _check_metric(config['metric'], runs, checked)
   study.train_all(runs)
   if not study.leave():
     return
-  report = _report(config.metric, runs, checked)
+  report = _report(config['metric'], runs, checked)
   (folder / 'scaling.json').write_text(json.dumps(report, indent=2) + '\n')
   (folder / 'scaling.png').write_bytes(_picture(report))
   sys.stdout.write(_table(report))
   print(f'scaling.json and scaling.png are in {folder}')
 
 
-def _runs(config: ConfigDict, folder: str) -> list[_Run]:
+def _runs(config: dict[str, Any], folder: str) -> list[_Run]:
   """All runs: those of one seed before those of the next."""
-  if set(config) != _FIELDS or not isinstance(config.models, ConfigDict) or not len(config.models):
+  if set(config) != _FIELDS or not isinstance(config['models'], dict) or not config['models']:
     raise UserError(
       f'the config has the fields {", ".join(sorted(_FIELDS))}: begin with configs/data_scaling.py'
     )
-  if type(config.seeds) is not int or config.seeds < 1:
-    raise UserError(f'config.seeds must be at least 1, is {config.seeds!r}')
-  percents = config_file.numbers('config.percents', config.percents, float)
-  epochs = config_file.numbers('config.epochs', config.epochs, float)
+  if type(config['seeds']) is not int or config['seeds'] < 1:
+    raise UserError(f'config.seeds must be at least 1, is {config["seeds"]!r}')
+  percents = parse_numbers('config.percents', config['percents'], float)
+  epochs = parse_numbers('config.epochs', config['epochs'], float)
   if not all(0 < percent <= 100 for percent in percents) or len(set(percents)) < len(percents):
-    raise UserError(f'config.percents={config.percents}: each in (0, 100], and once')
+    raise UserError(f'config.percents={list_text(config["percents"])}: each in (0, 100], and once')
   if len(epochs) != len(percents) or min(epochs) <= 0:
-    raise UserError(f'config.epochs={config.epochs}: more than 0 for each of {config.percents} %')
+    raise UserError(
+      f'config.epochs={list_text(config["epochs"])}: more than 0 for each of '
+      f'{list_text(config["percents"])} %'
+    )
   runs = []
-  for seed in range(config.seeds):
-    for model, shared in config.models.items():
+  for seed in range(config['seeds']):
+    for model, shared in config['models'].items():
       for percent, passes in zip(percents, epochs, strict=True):
-        own = shared.copy_and_resolve_references()
-        with own.unlocked():
-          own.seed += seed
-          own.total_epochs = passes
-          own.data.train_split = _part(model, own.data.train_split, percent)
+        own = RunConfig.from_fields(shared)
+        own = own.with_fields(
+          {
+            'seed': own.seed + seed,
+            'total_epochs': passes,
+            'data.train_split': _part(model, own.data.train_split, percent),
+          }
+        )
         name = f'{model} on {percent:g} %, seed {own.seed}'
         place = f'{folder}/{model.replace("/", "_")}/{percent:g}/{own.seed}'
         runs.append(_Run(name, own, place, model, percent))
@@ -111,7 +118,7 @@ def _report(metric: str, runs: list[_Run], checked: list[Experiment]) -> dict[st
   """What `scaling.json` holds: of each model, what its runs on each part came to."""
   report: dict[str, Any] = {}
   for run, experiment in zip(runs, checked, strict=True):
-    model, on = experiment.model, experiment.reported
+    model = experiment.model
     told = report.setdefault(
       run.model,
       {
@@ -119,9 +126,7 @@ def _report(metric: str, runs: list[_Run], checked: list[Experiment]) -> dict[st
         'parameters': models.num_params(model),
         'gflop': models.forward_flops(model) / 1e9,
         'metric': metric,
-        'of': experiment.few_shot.data
-        if experiment.few_shot and metric.endswith('-shot')
-        else on.source.name,
+        'of': experiment.metrics()[metric],
         'parts': {},
       },
     )

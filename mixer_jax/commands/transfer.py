@@ -9,10 +9,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from etils import epath
-from ml_collections import ConfigDict
 
 from mixer_jax import checkpoints, models
 from mixer_jax.checkpoints import store
+from mixer_jax.commands import flags
 from mixer_jax.data import tasks
 from mixer_jax.data.open import open_source
 from mixer_jax.data.tasks import Task
@@ -22,7 +22,9 @@ from mixer_jax.parallel import processes
 from mixer_jax.paths import user_path
 from mixer_jax.runlog import console
 from mixer_jax.runlog.metrics import MetricsFile, read_metrics
-from mixer_jax.runs import checkpoint_labels, config_file, experiment, workdir
+from mixer_jax.runs import checkpoint_labels, config_file, workdir
+from mixer_jax.runs.fields import list_text, parse_numbers
+from mixer_jax.runs.run_config import RunConfig
 from mixer_jax.studies import study, transfer_scores
 from mixer_jax.studies.transfer_report import summed_up, tell, with_deviation, write
 from mixer_jax.studies.transfer_scores import Mean, Score
@@ -35,7 +37,7 @@ class _Plan:
   """What is trained for one task."""
 
   task: Task
-  config: ConfigDict
+  config: RunConfig
   """The experiment, but for what differs between the task's runs."""
   rates: tuple[float, ...]
   seeds: int
@@ -61,11 +63,14 @@ class _Plan:
       yield from self.reported(rate)
 
   def _run(self, place: str, parts: tuple[str, str], rate: float, seed: int) -> study.Run:
-    own = self.config.copy_and_resolve_references()
-    with own.unlocked():
-      own.data.train_split, own.data.eval_split = parts
-      own.optimizer.learning_rate = rate
-      own.seed = seed
+    own = self.config.with_fields(
+      {
+        'data.train_split': parts[0],
+        'data.eval_split': parts[1],
+        'optimizer.learning_rate': rate,
+        'seed': seed,
+      }
+    )
     what = f'{self.task.name} at learning rate {rate}, seed {seed}, scored on {parts[1]}'
     return study.Run(what, own, f'{self.folder}/{self.task.name}/{place}')
 
@@ -78,7 +83,7 @@ def main(argv: list[str]) -> None:
   rate none behind the choice (config.keep_sweep). A task that fails does not stop the others,
   unless there are several processes, which could not agree on that.
   """
-  parser = config_file.Parser('transfer', __doc__ or '')
+  parser = flags.Parser('transfer', __doc__ or '')
   which = parser.add_mutually_exclusive_group(required=True)
   which.add_argument('--suite', help='all tasks of vtab or avg5')
   which.add_argument('--tasks', metavar='A,B,…', help='these: vtab/dtd,avg5/cifar10')
@@ -88,7 +93,7 @@ def main(argv: list[str]) -> None:
     note=", that of all tasks as in '--config.tasks.*.batch_size=256'",
   )
   parser.add_argument(
-    '--checkpoint', help=f"to start from: {config_file.CHECKPOINT}; default: the config's init_from"
+    '--checkpoint', help=f"to start from: {flags.CHECKPOINT}; default: the config's init_from"
   )
   parser.add_argument('--workdir', required=True, help='folder of all runs, local or gs://…')
   args, overrides = parser.parse(argv)
@@ -106,7 +111,7 @@ def main(argv: list[str]) -> None:
     for number, plan in enumerate(plans):
       log.info('task %d of %d: %s', number + 1, len(plans), plan.task.name)
       report['tasks'][plan.task.name] = _attempted(plan)
-      if experiment.tells():
+      if processes.is_main():
         write(folder, summed_up(report))
   if study.leave():
     tell(summed_up(report), folder)
@@ -118,39 +123,38 @@ def _chosen(args: argparse.Namespace) -> list[Task]:
   return [tasks.find_task(name) for name in dict.fromkeys(args.tasks.split(','))]
 
 
-def _plans(config: ConfigDict, chosen: list[Task], checkpoint: str, folder: str) -> list[_Plan]:
-  groups = [name for name, value in config.items() if isinstance(value, ConfigDict)]
+def _plans(config: dict[str, Any], chosen: list[Task], checkpoint: str, folder: str) -> list[_Plan]:
+  groups = [name for name, value in config.items() if isinstance(value, dict)]
   if set(config) != {'seeds', 'keep_sweep', *groups} or set(groups) != {'learning_rates', 'tasks'}:
     raise UserError(
       'the config has the fields seeds and keep_sweep and the groups learning_rates and tasks: '
       'begin with configs/transfer.py'
     )
-  if type(config.seeds) is not int or config.seeds < 1:
-    raise UserError(f'config.seeds must be a whole number, at least 1, is {config.seeds!r}')
+  if type(config['seeds']) is not int or config['seeds'] < 1:
+    raise UserError(f'config.seeds must be a whole number, at least 1, is {config["seeds"]!r}')
   plans = []
   for task in chosen:
-    if task.name not in config.tasks:
+    if task.name not in config['tasks']:
       raise UserError(f'config.tasks has no experiment for {task.name}')
-    own = config.tasks[task.name].copy_and_resolve_references()
-    experiment.check_fields(own)
-    with own.unlocked():
-      own.init_from = checkpoint or own.init_from
+    fields = config['tasks'][task.name]
+    own = RunConfig.from_fields({**fields, 'init_from': checkpoint or fields.get('init_from', '')})
     if not own.init_from:
       raise UserError(
         f'{task.name} starts from no weights: name them with --checkpoint, a workdir or a file'
       )
     rates = _rates(config, task.name.split('/')[0])
-    plans.append(_Plan(task, own, rates, config.seeds, config.keep_sweep, folder))
+    plans.append(_Plan(task, own, rates, config['seeds'], config['keep_sweep'], folder))
   return plans
 
 
-def _rates(config: ConfigDict, suite: str) -> tuple[float, ...]:
-  text = config.learning_rates.get(suite, '')
+def _rates(config: dict[str, Any], suite: str) -> tuple[float, ...]:
+  value = config['learning_rates'].get(suite, '')
   try:
-    rates = tuple(dict.fromkeys(float(rate) for rate in text.split(',')))
-  except ValueError:
+    rates = tuple(dict.fromkeys(parse_numbers('', value, float)))
+  except UserError:
     rates = ()
   if not rates or not all(math.isfinite(rate) and rate > 0 for rate in rates):
+    text = list_text(value)
     raise UserError(f'config.learning_rates.{suite}={text}: positive numbers, as in 0.003,0.01')
   return rates
 
@@ -208,13 +212,13 @@ def _origin(start: str) -> tuple[str, str | None]:
     checkpoint = checkpoints.read(start)
   except UserError:  # which is no matter where all runs are done
     return '', None
-  return models.variant_of(checkpoint.config), checkpoint_labels.pretrained_on(checkpoint)
+  return models.variant_of(checkpoint.config), checkpoint_labels.training_data(checkpoint)
 
 
 @contextlib.contextmanager
 def _held(folder: epath.Path) -> Iterator[None]:
   """Keeps a second command out of the folder, where it is on this machine."""
-  if not experiment.tells():
+  if not processes.is_main():
     yield
     return
   folder.mkdir(parents=True, exist_ok=True)
@@ -226,7 +230,7 @@ def _attempted(plan: _Plan) -> dict[str, Any]:
   """What `transfer.json` holds of a task; `failed` where it came to no end."""
   told = {
     'group': plan.task.group,
-    'image_size': plan.config.model.image_size,
+    'image_size': plan.config.model['image_size'],
     'steps': plan.config.total_steps,
     'chosen_on': plan.task.tuning,
     'reported_on': plan.task.reporting,
@@ -257,7 +261,7 @@ def _transferred(plan: _Plan) -> dict[str, Any]:
     raise UserError('it diverged at every learning rate: try lower ones, config.learning_rates')
   best = transfer_scores.best_rate(scores)
   processes.check_same({f'the learning rate chosen for {plan.task.name}': str(best)})
-  if experiment.tells() and not plan.keep_sweep:
+  if processes.is_main() and not plan.keep_sweep:
     for run in plan.sweep().values():
       store.remove_states(run.folder)
   top1 = []
@@ -283,7 +287,7 @@ def _trained(run: study.Run, what: str) -> str | None:
     study.train_one(run, what)
   except NotFiniteError as error:
     log.warning('%s diverged: %s', run.name, error)
-    if experiment.tells():
+    if processes.is_main():
       MetricsFile(run.folder).write({'event': 'diverged', 'reason': str(error)})
     return str(error)
   return None

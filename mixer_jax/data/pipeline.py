@@ -40,7 +40,8 @@ class DataConfig:
   min_crop_aspect, max_crop_aspect: its width over its height.
   flip: mirror half of the training images.
   randaugment_layers, randaugment_magnitude: see `randaugment`; no layers: none.
-  eval_recipe, eval_crop_fraction: see `recipes.eval_image`.
+  eval_recipe, eval_crop_fraction: see `recipes.eval_image`; the recipe 'checkpoint' stands for
+    that of a checkpoint, which is filled in before images are read.
   permutation: what becomes of the pixels of each finished image: 'none', or 'patches' or
     'pixels' of `permute.order_of`; the same for all images, to train and to evaluate.
   permutation_patch: side of the patches of 'patches', pixels.
@@ -51,7 +52,7 @@ class DataConfig:
   """
 
   name: str
-  data_dir: str
+  data_dir: str = dataclasses.field(metadata={'affects_result': False})
   train_split: str
   eval_split: str
   test_split: str
@@ -67,12 +68,13 @@ class DataConfig:
   permutation: str
   permutation_patch: int
   permutation_seed: int
-  undecodable: str
-  threads: int
-  prefetch: int
+  undecodable: str = dataclasses.field(metadata={'affects_result': False})
+  threads: int = dataclasses.field(metadata={'affects_result': False})
+  prefetch: int = dataclasses.field(metadata={'affects_result': False})
 
   def __post_init__(self):
-    recipes.check(self.eval_recipe, self.eval_crop_fraction)
+    recipe = 'resmall-crop' if self.takes_recipe_of_checkpoint else self.eval_recipe
+    recipes.check(recipe, self.eval_crop_fraction)
     if not 0 < self.min_crop_area <= self.max_crop_area <= 1:
       raise UserError(
         'data.min_crop_area and data.max_crop_area must be in (0, 1] and in this order, are '
@@ -106,6 +108,11 @@ class DataConfig:
     for name, most in (('threads', 2**20), ('prefetch', 2**20), ('randaugment_layers', 16)):
       if type(getattr(self, name)) is not int or not 0 <= getattr(self, name) <= most:
         raise UserError(f'data.{name} must be in 0..{most}, is {getattr(self, name)!r}')
+
+  @property
+  def takes_recipe_of_checkpoint(self) -> bool:
+    """True until the recipe of a checkpoint is filled in."""
+    return self.eval_recipe == 'checkpoint'
 
   def order(self, image_size: int) -> np.ndarray | None:
     """The order that the pixels of each image are brought to; see `permute.order_of`."""

@@ -159,9 +159,7 @@ def evaluate(loaded: LoadedModel) -> EvaluationReport:
   )
 
 
-def published_figures(
-  checkpoint: Checkpoint, source: Source, image_size: int
-) -> dict[str, float]:
+def published_figures(checkpoint: Checkpoint, source: Source, image_size: int) -> dict[str, float]:
   """Return the published accuracies that a measurement on `source` can be compared with."""
   entry = checkpoint.published
   is_validation_set = source.name in _IMAGENET or (

@@ -133,7 +133,8 @@ def _with_arithmetic(
     if group != 'model':
       continue
     if name not in free:
-      reason = "is the checkpoint's" if name in fields else f'is no field of a {models.variant_of(model)}'
+      unknown = f'is no field of a {models.variant_of(model)}'
+      reason = "is the checkpoint's" if name in fields else unknown
       raise UserError(f'config.model.{name} {reason}: only {", ".join(free)} can be set')
     chosen[name] = config.model[name]
   return dataclasses.replace(model, **chosen)

@@ -16,6 +16,7 @@ from mixer_jax.evaluation.probe import LayerProbe
 from mixer_jax.pictures import comparisons, heatmaps
 from mixer_jax.pictures.heatmaps import Panel
 from mixer_jax.runs import similarity
+from mixer_jax.runs.npz import npz_bytes
 from mixer_jax.studies.study import curve
 
 KINDS = {
@@ -106,8 +107,8 @@ def report(
       for kind, x, y in pairs(members)
     ]
     told['kernels'][kernel] = {
-      'method': similarity.in_words(methods[kernel]),
-      'noise': similarity.noise_of(total.standard_error(), total.batches),
+      'method': str(methods[kernel]),
+      'noise': similarity.describe_noise(total.standard_error(), total.batches),
       'comparisons': comparisons,
     }
     for model, layers in {member.model: member.layers for member in members}.items():
@@ -126,7 +127,7 @@ def npz(members: Sequence[Member], totals: Mapping[str, MinibatchCKA]) -> bytes:
   for kernel, total in totals.items():
     arrays |= {kernel: total.result(), f'{kernel}_standard_error': total.standard_error()}
   names = [f'{member.name}: {layer}' for member in members for layer in member.layers]
-  return similarity.npz_of(names=names, **arrays)
+  return npz_bytes(names=names, **arrays)
 
 
 def pictures(

@@ -8,7 +8,6 @@ from etils import epath
 
 from mixer_jax.errors import UserError
 from mixer_jax.parallel import processes
-from mixer_jax.runs import experiment
 
 
 class Memo:
@@ -38,7 +37,7 @@ class Memo:
   def keep(self, values: Mapping[str, Any]) -> None:
     """Adds values, and writes all."""
     self._values |= json.loads(json.dumps(values))
-    if not experiment.tells():
+    if not processes.is_main():
       return
     self._path.parent.mkdir(parents=True, exist_ok=True)
     aside = self._path.parent / f'{self._path.name}.tmp'

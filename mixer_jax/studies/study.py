@@ -3,17 +3,16 @@
 import argparse
 import dataclasses
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
-
-from ml_collections import ConfigDict
 
 from mixer_jax.errors import PreemptedError, UserError
 from mixer_jax.parallel import processes
 from mixer_jax.runlog.metrics import read_metrics
-from mixer_jax.runlog.startup import Startup
-from mixer_jax.runs import config_file, experiment, training_run, workdir
-from mixer_jax.runs.experiment import Experiment
+from mixer_jax.runs import pod, training_run, workdir
+from mixer_jax.runs.experiment import Experiment, build_experiment
+from mixer_jax.runs.fields import flatten
+from mixer_jax.runs.run_config import RunConfig
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +23,7 @@ class Run:
 
   name: str
   """Told while it runs, and where it is refused: 'mixer on pixels, seed 0'."""
-  config: ConfigDict
+  config: RunConfig
   folder: str
   """Its workdir, local or in a bucket."""
 
@@ -32,7 +31,7 @@ class Run:
 def join(
   command: str,
   args: argparse.Namespace,
-  config: ConfigDict,
+  config: Mapping[str, Any],
   runs: Sequence[Run],
 ) -> None:
   """Joins the other processes of a pod, with the limits of the first run's config.
@@ -40,8 +39,10 @@ def join(
   Args:
     config: that of the study, which all processes must have alike.
   """
-  experiment.join_processes(command, args, runs[0].config, preemptible=True)
-  processes.check_same({name: repr(value) for name, value in config_file.fields(config).items()})
+  first = runs[0].config
+  settings = pod.settings_of(vars(args), first.to_fields())
+  pod.join(command, settings, first.processes, preemptible=True)
+  processes.check_same({name: repr(value) for name, value in flatten(config).items()})
 
 
 def check(runs: Sequence[Run]) -> list[Experiment]:
@@ -56,7 +57,7 @@ def check(runs: Sequence[Run]) -> list[Experiment]:
 def _checked(run: Run) -> Experiment:
   known = stored(run)
   try:
-    return experiment.check(run.config, known and known['model'])
+    return build_experiment(run.config, known and known['model'])
   except UserError as error:
     raise UserError(f'{run.name}: {error}') from error
 
@@ -101,7 +102,7 @@ def train_one(run: Run, which: str) -> None:
     return
   log.info('%s: %s', which, run.name)
   try:
-    training_run.run(run.config, run.folder, Startup(), one_of_many=True)
+    training_run.train_experiment(_checked(run), run.folder, show_parameters=False)
   except PreemptedError:
     processes.leave_together()
     raise
@@ -109,7 +110,7 @@ def train_one(run: Run, which: str) -> None:
 
 def leave() -> bool:
   """Behind the last run: leaves the pod; whether this process sums up and writes."""
-  is_first = experiment.tells()
+  is_first = processes.is_main()
   processes.leave_together()
   return is_first
 

@@ -12,14 +12,14 @@ from PIL import Image
 from configs import cka_study
 from mixer_jax.__main__ import main
 from mixer_jax.analysis.cka import MinibatchCKA
-from mixer_jax.analysis.hsic import Method
+from mixer_jax.analysis.hsic import Method, check_images
 from mixer_jax.analysis.identification import identify
 from mixer_jax.commands import cka_study as command
 from mixer_jax.errors import UserError
 from mixer_jax.evaluation.probe import LayerProbe
 from mixer_jax.models import MixerConfig
 from mixer_jax.runlog.metrics import MetricsFile, read_metrics
-from mixer_jax.runs import initial_model, similarity
+from mixer_jax.runs import initial_model
 from mixer_jax.studies import cka_report
 from mixer_jax.studies.cka_report import Member
 from tests.helpers import train_runs
@@ -237,15 +237,15 @@ def test_damaged_probes_are_fit_again(text, tmp_path):
 
 
 def test_batches_too_small_for_the_estimator_are_told_before_anything_is_trained():
-  similarity.check_images(360, 4)
+  check_images(360, 4)
   with pytest.raises(UserError, match='360 images in batches of 2 leave 2'):
-    similarity.check_images(360, 2)
+    check_images(360, 2)
 
 
 @pytest.mark.parametrize('data', ['cifar10', 'cifar100'])
 def test_the_full_scale_is_that_of_the_slides(data):
   study = cka_study.get_config(data)
-  sizes = {name: initial_model.model_of(config) for name, config in study.models.items()}
+  sizes = {name: initial_model.new_model(config.model) for name, config in study.models.items()}
   blocks = {m.num_blocks for name, m in sizes.items() if m.hidden_dim == 384}
   widths = {m.hidden_dim for m in sizes.values() if m.num_blocks == 12}
   assert (blocks, min(widths), max(widths)) == ({8, 12, 24, 32}, 256, 640)

@@ -14,7 +14,7 @@ import mixer_jax
 from mixer_jax.__main__ import main
 from mixer_jax.checkpoints.store import Store, read_metadata
 from mixer_jax.runlog.metrics import read_metrics
-from mixer_jax.runs.hooks import Hooks
+from mixer_jax.runs.hooks import RunHooks
 from mixer_jax.studies import study
 from tests.commands import test_pod
 from tests.helpers import train_runs
@@ -103,7 +103,7 @@ def test_a_run_that_leaves_and_fails_ends_as_if_undisturbed(
   best = rows(stopped, 'end')[0]['best_step']
   # It is told to leave at the very step whose evaluation, for which there is no time, is the best.
   with monkeypatch.context() as context:
-    context.setattr(Hooks, 'told_to_leave', lambda self, step: step == best)
+    context.setattr(RunHooks, 'should_stop', lambda self, step: step == best)
     assert train_runs.train(tmp_path, digits_dir, *FLAGS) == 75
   assert max(evaluations(tmp_path)) < best
 
@@ -111,7 +111,7 @@ def test_a_run_that_leaves_and_fails_ends_as_if_undisturbed(
     raise RuntimeError('a fault')
 
   with monkeypatch.context() as context:  # once it has stopped
-    context.setattr(Hooks, 'report', fail)
+    context.setattr(RunHooks, 'report', fail)
     with pytest.raises(RuntimeError, match='a fault'):
       train_runs.train(tmp_path, digits_dir, *FLAGS)
   assert not study.is_done(str(tmp_path))

@@ -317,8 +317,14 @@ def test_a_model_that_takes_other_pixels_is_given_them(folder, monkeypatch, tmp_
   [
     (['evaluate'], 'the following arguments are required: --checkpoint'),
     (['evaluate', '--checkpoint=none'], 'no checkpoint none'),
-    (['evaluate', f'--checkpoint={TINY}'], 'does not contain the data set to evaluate on: name one, as in'),
-    (['evaluate', '--checkpoint=imagenet1k/Mixer-B_16'], 'does not contain the data set to evaluate on'),
+    (
+      ['evaluate', f'--checkpoint={TINY}'],
+      'does not contain the data set to evaluate on: name one, as in',
+    ),
+    (
+      ['evaluate', '--checkpoint=imagenet1k/Mixer-B_16'],
+      'does not contain the data set to evaluate on',
+    ),
     (
       ['evaluate', '--checkpoint=sam/Mixer-B_16', '--config=configs/evaluate.py:folder:no'],
       'no folder no:',

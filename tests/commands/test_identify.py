@@ -14,7 +14,7 @@ def test_three_of_four_layers_are_found_again(digits_dir, tmp_path):
     assert main(['train', '--config=configs/identify.py', f'--config.seed={seed}', *where]) == 0
   report = tmp_path / 'report.json'
   pair = [f'--checkpoint={tmp_path / "0"}', f'--other={tmp_path / "1"}']
-  # The input of token mixing, after its LayerNorm: benchmarks/results/identify_digits.json has more.
+  # The input of token mixing; benchmarks/results/identify_digits.json has other layers.
   layers = '--layers=block_*/token_mixing/norm'
   assert main(['identify', *pair, layers, f'--output={tmp_path / "id"}', f'--json={report}']) == 0
   figures = json.loads(report.read_text())

@@ -166,7 +166,9 @@ def test_bad_input_is_one_line_and_writes_nothing(more, message, digits_dir, tmp
 
 def test_the_paper_scale_is_b16_and_resnet50x1():
   study = permutation.get_config('imagenet2012')
-  mixer, resnet = (initial_model.model_of(study.models[name]) for name in ('mixer', 'resnet'))
+  mixer, resnet = (
+    initial_model.new_model(study.models[name].model) for name in ('mixer', 'resnet')
+  )
   assert mixer_jax.models.variant_of(mixer) == 'B/16'
   assert mixer_jax.models.variant_of(resnet) == 'ResNet-50x1'
   assert mixer_jax.models.num_params(resnet) == 25_549_352

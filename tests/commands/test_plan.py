@@ -10,7 +10,7 @@ from mixer_jax.__main__ import main
 from mixer_jax.commands import plan
 from mixer_jax.models import paper
 from mixer_jax.planning import compiler
-from mixer_jax.runs import config_file
+from tests.helpers import configs
 
 DIGITS = ('plan', '--config=configs/digits.py', '--config.model.dtype=bfloat16')
 PAPER = '--config=configs/pretrain.py:'
@@ -127,7 +127,7 @@ def test_bad_input_is_one_line(argv, message, capsys):
 
 
 def test_epochs_are_of_the_images_that_the_paper_had():
-  config = config_file.load_config('configs/pretrain.py:L/16,jft300m', ['--config.total_epochs=7'])
+  config = configs.run_config('configs/pretrain.py:L/16,jft300m', total_epochs=7.0)
   (program,) = plan._programs(config, ['v3:8x8'])
   images = program.total_steps * program.batch_size
   assert paper.core_days(program.model, 'jft300m', images) == 230

@@ -1,16 +1,15 @@
 """A checkpoint opened for evaluation from Python: data, recipe, arithmetic, bad input."""
 
-import jax
+import tarfile
+
 import pytest
 
-import mixer_jax
+from mixer_jax.__main__ import main
 from mixer_jax.errors import UserError
-from mixer_jax.models import ResNetConfig
 from mixer_jax.runs.config_file import load_config
 from mixer_jax.runs.loaded_model import load_for_evaluation
 from mixer_jax.runs.run_config import RunConfig
-from mixer_jax.runs.workdir import STATES
-from tests.helpers import reference, train_runs
+from tests.helpers import reference
 
 TINY = reference.DATA / 'mixer_tiny.npz'
 
@@ -46,32 +45,25 @@ def test_a_config_leaves_the_recipe_to_the_checkpoint(trained, digits_dir):
 def test_a_weights_file_needs_a_config(digits_dir):
   with pytest.raises(UserError, match='does not contain the data set to evaluate on: name one'):
     load_for_evaluation(TINY)
-  with pytest.raises(UserError, match='no field .*dtyp'):
+  with pytest.raises(UserError, match=r'no field .*dtyp'):
     load_for_evaluation(TINY, config_of(digits_dir), overrides={'model.dtyp': 'x'})
 
 
-@pytest.fixture(scope='module')
-def resnet(tmp_path_factory, digits_dir):
-  workdir = tmp_path_factory.mktemp('resnet') / 'run'
-  where = [f'--workdir={workdir}', f'--config.data.data_dir={digits_dir}']
-  model = ['--config.models.resnet.model.stages=1,1']
-  return workdir, where, model
-
-
-def test_arithmetic_that_a_family_does_not_have_is_refused_in_one_line(tmp_path, digits_dir):
-  """A config of a Mixer, whose `model.gelu` no ResNet has."""
-  from mixer_jax.checkpoints import Checkpoint
-  from mixer_jax.runs import loaded_model
-
-  model = ResNetConfig(
-    stages='1,1', groups=4, width=0.125, image_size=16, num_classes=10, stem='cifar'
-  )
-  config = config_of(digits_dir, '--config.model.gelu=erf')
-  with pytest.raises(UserError) as error:
-    loaded_model._with_arithmetic(model, config, {'model.gelu': 'erf'})
-  text = str(error.value)
-  assert '\n' not in text
-  assert 'config.model.gelu is no field of a ResNet' in text
-  assert text.endswith('only dtype, input_range can be set')
-  chosen = loaded_model._with_arithmetic(model, config, {'model.dtype': 'float32'})
-  assert chosen == model
+def test_arithmetic_that_a_family_does_not_have_is_refused_in_one_line(
+  tmp_path, digits_dir, capsys
+):
+  """The config is that of a Mixer, and no ResNet has its `model.gelu`."""
+  archive = reference.DATA / 'run_0.1.0_resnet.tar.gz'
+  with tarfile.open(archive) as files:
+    files.extractall(tmp_path, filter='data')
+  argv = [
+    *('evaluate', f'--checkpoint={tmp_path}/run', '--config=configs/evaluate.py:digits'),
+    *(f'--config.data.data_dir={digits_dir}', '--config.model.gelu=erf'),
+  ]
+  assert main(argv) == 2
+  error = capsys.readouterr().err
+  assert error.count('\n') == 1
+  assert 'config.model.gelu is no field of a ResNet-' in error
+  assert error.endswith('only dtype, input_range can be set\n')
+  with pytest.raises(UserError, match=r"config.model.width is the checkpoint's"):
+    load_for_evaluation(tmp_path / 'run', overrides={'model.width': 2})

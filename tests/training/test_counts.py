@@ -130,7 +130,7 @@ class Quiet:
   def evaluate(self, step, state):
     return Verdict(save=False, stop=False)
 
-  def told_to_leave(self, step):
+  def should_stop(self, step):
     return False
 
   def save(self, step, state):
