@@ -173,7 +173,7 @@ def _residual_stream(config: ModelConfig) -> list[str]:
 
 
 def _without_ties(values: np.ndarray) -> Values:
-  """Of equal values, the first block goes first."""
+  """Leave ties to the order of the blocks."""
   return values, np.zeros_like(values)
 
 

@@ -190,12 +190,17 @@ class _Opened:
   data: DataConfig
 
   def batches(self, files: Sequence[epath.Path]) -> Iterator[Batch]:
-    """Return this process's batches of the files, without labels."""
+    """Return this process's batches of the files, without labels; log how they are read."""
+    config, data = self.checkpoint.config, self.data
+    recipe = recipes.describe(
+      data.eval_recipe, config.image_size, data.eval_crop_fraction, config.input_range
+    )
+    log.info('%s; %s', recipe, models.activation(config))
     per_device = min(IMAGES_PER_DEVICE, -(-len(files) // self.mesh.size))
     return pipeline.eval_batches(
       Source('image', ('',), folders.Files(files, [0] * len(files))),
-      dataclasses.replace(self.data, threads=min(_THREADS, len(files))),
-      image_size=self.checkpoint.config.image_size,
+      dataclasses.replace(data, threads=min(_THREADS, len(files))),
+      image_size=config.image_size,
       batch_size=per_device * self.mesh.size,
       process=this_process(),
     )
@@ -224,11 +229,5 @@ def _open(
   name, fraction = (recipe, CROP_FRACTION) if recipe else known or evaluation_recipe(checkpoint)
   data = pipeline.evaluation_only(
     'image', recipe=name, crop_fraction=fraction, threads=_THREADS, prefetch=IMAGES_PER_DEVICE
-  )
-  config = checkpoint.config
-  log.info(
-    '%s; %s',
-    recipes.describe(name, config.image_size, fraction, config.input_range),
-    models.activation(config),
   )
   return _Opened(checkpoint, mesh, dataclasses.replace(data, **permutation))

@@ -1,4 +1,4 @@
-"""The Mixer that sees permuted images as another sees them whole, and what runs have lost."""
+"""A Mixer matched to permuted images, and the loss of runs on such."""
 
 import math
 
@@ -41,7 +41,7 @@ def test_matching_weights_give_identical_logits_on_permuted_images(seed):
   np.testing.assert_allclose(logits, expected['logits'], rtol=0, atol=1e-5)
 
 
-def test_a_grown_mixer_is_matched_alike():
+def test_a_grown_mixer_is_matched_too():
   config, params, expected = reference.golden()
   big, grown = grow(config, params, 2 * config.image_size)
   images = np.kron(np.asarray(expected['images'], np.float64), np.ones((1, 2, 2, 1)))
@@ -63,7 +63,7 @@ def test_outcomes_are_means_and_shares_over_seeds():
   assert found['pixels'].lost / found['pixels'].noise == pytest.approx(welch.statistic)
 
 
-def test_one_seed_tells_of_no_noise():
+def test_one_seed_has_no_noise():
   found = outcomes({'none': [80.0], 'pixels': [60.0]})['pixels']
   assert math.isnan(found.deviation)
   assert math.isnan(found.noise)

@@ -34,7 +34,7 @@ def test_few_shot_accuracy_grows_with_the_shots(trained, capsys):
   )
 
 
-def test_probe_tells_of_every_block(trained, tmp_path, capsys):
+def test_probe_reports_every_block(trained, tmp_path, capsys):
   file = tmp_path / 'probe.json'
   argv = ['probe', f'--checkpoint={trained}', '--iterations=50', f'--json={file}']
   assert main(argv) == 0
