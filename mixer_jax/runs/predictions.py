@@ -35,6 +35,9 @@ log = logging.getLogger(__name__)
 
 _THREADS = 16
 
+Model = LoadedModel | Checkpoint | str | os.PathLike
+"""A model that is loaded, its checkpoint, or what `mixer_jax.load` takes."""
+
 
 class ClassProbability(NamedTuple):
   """One class of a prediction."""
@@ -78,7 +81,7 @@ class Embeddings(NamedTuple):
 
 
 def predict(
-  model: LoadedModel | Checkpoint | str | os.PathLike,
+  model: Model,
   images: Sequence[str | os.PathLike],
   *,
   top: int = 5,
@@ -104,8 +107,9 @@ def predict(
   if top < 1:
     raise UserError(f'top must be at least 1, is {top}')
   files = _find(images)
-  opened = _open(model, recipe, gelu, input_range)
-  names = processes.together(lambda: output_names(opened.checkpoint, labels))
+  checkpoint = _read(model, gelu, input_range)
+  names = processes.together(lambda: output_names(checkpoint, labels))
+  opened = _open(model, checkpoint, recipe)
   step = classify.make_top_step(opened.checkpoint.config, opened.mesh, top)
   params = meshes.put_replicated(opened.mesh, opened.checkpoint.params)
   results = pipelined(
@@ -132,7 +136,7 @@ def _predictions(
 
 
 def embed(
-  model: LoadedModel | Checkpoint | str | os.PathLike,
+  model: Model,
   images: Sequence[str | os.PathLike] | None = None,
   *,
   layer: str = 'pre_logits',
@@ -161,10 +165,10 @@ def embed(
       raise UserError('embed: set recipe, gelu and input_range in load_for_evaluation')
     source = model.setup.source
     names, batches = [f'{source.name}#{i}' for i in range(len(source))], model.batches()
-    opened = _open(model, None, None, None)
+    opened = _open(model, _read(model, None, None), None)
   else:
     files = _find(images)
-    opened = _open(model, recipe, gelu, input_range)
+    opened = _open(model, _read(model, gelu, input_range), recipe)
     names, batches = [str(file) for file in files], opened.batches(files)
   step = make_feature_step(opened.checkpoint.config, opened.mesh, [layer])
   params = meshes.put_replicated(opened.mesh, opened.checkpoint.params)
@@ -190,43 +194,42 @@ class _Opened:
   data: DataConfig
 
   def batches(self, files: Sequence[epath.Path]) -> Iterator[Batch]:
-    """Return this process's batches of the files, without labels; log how they are read."""
-    config, data = self.checkpoint.config, self.data
-    recipe = recipes.describe(
-      data.eval_recipe, config.image_size, data.eval_crop_fraction, config.input_range
-    )
-    log.info('%s; %s', recipe, models.activation(config))
+    """Return this process's batches of the files, without labels."""
     per_device = min(IMAGES_PER_DEVICE, -(-len(files) // self.mesh.size))
     return pipeline.eval_batches(
       Source('image', ('',), folders.Files(files, [0] * len(files))),
-      dataclasses.replace(data, threads=min(_THREADS, len(files))),
-      image_size=config.image_size,
+      dataclasses.replace(self.data, threads=min(_THREADS, len(files))),
+      image_size=self.checkpoint.config.image_size,
       batch_size=per_device * self.mesh.size,
       process=this_process(),
     )
 
 
-def _open(
-  model: LoadedModel | Checkpoint | str | os.PathLike,
-  recipe: str | None,
-  gelu: str | None,
-  input_range: str | None,
-) -> _Opened:
-  known = None
+def _read(model: Model, gelu: str | None, input_range: str | None) -> Checkpoint:
+  """Return the checkpoint, with the arithmetic that is chosen."""
   if isinstance(model, LoadedModel):
     checkpoint = dataclasses.replace(model.checkpoint, config=model.model)
+  elif isinstance(model, Checkpoint):
+    checkpoint = model
+  else:
+    checkpoint = processes.together(lambda: checkpoints.read(model))
+  return checkpoints.with_arithmetic(checkpoint, gelu or '', input_range or '')
+
+
+def _open(model: Model, checkpoint: Checkpoint, recipe: str | None) -> _Opened:
+  """Decide on the devices and on how files are read, which the log then has."""
+  if isinstance(model, LoadedModel):
     mesh, data = model.setup.mesh, model.setup.data
     known = data.eval_recipe, data.eval_crop_fraction
     fields = dataclasses.asdict(data).items()
     permutation = {name: value for name, value in fields if name.startswith('permutation')}
   else:
-    path = model
-    checkpoint = (
-      path if isinstance(path, Checkpoint) else processes.together(lambda: checkpoints.read(path))
-    )
-    mesh, permutation = meshes.make_mesh(), permutation_fields(checkpoint)
-  checkpoint = checkpoints.with_arithmetic(checkpoint, gelu or '', input_range or '')
+    mesh, known = meshes.make_mesh(), None
+    permutation = permutation_fields(checkpoint)
   name, fraction = (recipe, CROP_FRACTION) if recipe else known or evaluation_recipe(checkpoint)
+  config = checkpoint.config
+  words = recipes.describe(name, config.image_size, fraction, config.input_range)
+  log.info('%s; %s', words, models.activation(config))
   data = pipeline.evaluation_only(
     'image', recipe=name, crop_fraction=fraction, threads=_THREADS, prefetch=IMAGES_PER_DEVICE
   )
