@@ -4,7 +4,7 @@ import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 
-from mixer_jax.data.open import open_source
+from mixer_jax.data.catalog import open_source
 from mixer_jax.data.source import Source
 from mixer_jax.data.subset import SourceLabels
 from mixer_jax.evaluation.fewshot import FewShot
