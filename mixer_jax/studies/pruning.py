@@ -81,7 +81,9 @@ def run(
   settings, limits = config.pruning, config.recovery.processes
   reading_flags = {'recipe': recipe, 'gelu': gelu, 'input_range': input_range}
   study.join('prune', config, workdir, limits, checkpoint=checkpoint, **reading_flags)
-  loaded = load_for_evaluation(checkpoint, config.recovery, **reading_flags)
+  loaded = load_for_evaluation(
+    checkpoint, config.recovery, recipe=recipe, gelu=gelu, input_range=input_range
+  )
   subject = _subject(config, checkpoint, loaded)
   if settings.recovery_seeds:  # a fault of one run is a fault of all
     blocks = tuple(range(subject.model.num_blocks - settings.counts[-1]))
