@@ -1,4 +1,4 @@
-"""The flags of a command, and the files they name; imports nothing heavy."""
+"""Flags of a command and the files that they name; imports nothing heavy."""
 
 import argparse
 import itertools
@@ -7,7 +7,7 @@ import sys
 from typing import NoReturn
 
 from mixer_jax.errors import UserError
-from mixer_jax.paths import user_path
+from mixer_jax.paths import is_remote, user_path
 
 CHECKPOINT = (
   'a workdir, WORKDIR/best, one of its steps, an .npz or .safetensors file, or a published name '
@@ -16,7 +16,7 @@ CHECKPOINT = (
 
 
 class Parser(argparse.ArgumentParser):
-  """argparse, whose complaint is one line."""
+  """argparse with errors of one line."""
 
   def __init__(self, command: str, description: str):
     _, _, text = description.partition(': ')
@@ -26,7 +26,7 @@ class Parser(argparse.ArgumentParser):
     raise UserError(f'{message} (see {self.prog} --help)')
 
   def add_config(self, *, required: bool, example: str = 'configs/digits.py', note: str = ''):
-    """The flag --config=FILE[:ARG]; its fields come as --config.field=value."""
+    """Adds --config=FILE[:ARG], whose fields --config.field=value sets."""
     self.add_argument(
       '--config',
       required=required,
@@ -35,16 +35,18 @@ class Parser(argparse.ArgumentParser):
     )
 
   def add_reading(self):
-    """How images are made ready and what of the model's arithmetic no weights file tells."""
+    """Adds the recipe of images, and the arithmetic of the model that weights files do not hold."""
     from mixer_jax.data.recipes import RECIPES  # OpenCV, Pillow and SciPy
 
     self.add_argument('--recipe', choices=RECIPES, help="default: the checkpoint's")
-    told = 'default: as far as the checkpoint tells'
-    self.add_argument('--gelu', choices=('tanh', 'erf'), default=None, help=f'erf is exact; {told}')
-    self.add_argument('--input-range', choices=('[-1, 1]', '[0, 1]'), help=f'of pixels; {told}')
+    default = 'default: that of the checkpoint, if it is known'
+    self.add_argument(
+      '--gelu', choices=('tanh', 'erf'), default=None, help=f'erf is exact; {default}'
+    )
+    self.add_argument('--input-range', choices=('[-1, 1]', '[0, 1]'), help=f'of pixels; {default}')
 
   def parse(self, argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Flags, and the `--config.field=value` that are left for `load_config`."""
+    """Return the flags, and the `--config.field=value` for `load_config`."""
     args, rest = self._parse(argv)
     for flag in rest:
       if not flag.startswith('--config.') or '=' not in flag:
@@ -53,7 +55,7 @@ class Parser(argparse.ArgumentParser):
     return args, rest
 
   def parse_flags(self, argv: list[str]) -> argparse.Namespace:
-    """Flags of a command that takes no config."""
+    """Return the flags of a command without a config."""
     args, rest = self._parse(argv)
     if rest:
       self.error(f'unknown argument {rest[0]}')
@@ -62,17 +64,18 @@ class Parser(argparse.ArgumentParser):
   def _parse(self, argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     args, rest = self.parse_known_args(argv)
     for name, value in vars(args).items():
-      if value == '':  # an unset variable of a shell: not the current folder
+      if value == '':  # an unset shell variable, not the current folder
         self.error(f'--{name.replace("_", "-")} is empty')
     return args, rest
 
 
 def check_targets(files: dict[str, str | None]) -> None:
-  """Before anything is computed: can the files of these flags be written? `-` is stdout.
+  """Checks that the files of these flags can be written; `-` is stdout.
+
+  To be called before anything is computed.
 
   Raises:
-    UserError: one is a folder, there is no folder for it, it may not be written, or two
-      are the same.
+    UserError: one is a folder, has no folder, may not be written, or two are the same.
   """
   named = {flag: file for flag, file in files.items() if file}
   for flag, file in named.items():
@@ -84,15 +87,15 @@ def check_targets(files: dict[str, str | None]) -> None:
     if not path.parent.is_dir():
       raise UserError(f'no folder for --{flag}={file}: make it first')
     place = path if path.exists() else path.parent
-    if '://' not in str(path) and not os.access(place, os.W_OK):
+    if not is_remote(path) and not os.access(place, os.W_OK):
       raise UserError(f'--{flag}={file} may not be written: name another file')
   for flag, other in itertools.combinations(named, 2):
     if named[flag] == named[other]:
-      raise UserError(f'--{flag} and --{other} cannot both go to one place: name another for one')
+      raise UserError(f'--{flag} and --{other} name the same file: change one')
 
 
 def write(file: str | None, text: str) -> None:
-  """Writes what a flag has asked for; `-` is stdout, None nowhere."""
+  """Writes text to the file of a flag; `-` is stdout, None writes nothing."""
   if file == '-':
     sys.stdout.write(text)
   elif file:

@@ -30,9 +30,9 @@ _DECIDES = types.MappingProxyType({'affects_result': False, 'decides_best': True
 """Likewise, unless evaluations decide which state is the best."""
 
 
-def _whole(at_least: int, metadata: Mapping[str, Any] | None = None) -> Any:
-  """Return a field for a whole number."""
-  return dataclasses.field(metadata={'at_least': at_least, 'at_most': _MOST, **(metadata or {})})
+def _whole(at_least: int, metadata: Mapping[str, Any] = types.MappingProxyType({})) -> dict:
+  """Return the metadata of a whole number."""
+  return {'at_least': at_least, 'at_most': _MOST, **metadata}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,21 +105,21 @@ class RunConfig:
     evals: name -> fields of a further evaluation, see `runs.evaluators`.
   """
 
-  seed: int = _whole(0)
-  total_steps: int = _whole(1)
+  seed: int = dataclasses.field(metadata=_whole(0))
+  total_steps: int = dataclasses.field(metadata=_whole(1))
   total_epochs: float = dataclasses.field(metadata={'at_least': 0})
-  batch_size: int = _whole(1)
-  eval_batch_size: int = _whole(0, _WATCHED)
-  accumulate: int = _whole(1)
+  batch_size: int = dataclasses.field(metadata=_whole(1))
+  eval_batch_size: int = dataclasses.field(metadata=_whole(0, _WATCHED))
+  accumulate: int = dataclasses.field(metadata=_whole(1))
   loss: str
   mixup: MixupConfig
   init_from: str
   init_head: str = dataclasses.field(metadata={'choices': ('zero', 'keep')})
   init_blocks: tuple[int, ...]
-  log_every: int = _whole(1, _WATCHED)
-  eval_every: int = _whole(0, _DECIDES)
-  checkpoint_every: int = _whole(0, _WATCHED)
-  keep_checkpoints: int = _whole(1, _WATCHED)
+  log_every: int = dataclasses.field(metadata=_whole(1, _WATCHED))
+  eval_every: int = dataclasses.field(metadata=_whole(0, _DECIDES))
+  checkpoint_every: int = dataclasses.field(metadata=_whole(0, _WATCHED))
+  keep_checkpoints: int = dataclasses.field(metadata=_whole(1, _WATCHED))
   keep_best: bool
   tensorboard: bool = dataclasses.field(metadata=_WATCHED)
   early_stopping: EarlyStoppingConfig
@@ -169,15 +169,15 @@ class RunConfig:
         values[name] = build(kind, value, name)
     for name in ('model', 'evals'):
       values[name] = _frozen(f'config.{name}', values.get(name, {}))
+    for name, row in values['evals'].items():
+      _frozen(f'config.evals.{name}', row)
     return cls(**values)
 
   def to_fields(self) -> dict[str, Any]:
     """Return the fields as `from_fields` takes them and `config.json` holds them; a fresh copy."""
     fields = {}
-    for field in dataclasses.fields(self):
-      value = getattr(self, field.name)
-      is_group = dataclasses.is_dataclass(value) and not isinstance(value, type)
-      fields[field.name] = plain(dataclasses.asdict(value) if is_group else value)
+    for name, value in vars(self).items():
+      fields[name] = plain(vars(value) if dataclasses.is_dataclass(value) else value)
     fields |= {'mixup': self.mixup.alpha, 'mixup_per': self.mixup.per}
     for name in _OPTIONAL:
       if not fields[name]:
@@ -264,7 +264,7 @@ def _frozen(name: str, value: Any) -> Any:
 
 def _check(name: str, value: Any, field: dataclasses.Field) -> None:
   """Raises `UserError` unless the value has the type of its field and lies in its bounds."""
-  least, most = field.metadata.get('at_least'), field.metadata.get('at_most', math.inf)
+  least, most = field.metadata.get('at_least', -math.inf), field.metadata.get('at_most', math.inf)
   if field.type is int and (type(value) is not int or not least <= value <= most):
     raise UserError(f'{name} must be a whole number, at least {least} and below 2^31, is {value!r}')
   if field.type is float:
