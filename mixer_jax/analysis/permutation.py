@@ -1,8 +1,8 @@
 """A Mixer that permuted pixels cost nothing (section 3.4 of the paper).
 
-A Mixer's token mixing has no notion of neighbours, and its stem none of places in a patch. So
-patches that are shuffled, with the pixels in all of them shuffled alike, cost it nothing:
-`matching` returns the Mixer that proves it.
+Token mixing knows no neighbourhood, and the stem no places within a patch. So shuffling the
+patches, and the pixels of all patches alike, costs a Mixer nothing: `matching` returns the Mixer
+that proves it.
 """
 
 import numpy as np
@@ -11,16 +11,16 @@ from mixer_jax.models import MixerConfig
 
 
 def matching(config: MixerConfig, params: dict, patches: np.ndarray, within: np.ndarray) -> dict:
-  """Returns params that give the same logits for permuted images as `params` for the images.
+  """Return params that compute from permuted images the logits `params` compute from the images.
 
   The rows of the stem follow the pixels, the token axes of the token MLPs the patches; nothing
-  else changes. Arrays that change are returned on the host (NumPy).
+  else changes. Changed arrays are on the host (NumPy).
 
   Args:
     config: the Mixer; its patches are those of the permutation.
     params: its weights.
-    patches: (S,), the patch that each place receives; see `data.permute.of_patches`.
-    within: (P²,), the pixel that each place in a patch receives.
+    patches: (S,), the source patch of each position; see `data.permute.of_patches`.
+    within: (P²,), the source pixel of each position in a patch.
   """
   kernel = np.asarray(params['stem']['kernel'])
   rows = kernel.reshape(config.patch_size**2, *kernel.shape[2:])[within]

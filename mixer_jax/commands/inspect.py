@@ -34,7 +34,9 @@ def main(argv: list[str]) -> None:
     'num_classes': config.num_classes,
     **{name: getattr(config, name) for name in _FIELDS if hasattr(config, name)},
     'input_range': config.input_range,
-    'assumed': ['gelu', 'input_range'] if checkpoint_labels.is_assumed(checkpoint) else [],
+    'assumed': ['gelu', 'input_range']
+    if checkpoint_labels.has_assumed_arithmetic(checkpoint)
+    else [],
     'parameters': sum(array.size for array in arrays.values()),
     'bytes': sum(array.nbytes for array in arrays.values()),
     'dtype': ', '.join(checkpoint.dtypes),

@@ -18,7 +18,7 @@ import numpy as np
 
 from mixer_jax.errors import UserError
 from mixer_jax.models import mixer, resnet
-from mixer_jax.models.images import from_levels
+from mixer_jax.models.images import as_input, from_levels
 from mixer_jax.models.mixer import VARIANTS, MixerConfig
 from mixer_jax.models.resnet import ResNetConfig
 
@@ -30,6 +30,7 @@ __all__ = [
   'activation',
   'apply',
   'architecture',
+  'as_input',
   'config_from',
   'config_type',
   'features',

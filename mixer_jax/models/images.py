@@ -14,6 +14,11 @@ def from_levels(config, levels):
   return levels / divisor - offset
 
 
+def as_input(config, images):
+  """Return images as `apply` takes them, of levels in 0..255: uint8 as they are, floats scaled."""
+  return images if images.dtype == jnp.uint8 else from_levels(config, images)
+
+
 def as_floats(config, images):
   """(B, image_size, image_size, 3) images, floats or uint8 -> floats in the model's range.
 

@@ -83,7 +83,7 @@ class BaseHooks:
 
   def _log_startup(self, startup: Startup, step: int) -> None:
     startup.mark('first step')
-    log.info('%s', startup.told())
+    log.info('%s', startup.summary())
     self._progress.event('startup', step=step, **startup.row())
 
 

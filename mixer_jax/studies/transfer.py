@@ -9,7 +9,7 @@ from typing import Any
 
 from mixer_jax import checkpoints, models
 from mixer_jax.checkpoints import store
-from mixer_jax.data.open import open_source
+from mixer_jax.data.catalog import open_source
 from mixer_jax.data.tasks import Task, find_task
 from mixer_jax.data.tasks import suite as tasks_of_suite
 from mixer_jax.data.tfds_builders import NotPreparedError, check_place, prepared_builder
@@ -346,7 +346,7 @@ def _origin(start: str) -> Origin:
   except UserError:  # not needed if all runs ended before
     return Origin('', None, ())
   variant = models.variant_of(checkpoint.config)
-  return origin_of(variant, checkpoint_labels.pretrained_on(checkpoint))
+  return origin_of(variant, checkpoint_labels.training_data(checkpoint))
 
 
 def origin_of(variant: str, pretrained_on: str | None) -> Origin:

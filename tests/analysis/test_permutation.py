@@ -1,4 +1,4 @@
-"""The Mixer that sees permuted images as another sees them in order."""
+"""A Mixer matched to permuted images."""
 
 import jax
 import numpy as np
@@ -38,7 +38,7 @@ def test_matching_weights_give_identical_logits_on_permuted_images(seed):
   np.testing.assert_allclose(logits, expected['logits'], rtol=0, atol=1e-5)
 
 
-def test_a_grown_mixer_is_matched_alike():
+def test_a_grown_mixer_is_matched_too():
   config, params, expected = reference.golden()
   big, grown = grow(config, params, 2 * config.image_size)
   images = np.kron(np.asarray(expected['images'], np.float64), np.ones((1, 2, 2, 1)))

@@ -2,7 +2,6 @@
 
 import io
 import json
-import random
 import signal
 import time
 
@@ -157,7 +156,7 @@ def test_evaluations_that_decide_may_not_change(stopped, digits_dir, capsys):
 
 
 @pytest.mark.long
-def test_killed_again_and_again(digits_dir, tmp_path):
+def test_killed_again_and_again(digits_dir, tmp_path, rng):
   def started(folder):
     return train_runs.start(tmp_path / folder, digits_dir, *FLAGS, cache=tmp_path / 'cache')
 
@@ -168,7 +167,7 @@ def test_killed_again_and_again(digits_dir, tmp_path):
   while code != 0:
     process = started('run')
     before = len(read_metrics(tmp_path / 'run'))
-    rows_to_come = random.randrange(2, 20)
+    rows_to_come = rng.randrange(2, 20)
     while process.poll() is None:
       if len(read_metrics(tmp_path / 'run')) >= before + rows_to_come:
         process.kill()

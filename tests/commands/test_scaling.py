@@ -127,7 +127,7 @@ BAD = [
   ),
   (['--config.models.resnet.batch_size=12'], 'resnet on 3 %, seed 0: batch_size 12 cannot'),
   (['--config=configs/digits.py'], 'begin with configs/data_scaling.py'),
-  (['--config=configs/data_scaling.py:cifar1'], "no TFDS data set is called 'cifar1'"),
+  (['--config=configs/data_scaling.py:cifar1'], "no TFDS data set 'cifar1'"),
   (['--config=configs/data_scaling.py'], 'needs an argument, configs/data_scaling.py:DATA'),
 ]
 

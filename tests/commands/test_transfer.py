@@ -207,7 +207,7 @@ NOT_PREPARED = (
   [
     ('', (), 'one of the arguments --suite --tasks is required'),
     (CIFAR10, ('--suite=avg5',), '--suite: not allowed with argument --tasks'),
-    ('', ('--suite=avg6',), "no suite of tasks is called 'avg6': there are vtab, avg5"),
+    ('', ('--suite=avg6',), "no suite of tasks 'avg6': there are vtab, avg5"),
     ('avg5/cifar11', (), "'avg5/cifar11': did you mean avg5/cifar10"),
     ('', ('--suite=avg5',), NOT_PREPARED),
     ('vtab/dtd', (), 'data set dtd is not prepared in'),
