@@ -75,7 +75,7 @@ class Parser(argparse.ArgumentParser):
   def _parse(self, argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     args, rest = self.parse_known_args(argv)
     for name, value in vars(args).items():
-      if value == '':  # an unset shell variable, not the current folder
+      if value == '':  # an unset variable of a shell: not the current folder
         self.error(f'--{name.replace("_", "-")} is empty')
     return args, rest
 
@@ -116,7 +116,7 @@ def check_targets(files: dict[str, str | None]) -> None:
       raise UserError(f'--{flag}={file} is not writable: name another file')
   for flag, other in itertools.combinations(named, 2):
     if named[flag] == named[other]:
-      raise UserError(f'--{flag} and --{other} name the same file: change one')
+      raise UserError(f'--{flag} and --{other} cannot both go to one place: name another for one')
 
 
 def report(text: str, figures: Mapping[str, Any], json_file: str | None) -> None:
