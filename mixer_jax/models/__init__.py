@@ -39,7 +39,13 @@ from mixer_jax.models.dispatch import (
   with_arithmetic,
   with_zero_head,
 )
-from mixer_jax.models.family import ModelConfig, capability, has_capability, register
+from mixer_jax.models.family import (
+  BlockModelConfig,
+  ModelConfig,
+  capability,
+  has_capability,
+  register,
+)
 from mixer_jax.models.flops import forward_flops
 from mixer_jax.models.inputs import as_input, from_levels
 from mixer_jax.models.mixer import VARIANTS, MixerConfig
@@ -47,6 +53,7 @@ from mixer_jax.models.resnet import ResNetConfig
 
 __all__ = [
   'VARIANTS',
+  'BlockModelConfig',
   'MixerConfig',
   'ModelConfig',
   'ResNetConfig',

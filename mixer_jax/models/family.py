@@ -92,6 +92,15 @@ class ModelConfig(Protocol):
     ...
 
 
+class BlockModelConfig(ModelConfig, Protocol):
+  """What the configs of families with repeated blocks have in addition."""
+
+  @property
+  def num_blocks(self) -> int:
+    """Number of blocks, whose outputs are the features `block_0`, `block_1`, …"""
+    ...
+
+
 FAMILIES = {
   'mixer': 'mixer_jax.models.mixer',
   'resnet': 'mixer_jax.models.resnet',
