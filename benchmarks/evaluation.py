@@ -20,7 +20,7 @@ import numpy as np
 
 from mixer_jax import models
 from mixer_jax.data import pipeline
-from mixer_jax.data.open import open_source
+from mixer_jax.data.catalog import open_source
 from mixer_jax.evaluation import classify
 from mixer_jax.parallel import mesh as meshes
 

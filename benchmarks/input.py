@@ -84,7 +84,7 @@ def ours(folder: str, workers: int, *, layers: int = 0, step: int = 0) -> Iterat
   """Batches as `mixer-jax train` reads them."""
   from configs import common
   from mixer_jax.data import pipeline
-  from mixer_jax.data.open import open_source
+  from mixer_jax.data.catalog import open_source
 
   config = pipeline.DataConfig(**common.get_config().data)
   config = dataclasses.replace(
@@ -109,7 +109,7 @@ def opencv(folder: str, workers: int) -> Iterator[list[np.ndarray]]:
   """Lists of images."""
   import cv2
 
-  from mixer_jax.data.open import open_source
+  from mixer_jax.data.catalog import open_source
 
   cv2.setNumThreads(0)
   source = open_source('imagenet2012', 'train', f'{folder}/array_record')

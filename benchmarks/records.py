@@ -60,7 +60,7 @@ def line(name: str, figures: list[float]) -> str:
 
 def main(records: str = '8192', rounds: str = '9', shards: str = '64') -> None:
   """Prints the table."""
-  from mixer_jax.data.open import open_source
+  from mixer_jax.data.catalog import open_source
 
   with tempfile.TemporaryDirectory() as root:
     os.environ['MIXER_JAX_CACHE'] = f'{root}/cache'

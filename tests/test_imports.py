@@ -45,8 +45,19 @@ ALLOWED = {
     *('models', 'parallel', 'data', 'checkpoints', 'training', 'evaluation', 'analysis'),
     *('runlog', 'pictures', 'runs', 'planning', 'bench', 'webpage', 'studies'),
   },
+  'api': {'runs'},
   '__init__': {
-    *('models', 'checkpoints', 'runs', 'analysis', 'evaluation', 'planning', 'bench', 'studies'),
+    *(
+      'api',
+      'models',
+      'checkpoints',
+      'runs',
+      'analysis',
+      'evaluation',
+      'planning',
+      'bench',
+      'studies',
+    ),
   },
   '__main__': {'commands'},
 }

@@ -143,7 +143,7 @@ def _process() -> Any:
 
 def _opened(folder: str) -> tuple[Any, Any]:
   """(source, config) of a folder of photographs: the recipe of the paper."""
-  from mixer_jax.data.open import open_source
+  from mixer_jax.data.catalog import open_source
   from mixer_jax.data.pipeline import evaluation_only
 
   config = evaluation_only(

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 
 from mixer_jax.data import decode, pipeline
-from mixer_jax.data.open import open_source
+from mixer_jax.data.catalog import open_source
 from mixer_jax.data.pipeline import DataConfig
 from mixer_jax.data.prepare import prepare
 from mixer_jax.data.randaugment import OPERATIONS

@@ -12,7 +12,7 @@ from etils import epath
 from mixer_jax import checkpoints, models
 from mixer_jax.checkpoints import Checkpoint
 from mixer_jax.data import folders, pipeline, recipes
-from mixer_jax.data.open import class_ids, in_english
+from mixer_jax.data.catalog import class_ids, in_english
 from mixer_jax.data.source import Source
 from mixer_jax.errors import UserError
 from mixer_jax.evaluation import classify

@@ -17,7 +17,7 @@ from mixer_jax.analysis import block_scores
 from mixer_jax.analysis.block_scores import MEASURES, Accuracy, Images
 from mixer_jax.bench.latency import latencies
 from mixer_jax.data import pipeline
-from mixer_jax.data.open import open_source
+from mixer_jax.data.catalog import open_source
 from mixer_jax.errors import UserError
 from mixer_jax.models.depth import Blocks, with_blocks, without
 from mixer_jax.models.parameters import flatten

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 from mixer_jax import checkpoints, models
 from mixer_jax.checkpoints import store
 from mixer_jax.data import tasks
-from mixer_jax.data.open import open_source
+from mixer_jax.data.catalog import open_source
 from mixer_jax.data.tasks import Task
 from mixer_jax.data.tfds_builders import NotPreparedError, check_place, prepared_builder
 from mixer_jax.errors import ApartError, NotFiniteError, PreemptedError, StorageError, UserError

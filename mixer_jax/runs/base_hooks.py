@@ -84,7 +84,7 @@ class Watch:
 
   def _tell_startup(self, startup: Startup, step: int) -> None:
     startup.mark('first step')
-    log.info('%s', startup.told())
+    log.info('%s', startup.summary())
     self._progress.event('startup', step=step, **startup.row())
 
 

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from mixer_jax.checkpoints import Checkpoint
+from mixer_jax.data.catalog import class_ids, in_english
 from mixer_jax.data.folders import are_numbers
-from mixer_jax.data.open import class_ids, in_english
 from mixer_jax.data.source import Source
 from mixer_jax.errors import UserError
 

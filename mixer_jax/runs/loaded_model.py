@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 from mixer_jax import checkpoints, models
 from mixer_jax.checkpoints import Checkpoint, published
-from mixer_jax.data.open import open_source
+from mixer_jax.data.catalog import open_source
 from mixer_jax.data.source import Source
 from mixer_jax.errors import UserError
 from mixer_jax.parallel import processes

@@ -5,7 +5,7 @@ import functools
 
 from ml_collections import ConfigDict
 
-from mixer_jax.data.open import open_source
+from mixer_jax.data.catalog import open_source
 from mixer_jax.data.pipeline import DataConfig, Process
 from mixer_jax.data.source import Source
 from mixer_jax.errors import UserError

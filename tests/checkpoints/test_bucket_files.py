@@ -16,7 +16,7 @@ import dataclasses, sys
 import numpy as np
 import mixer_jax
 from mixer_jax.checkpoints import released
-from mixer_jax.data.open import open_source
+from mixer_jax.data.catalog import open_source
 config, params = mixer_jax.load('gs://bucket/mixer_tiny.npz')
 for path in ('gs://bucket/out/w.npz', 'gs://bucket/out/w.safetensors'):
   mixer_jax.save(path, config, params)

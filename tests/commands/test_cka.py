@@ -10,15 +10,8 @@ from PIL import Image
 import mixer_jax
 from mixer_jax.__main__ import main
 from mixer_jax.data import pipeline
-from mixer_jax.data.open import open_source
+from mixer_jax.data.catalog import open_source
 from tests.helpers import train_runs
-
-
-@pytest.fixture(scope='module')
-def trained(tmp_path_factory, digits_dir):
-  workdir = tmp_path_factory.mktemp('trained') / 'run'
-  assert train_runs.train(workdir, digits_dir, '--config.model.num_blocks=2') == 0
-  return workdir
 
 
 def unbiased(x: np.ndarray, y: np.ndarray) -> float:

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from mixer_jax.__main__ import main
-from mixer_jax.data.open import open_source
+from mixer_jax.data.catalog import open_source
 from tests.helpers import archives, made
 from tests.helpers.photos import encoded, photo
 

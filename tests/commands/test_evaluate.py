@@ -13,7 +13,7 @@ import mixer_jax
 from mixer_jax.__main__ import main
 from mixer_jax.checkpoints import published as table
 from mixer_jax.data import recipes
-from mixer_jax.data.open import open_source
+from mixer_jax.data.catalog import open_source
 from mixer_jax.models import parameters
 from mixer_jax.runs import experiment
 from tests.helpers import reference, train_runs
@@ -21,13 +21,6 @@ from tests.helpers.made import prepare
 from tests.helpers.photos import encoded, photo
 
 TINY = f'{reference.DATA}/mixer_tiny.npz'
-
-
-@pytest.fixture(scope='module')
-def trained(tmp_path_factory, digits_dir):
-  workdir = tmp_path_factory.mktemp('trained') / 'run'
-  assert train_runs.train(workdir, digits_dir, '--config.total_steps=60') == 0
-  return workdir
 
 
 @pytest.fixture(scope='module')
@@ -61,7 +54,7 @@ def test_evaluation_agrees_with_numpy(trained, digits_dir, tmp_path, capsys):
   logits = reference.forward(config, params, pixels / 127.5 - 1)
   top1 = 100 * np.mean(logits.argmax(1) == np.array([record['label'] for record in records]))
   assert figures['top1'] == pytest.approx(top1)
-  assert (figures['examples'], figures['undecodable'], figures['step']) == (360, 0, 60)
+  assert (figures['examples'], figures['undecodable'], figures['step']) == (360, 0, 6)
   assert figures['data'] == 'digits/test'
   assert figures['recipe'].startswith('vit-jax: ')
   assert figures['images_per_second'] > 0
@@ -70,18 +63,18 @@ def test_evaluation_agrees_with_numpy(trained, digits_dir, tmp_path, capsys):
 
 def test_a_step_a_split_and_a_batch_size_may_be_chosen(trained, digits_dir, capsys):
   figures = figures_of(
-    f'--checkpoint={trained}/checkpoints/60',
+    f'--checkpoint={trained}/checkpoints/6',
     '--config=configs/digits.py',
     '--config.data.eval_split=test[:50]',
     '--config.eval_batch_size=16',
     f'--config.data.data_dir={digits_dir}',
     capsys=capsys,
   )
-  assert (figures['examples'], figures['step']) == (50, 60)
+  assert (figures['examples'], figures['step']) == (50, 6)
 
 
 def test_a_step_may_lie_anywhere_and_be_computed_otherwise(trained, tmp_path, capsys, monkeypatch):
-  shutil.copytree(trained / 'checkpoints' / '60', tmp_path / 'best')
+  shutil.copytree(trained / 'checkpoints' / '6', tmp_path / 'best')
   monkeypatch.chdir(tmp_path)
   tops = {}
   for more in ([], ['--config.model.dtype=bfloat16'], ['--config.model.gelu=erf']):
@@ -202,12 +195,12 @@ def test_part_of_a_split_has_no_published_figure(published, tmp_path, capsys):
 
 
 def test_some_of_imagenets_classes_are_taken_by_their_ids(published, tmp_path, capsys):
-  from mixer_jax.data.open import class_ids
+  from mixer_jax.data.catalog import class_ids
 
   ids = class_ids('imagenet2012')
   for name in (ids[500], ids[3]):
     (tmp_path / 'some' / name).mkdir(parents=True)
-    (tmp_path / 'some' / name / 'a.jpg').write_bytes(encoded(photo(50, 60)))
+    (tmp_path / 'some' / name / 'a.jpg').write_bytes(encoded(photo(50, 6)))
   capsys.readouterr()
   argv = ['--checkpoint=made/M', f'--config=configs/evaluate.py:folder:{tmp_path}/some']
   assert main(['evaluate', *argv, '--per-class=-']) == 0
@@ -225,7 +218,7 @@ def test_some_of_imagenets_classes_are_taken_by_their_ids(published, tmp_path, c
 def test_the_validation_set_as_a_folder_has_the_published_figure(published, monkeypatch):
   from mixer_jax import checkpoints
   from mixer_jax.commands import evaluate
-  from mixer_jax.data.open import class_ids
+  from mixer_jax.data.catalog import class_ids
   from mixer_jax.data.source import Source
 
   checkpoint = checkpoints.read('made/M')
@@ -244,7 +237,7 @@ def test_the_validation_set_as_a_folder_has_the_published_figure(published, monk
 def test_folders_called_by_class_numbers_are_taken_so(tmp_path, capsys, names):
   for name in names:
     (tmp_path / name).mkdir()
-    (tmp_path / name / 'a.jpg').write_bytes(encoded(photo(50, 60)))
+    (tmp_path / name / 'a.jpg').write_bytes(encoded(photo(50, 6)))
   capsys.readouterr()
   argv = [f'--checkpoint={TINY}', f'--config=configs/evaluate.py:folder:{tmp_path}']
   assert main(['evaluate', *argv, '--per-class=-']) == 0
@@ -255,7 +248,7 @@ def test_folders_called_by_class_numbers_are_taken_so(tmp_path, capsys, names):
 def test_other_numbers_are_taken_by_order_and_it_is_said(tmp_path, capsys):
   for name in '1234567':
     (tmp_path / name).mkdir()
-    (tmp_path / name / 'a.jpg').write_bytes(encoded(photo(50, 60)))
+    (tmp_path / name / 'a.jpg').write_bytes(encoded(photo(50, 6)))
   argv = [f'--checkpoint={TINY}', f'--config=configs/evaluate.py:folder:{tmp_path}']
   assert main(['evaluate', *argv]) == 0
   assert 'taken by order' in capsys.readouterr().err

@@ -6,15 +6,6 @@ import pytest
 
 from mixer_jax.__main__ import main
 from mixer_jax.runlog.metrics import read_metrics
-from tests.helpers import train_runs
-
-
-@pytest.fixture(scope='module')
-def trained(tmp_path_factory, digits_dir):
-  workdir = tmp_path_factory.mktemp('trained') / 'run'
-  few = ('--config.fewshot.every=2', '--config.fewshot.shots=1,25', '--config.fewshot.seeds=2')
-  assert train_runs.train(workdir, digits_dir, '--config.model.num_blocks=2', *few) == 0
-  return workdir
 
 
 def test_few_shot_accuracy_grows_with_the_shots(trained, capsys):

@@ -12,16 +12,9 @@ import mixer_jax
 from mixer_jax.__main__ import COMMANDS, main
 from mixer_jax.checkpoints import published
 from mixer_jax.models.parameters import flatten
-from tests.helpers import reference, train_runs
+from tests.helpers import reference
 
 FILES = ('mixer_tiny.npz', 'mixer_tiny.legacy.npz', 'mixer_tiny.timm.safetensors')
-
-
-@pytest.fixture(scope='module')
-def trained(tmp_path_factory, digits_dir):
-  workdir = tmp_path_factory.mktemp('trained') / 'run'
-  assert train_runs.train(workdir, digits_dir) == 0
-  return workdir
 
 
 @pytest.mark.parametrize('name', FILES)

@@ -9,18 +9,11 @@ from PIL import Image
 import mixer_jax
 from mixer_jax.__main__ import main
 from mixer_jax.data import recipes
-from mixer_jax.data.open import open_source
-from tests.helpers import reference, train_runs
+from mixer_jax.data.catalog import open_source
+from tests.helpers import reference
 from tests.helpers.photos import encoded, photo
 
 TINY = f'{reference.DATA}/mixer_tiny.npz'
-
-
-@pytest.fixture(scope='module')
-def trained(tmp_path_factory, digits_dir):
-  workdir = tmp_path_factory.mktemp('trained') / 'run'
-  assert train_runs.train(workdir, digits_dir) == 0
-  return workdir
 
 
 def test_it_names_the_classes_of_each_image(trained, digits_dir, tmp_path, capsys):

@@ -131,7 +131,7 @@ def test_an_interrupt_is_one_line_and_loses_nothing(tmp_path, digits_dir, cache,
   assert process.returncode == 130
   assert 'Traceback' not in output
   assert output.splitlines()[-1] == (
-    'mixer-jax: interrupted; the same command goes on from the last saved state'
+    'mixer-jax: interrupted; run the same command again to resume from the last saved state'
   )
   finish(tmp_path, digits_dir, cache)
   assert_same_bits(final(tmp_path), undisturbed)

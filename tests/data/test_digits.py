@@ -5,8 +5,8 @@ import collections
 import numpy as np
 from sklearn.datasets import load_digits
 
+from mixer_jax.data.catalog import open_source
 from mixer_jax.data.decode import decode
-from mixer_jax.data.open import open_source
 
 
 def test_it_is_scikit_learns_digits_split_once_and_for_all(digits_dir):

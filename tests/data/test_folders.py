@@ -8,7 +8,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from mixer_jax.data import folders
-from mixer_jax.data.open import open_source
+from mixer_jax.data.catalog import open_source
 from mixer_jax.errors import UserError
 from tests.helpers.photos import encoded
 

@@ -8,8 +8,8 @@ import tarfile
 import pytest
 
 from mixer_jax.data import imagenet21k
+from mixer_jax.data.catalog import open_source
 from mixer_jax.data.decode import decode
-from mixer_jax.data.open import open_source
 from mixer_jax.errors import UserError
 from tests.helpers.archives import CLASSES, EACH, add, image, put_archive
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from mixer_jax.data import permute, pipeline
-from mixer_jax.data.open import open_source
+from mixer_jax.data.catalog import open_source
 from mixer_jax.errors import UserError
 from tests.helpers import configs
 

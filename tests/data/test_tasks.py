@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
+from mixer_jax.data.catalog import class_ids, open_source
 from mixer_jax.data.decode import decode
-from mixer_jax.data.open import class_ids, open_source
 from mixer_jax.data.task_labels import (
   Binned,
   Stored,

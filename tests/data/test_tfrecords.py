@@ -19,7 +19,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from mixer_jax.data import tfrecords
-from mixer_jax.data.open import open_source
+from mixer_jax.data.catalog import open_source
 from mixer_jax.errors import UserError
 from tests.helpers.made import prepare_splits
 
@@ -316,7 +316,7 @@ class Blocker:
       raise ModuleNotFoundError(f'No module named {name!r}', name=name)
 sys.meta_path.insert(0, Blocker())
 import hashlib
-from mixer_jax.data.open import open_source
+from mixer_jax.data.catalog import open_source
 source = open_source(sys.argv[1], 'train', sys.argv[2])
 records = repr([source[i] for i in range(len(source))])
 assert 'tensorflow' not in sys.modules

@@ -13,7 +13,7 @@ from sklearn.linear_model import Ridge
 import mixer_jax
 from mixer_jax import models
 from mixer_jax.data import pipeline
-from mixer_jax.data.open import open_source
+from mixer_jax.data.catalog import open_source
 from mixer_jax.data.pipeline import FILLER
 from mixer_jax.data.source import Source
 from mixer_jax.errors import UserError

@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 import mixer_jax
 from mixer_jax import models
 from mixer_jax.data import pipeline
-from mixer_jax.data.open import open_source
+from mixer_jax.data.catalog import open_source
 from mixer_jax.errors import UserError
 from mixer_jax.evaluation import probe
 from mixer_jax.parallel import mesh as meshes

@@ -8,9 +8,8 @@ import pytest
 import tensorflow_datasets as tfds
 
 from mixer_jax.data import digits
-from mixer_jax.data import open as source_module
+from mixer_jax.data.catalog import class_ids, in_english, open_source
 from mixer_jax.data.decode import decode
-from mixer_jax.data.open import in_english, open_source
 from mixer_jax.data.source import Source
 from mixer_jax.errors import UserError
 from tests.helpers import made
@@ -249,12 +248,12 @@ def test_the_builders_own_features_are_read(tmp_path, name, split):
 
 
 def test_class_names_need_no_prepared_data_set():
-  assert source_module.class_ids('imagenet2012')[281] == 'n02123045'
-  assert in_english(source_module.class_ids('imagenet2012'))[281] == 'tabby, tabby cat'
-  assert in_english(source_module.class_ids('imagenet_v2'))[999].startswith('toilet tissue')
-  assert in_english(source_module.class_ids('oxford_flowers102'))[0] == 'pink primrose'
-  assert in_english(source_module.class_ids('digits'))[3] == '3'
+  assert class_ids('imagenet2012')[281] == 'n02123045'
+  assert in_english(class_ids('imagenet2012'))[281] == 'tabby, tabby cat'
+  assert in_english(class_ids('imagenet_v2'))[999].startswith('toilet tissue')
+  assert in_english(class_ids('oxford_flowers102'))[0] == 'pink primrose'
+  assert in_english(class_ids('digits'))[3] == '3'
   with pytest.raises(UserError, match='no TFDS data set is called'):
-    source_module.class_ids('nonsense_set')
+    class_ids('nonsense_set')
   with pytest.raises(UserError, match='has no class names'):
-    source_module.class_ids('wmt14_translate')
+    class_ids('wmt14_translate')

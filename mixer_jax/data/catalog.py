@@ -1,4 +1,4 @@
-"""A data set by name -> random access to its records, images still encoded."""
+"""The catalog of data sets: opens one by name and reports the names of its classes."""
 
 import os
 
