@@ -12,8 +12,8 @@ SUBCOMMANDS = {'data': ('prepare', 'check', 'show')}
 
 INTRODUCTION = """# Commands
 
-Generated from `--help` by `docs/make_cli.py`; run `make docs` after a change of flags. Every command is also
-`python -m mixer_jax COMMAND`. [pods.md](pods.md#exit-codes) lists the exit codes.
+Generated from `--help` by `docs/make_cli.py`; run `make docs` after a change of flags. Every
+command is also `python -m mixer_jax COMMAND`. [pods.md](pods.md#exit-codes) lists the exit codes.
 """
 
 

@@ -18,7 +18,7 @@ import tensorflow_datasets as tfds
 import mixer_jax
 from mixer_jax.__main__ import COMMANDS, main
 from tests.docs.blocks import PAGES, ROOT, Line, blocks, command_lines
-from tests.helpers import made
+from tests.helpers import console, made
 from tests.helpers.photos import encoded, photo
 
 GOLDEN = ROOT / 'tests' / 'golden'
@@ -46,6 +46,11 @@ def of(group: str, *flags: str) -> tuple[str, ...]:
   """Return flags of an experiment as those of one group of a study's config."""
   return tuple(flag.replace('--config.', f'--config.{group}.') for flag in flags)
 
+
+CKA_MODELS = (
+  *('blocks_4', 'blocks_8', 'blocks_12', 'width_32', 'width_128'),
+  *('half_a', 'half_b'),
+)
 
 # What is added to a line so that it takes seconds. The first row whose pattern is found counts;
 # later flags win.
@@ -98,7 +103,13 @@ EXTRA: tuple[tuple[str, tuple[str, ...]], ...] = (
       *('--config.seeds=2', '--config.kernels=linear', '--config.probe.iterations=3'),
       *(
         flag
-        for name in (*(f'blocks_{n}' for n in (4, 8, 12)), 'width_32', 'width_128', 'half_a', 'half_b')
+        for name in (
+          *(f'blocks_{n}' for n in (4, 8, 12)),
+          'width_32',
+          'width_128',
+          'half_a',
+          'half_b',
+        )
         for flag in of(f'models.{name}', *TINY)
       ),
     ),
@@ -121,8 +132,13 @@ REFUSED: tuple[tuple[str, str, int, str], ...] = (
   (r'evaluate .*folder:DIR', 'a published file', 2, 'Mixer-B_16'),
   (r'predict --checkpoint=imagenet1k', 'a published file', 2, 'Mixer-B_16'),
   (r'train .*pretrain\.py:B/16,imagenet2012', 'the prepared ImageNet', 2, 'imagenet2012'),
-  (r'train .*finetune\.py:B/16,cifar10', 'a published file', 2, 'Mixer-B_16'),
-  (r'transfer --suite=vtab', 'the prepared tasks and a published file', 2, 'vtab|Mixer-L_16'),
+  (r'train .*finetune\.py:B/16,cifar10', 'the prepared CIFAR-10', 2, 'data prepare cifar10'),
+  (
+    r'transfer --suite=vtab',
+    'the prepared tasks',
+    2,
+    'data sets are not prepared.*data prepare dtd',
+  ),
   (r'plan .*--suggest', 'a larger slice: the page says so', 3, 'does not fit'),
   (r'data prepare (imagenet21k|imagenet2012)', 'the archive of ImageNet', 2, 'archive|manual'),
 )
@@ -135,17 +151,35 @@ NOT_RUN = {
   '.venv/bin/pip install --no-deps -e .': 'needs a package registry',
 }
 
+
+def flags_like(text: str) -> list[str]:
+  """Return what is added to a line that begins with this text."""
+  return [*next(flags for pattern, flags in EXTRA if re.search(pattern, text))]
+
+
 # Takes more than a few seconds even so.
 LONG = re.compile(
-  r'^mixer-jax (permute|scaling|prune|cka-study|plan|bench|transfer --tasks|report .*permute)'
-  r'|^mixer-jax data prepare|^launch/local_pod\.sh'
+  r'^mixer-jax (permute|scaling|prune|cka-study|plan|bench|transfer --tasks|identify)'
+  r'|^mixer-jax (data prepare|report .*permute|train .*(identify|folder:|stopped|fewshot|digits8))'
+  r'|^mixer-jax (convert build/digits8|evaluate .*stopped)|^launch/local_pod\.sh'
 )
 
-# Weights that are not here, in Python blocks -> a small file of the same layout.
-SMALL_WEIGHTS = {
-  'imagenet21k/Mixer-B_16': str(GOLDEN / 'mixer_tiny.npz'),
-  'timm/mixer_b16_224.miil_in21k_ft_in1k': str(GOLDEN / 'mixer_tiny.timm.safetensors'),
+# Text of Python blocks -> what takes its place, so that they take seconds.
+IN_PYTHON = {
+  # Weights that are not here: a small file of the same layout.
+  "'imagenet21k/Mixer-B_16'": repr(str(GOLDEN / 'mixer_tiny.npz')),
+  "'timm/mixer_b16_224.miil_in21k_ft_in1k'": repr(str(GOLDEN / 'mixer_tiny.timm.safetensors')),
+  # Few steps of a small model.
+  "{'total_steps': 600, ": (
+    "{'total_steps': 2, 'batch_size': 16, 'eval_batch_size': 64, 'optimizer.warmup_steps': 1, "
+    "'model.hidden_dim': 16, 'model.num_blocks': 2, 'data.eval_split': 'test[:64]', "
+  ),
+  "{'model.dtype': 'bfloat16'}": "{'model.dtype': 'bfloat16', 'model.num_blocks': 1}",
+  "['--config.seeds=1']": repr(flags_like('mixer-jax permute')),
 }
+
+# Python blocks that take more than a few seconds.
+LONG_PYTHON = re.compile(r'mixer_jax\.(run_study|plan|benchmark)\(')
 
 
 def extra(line: Line) -> tuple[str, ...]:
@@ -204,7 +238,7 @@ def check_flags(line: Line, capsys) -> None:
 
 
 @pytest.fixture(scope='module')
-def world(tmp_path_factory, digits_dir):
+def world(tmp_path_factory, digits_dir, compiled):
   """A folder with all that the pages take for granted: a trained and a fine-tuned model, images."""
   root = tmp_path_factory.mktemp('world')
   for name in ('configs', 'launch'):
@@ -218,7 +252,7 @@ def world(tmp_path_factory, digits_dir):
   (root / 'my').mkdir()
   shutil.copy(GOLDEN / 'mixer_tiny.timm.safetensors', root / 'my' / 'model.safetensors')
   (root / 'mirror').mkdir()
-  with pytest.MonkeyPatch.context() as patch:
+  with pytest.MonkeyPatch.context() as patch, console.restored_logging():
     patch.chdir(root)
     patch.setenv('TFDS_DATA_DIR', str(digits_dir))
     patch.setattr(tfds.core.constants, 'DATA_DIR', str(digits_dir))  # read when it was imported
@@ -228,7 +262,7 @@ def world(tmp_path_factory, digits_dir):
     assert main(['train', '--config=configs/digits.py', '--workdir=build/digits', *TINY]) == 0
     assert main(['train', *finetune, '--workdir=build/digits32', *FEW_STEPS]) == 0
     assert main(['convert', 'build/digits', 'build/digits.npz']) == 0
-    from mixer_jax.data.open import open_source
+    from mixer_jax.data.catalog import open_source
 
     (root / 'build' / 'demo').mkdir()
     image = open_source('digits', 'test', str(digits_dir))[0]['image']
@@ -237,6 +271,10 @@ def world(tmp_path_factory, digits_dir):
 
 
 def run_page(page: pathlib.Path, capsys, *, long: bool) -> None:
+  """Execute a page; `convert` does not overwrite what another page has written."""
+  for path in (*pathlib.Path('build').glob('*.npz'), *pathlib.Path('build').glob('*.safetensors')):
+    if path.name != 'digits.npz':
+      path.unlink()
   for line in command_lines(page):
     if line.text in NOT_RUN:
       continue
@@ -250,6 +288,9 @@ ON_GOOGLE_CLOUD = 'tpu.md'
 RUNNABLE = [page for page in PAGES if page.name != ON_GOOGLE_CLOUD and command_lines(page)]
 WITH_LONG = [p for p in RUNNABLE if any(LONG.search(line.text) for line in command_lines(p))]
 WITH_PYTHON = [page for page in PAGES if blocks(page, 'python')]
+WITH_LONG_PYTHON = [
+  page for page in PAGES if any(LONG_PYTHON.search(text) for _, text in blocks(page, 'python'))
+]
 
 
 @pytest.mark.parametrize('page', RUNNABLE, ids=lambda page: page.name)
@@ -262,35 +303,58 @@ def test_command_lines(page, world, capsys):
 def test_all_command_lines(page, world, capsys):
   folder = world / 'tfds'
   if page.name == 'studies.md' and not folder.exists():
-    records = [
-      {'image': photo(32, 32, i % 2), 'label': i % 10, 'id': str(i)} for i in range(60)
-    ]
+    records = [{'image': photo(32, 32, i % 2), 'label': i % 10, 'id': str(i)} for i in range(60)]
     splits = {'train': records, 'test': records[:20]}
     made.prepare_splits('cifar10', splits, folder, file_format='array_record')
   run_page(page, capsys, long=True)
 
 
-@pytest.mark.parametrize('page', WITH_PYTHON, ids=lambda page: page.name)
-def test_python_blocks(page, world):
+def run_python(page: pathlib.Path, *, long: bool) -> None:
+  """Execute the Python blocks of a page, one after the other, with the same names."""
   names = {}
   for number, text in blocks(page, 'python'):
-    for published, file in SMALL_WEIGHTS.items():
-      assert published in mixer_jax.released
-      text = text.replace(f"'{published}'", repr(file))
+    if LONG_PYTHON.search(text) and not long:
+      for name in re.findall(r'\bmixer_jax\.(\w+)\(', text):
+        assert callable(getattr(mixer_jax, name)), f'{page.name}: mixer_jax.{name}'
+      continue
+    for documented, small in IN_PYTHON.items():
+      text = text.replace(documented, small)
     # So that a traceback has the line number of the page.
     exec(compile('\n' * (number - 1) + text, str(page), 'exec'), names)
 
 
-def test_the_pages_of_the_lists_exist():
+@pytest.mark.parametrize('page', WITH_PYTHON, ids=lambda page: page.name)
+def test_python_blocks(page, world):
+  run_python(page, long=False)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize('page', WITH_LONG_PYTHON, ids=lambda page: page.name)
+def test_all_python_blocks(page, world):
+  run_python(page, long=True)
+
+
+@pytest.mark.parametrize('text', ['mixer-jax models | head', 'rm -r build', 'mixer-jax no-command'])
+def test_an_unlisted_line_fails(text, capsys):
+  with pytest.raises((AssertionError, pytest.fail.Exception)):
+    run_line(Line('page.md', 1, text), capsys)
+
+
+def test_the_lists_are_about_lines_that_exist():
   texts = [line.text for page in PAGES for line in command_lines(page)]
   for pattern in (*(row[0] for row in EXTRA), *(row[0] for row in REFUSED)):
     assert any(re.search(pattern, text) for text in texts), f'no line is like {pattern}'
   for text in NOT_RUN:
     assert text in texts
+  code = [text for page in PAGES for _, text in blocks(page, 'python')]
+  for documented in IN_PYTHON:
+    assert any(documented in text for text in code), f'no Python block has {documented}'
 
 
 # What stands in for the tools of tpu.md: each prints its arguments, and `gcloud` a number.
-STAND_IN = '#!/usr/bin/env bash\nprintf "%s " "$(basename "$0")" "$@" >>"$LOG"; echo >>"$LOG"; echo 7\n'
+STAND_IN = (
+  '#!/usr/bin/env bash\nprintf "%s " "$(basename "$0")" "$@" >>"$LOG"; echo >>"$LOG"; echo 7\n'
+)
 
 
 def test_cloud_commands(tmp_path, capsys, monkeypatch, digits_dir):
@@ -307,8 +371,10 @@ def test_cloud_commands(tmp_path, capsys, monkeypatch, digits_dir):
     ['bash', '-euc', text],
     cwd=ROOT,
     env={
-      **{**os.environ, 'PATH': f'{tmp_path / "bin"}{os.pathsep}{os.environ["PATH"]}'},
-      **{'LOG': str(log), 'DRY_RUN': '1'},
+      **os.environ,
+      'PATH': f'{tmp_path / "bin"}{os.pathsep}{os.environ["PATH"]}',
+      'LOG': str(log),
+      'DRY_RUN': '1',
     },
     capture_output=True,
     text=True,
