@@ -1,7 +1,11 @@
 """Paths as users write them: local, `file://…`, or in a bucket."""
 
+import contextlib
 import os
 import pathlib
+import uuid
+from collections.abc import Iterator
+from typing import IO
 
 from etils import epath
 
@@ -50,17 +54,27 @@ def is_regular(path: epath.Path) -> bool:
   return is_remote(path) or os.path.isfile(path)
 
 
-def write_whole(path, data: bytes | str) -> None:
-  """Write a file completely or not at all: next to it first, then renamed into place.
+@contextlib.contextmanager
+def open_whole(path) -> Iterator[IO[bytes]]:
+  """Open a file that appears completely or not at all: written next to it, then renamed.
+
+  Several processes may write the same file; the last one to finish wins.
 
   Raises:
     OSError: the disk or folder refuses; an earlier file stays as it was.
   """
   path = epath.Path(path)
-  aside = path.parent / f'{path.name}.tmp'
+  aside = path.parent / f'.{path.name}.{uuid.uuid4().hex}.tmp'
   try:
-    aside.write_bytes(data.encode() if isinstance(data, str) else data)
+    with aside.open('wb') as file:
+      yield file
     aside.replace(path)
   except BaseException:
     aside.unlink(missing_ok=True)
     raise
+
+
+def write_whole(path, data: bytes | str) -> None:
+  """Write a file completely or not at all; see `open_whole`."""
+  with open_whole(path) as file:
+    file.write(data.encode() if isinstance(data, str) else data)

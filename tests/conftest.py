@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import os
 import pathlib
+import random
 from collections.abc import Iterator
 
 os.environ['JAX_PLATFORMS'] = 'cpu'
@@ -22,6 +23,12 @@ def _shared(tmp_path_factory, name: str) -> Iterator[pathlib.Path]:
   with (root / f'{name}.lock').open('w') as lock:
     fcntl.flock(lock, fcntl.LOCK_EX)
     yield root
+
+
+@pytest.fixture
+def rng(request) -> random.Random:
+  """Random numbers that depend on the id of the test only."""
+  return random.Random(request.node.nodeid)
 
 
 @pytest.fixture(scope='session')

@@ -27,7 +27,9 @@ ALLOWED = {
   'training': {'models', 'parallel'},
   'evaluation': {'models', 'data', 'parallel'},
   'analysis': {'models', 'data', 'parallel', 'evaluation'},
-  'planning': {'models', 'parallel', 'training', 'evaluation'},
+  'planning': {
+    *('models', 'parallel', 'data', 'training', 'evaluation', 'runlog', 'pictures', 'runs'),
+  },
   'runs': {
     *('models', 'parallel', 'data', 'checkpoints', 'training', 'evaluation', 'analysis'),
     *('runlog', 'pictures'),
@@ -210,7 +212,7 @@ from mixer_jax.__main__ import main
 from mixer_jax.bench import measure
 measure._CPU_SIDE = 128
 VARIANTS['tiny'] = MixerConfig(16, 1, 16, 8, 16)
-sys.exit(main(['bench', '--model=tiny', '--image-size=32', '--what=forward,loop,evaluate,input',
+sys.exit(main(['bench', '--model=tiny', '--image-size=32', '--what=forward,loop,evaluate,cka,input',
                '--batch=8', '--rounds=1', '--steps=1']))
 """
 
@@ -226,7 +228,7 @@ def test_bench_runs_where_jax_flax_optax_and_numpy_were_installed_alone():
   }
   assert {'ml_collections', 'grain', 'tensorflow_datasets', 'clu', 'cv2', 'PIL'} <= blocked
   text = python(BARE_BENCH.replace('BLOCKED', repr(blocked)))
-  for part in ('forward ', 'loop ', 'evaluate '):
+  for part in ('forward ', 'loop ', 'evaluate ', 'cka '):
     assert f'\n{part}' in text
   assert '\ninput ' not in text
 

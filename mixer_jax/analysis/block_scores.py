@@ -20,7 +20,7 @@ from mixer_jax import models
 from mixer_jax.analysis.cka import MinibatchCKA, make_cka_step
 from mixer_jax.analysis.hsic import Method
 from mixer_jax.analysis.layers import layer_names
-from mixer_jax.data.pipeline import Batch
+from mixer_jax.data.batch import Batch
 from mixer_jax.errors import UserError
 from mixer_jax.evaluation import classify
 from mixer_jax.models import MixerConfig

@@ -18,7 +18,7 @@ from jax.sharding import Mesh, NamedSharding
 from mixer_jax import models
 from mixer_jax.analysis.hsic import LEAST_IMAGES, Contributions, Method, contributions
 from mixer_jax.analysis.layers import check_layers, check_reduction, reduced
-from mixer_jax.data.pipeline import Batch
+from mixer_jax.data.batch import Batch
 from mixer_jax.errors import UserError
 from mixer_jax.parallel import mesh as meshes
 

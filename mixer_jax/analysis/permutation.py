@@ -1,13 +1,9 @@
-"""The permutation experiment (section 3.4): what shuffled pixels cost a model.
+"""A Mixer that permuted pixels cost nothing (section 3.4 of the paper).
 
-A Mixer's token mixing knows no neighbours, and its stem no places in a patch. So to
-shuffle patches, and the pixels in all of them alike, costs it nothing: `matching` is
-the Mixer that proves it. `outcomes` sums up what runs on shuffled images have lost.
+A Mixer's token mixing has no notion of neighbours, and its stem none of places in a patch. So
+patches that are shuffled, with the pixels in all of them shuffled alike, cost it nothing:
+`matching` returns the Mixer that proves it.
 """
-
-import dataclasses
-import math
-from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -15,16 +11,16 @@ from mixer_jax.models import MixerConfig
 
 
 def matching(config: MixerConfig, params: dict, patches: np.ndarray, within: np.ndarray) -> dict:
-  """The params that make of permuted images what `params` make of the images: the same logits.
+  """Returns params that give the same logits for permuted images as `params` for the images.
 
-  The rows of the stem follow the pixels, the token axes of the token MLPs the patches;
-  nothing else changes. Arrays that change come back on the host (NumPy).
+  The rows of the stem follow the pixels, the token axes of the token MLPs the patches; nothing
+  else changes. Arrays that change are returned on the host (NumPy).
 
   Args:
     config: the Mixer; its patches are those of the permutation.
     params: its weights.
-    patches: (S,), the patch that each place is given; see `data.permute.of_patches`.
-    within: (P²,), the pixel that each place in a patch is given.
+    patches: (S,), the patch that each place receives; see `data.permute.of_patches`.
+    within: (P²,), the pixel that each place in a patch receives.
   """
   kernel = np.asarray(params['stem']['kernel'])
   rows = kernel.reshape(config.patch_size**2, *kernel.shape[2:])[within]
@@ -41,47 +37,3 @@ def matching(config: MixerConfig, params: dict, patches: np.ndarray, within: np.
     }
     matched[f'MixerBlock_{i}'] = {**block, 'token_mixing': mixing}
   return matched
-
-
-@dataclasses.dataclass(frozen=True)
-class Outcome:
-  """What a model's runs on one kind of input came to, over seeds.
-
-  Attributes:
-    mean, deviation: of the metric at the end; the latter over seeds (n - 1), NaN of one.
-    lost: of the metric, against the runs on images as they are; negative: gained.
-    noise: standard error of `lost`, from the deviations of both; NaN of one seed.
-    relative_loss: `lost` as a share of the metric on images as they are.
-  """
-
-  mean: float
-  deviation: float
-  lost: float
-  noise: float
-  relative_loss: float
-
-
-def outcomes(finals: Mapping[str, Sequence[float]]) -> dict[str, Outcome]:
-  """Kind of input -> its outcome, from the metric of each seed's run at its end.
-
-  'none', images as they are, is what the others are measured by.
-  """
-  plain = np.asarray(finals['none'], float)
-
-  def outcome(kind: str) -> Outcome:
-    seeds = np.asarray(finals[kind], float)
-    lost = plain.mean() - seeds.mean()
-    noise = math.hypot(*(_deviation(x) / math.sqrt(x.size) for x in (plain, seeds)))
-    return Outcome(
-      mean=float(seeds.mean()),
-      deviation=_deviation(seeds),
-      lost=float(lost),
-      noise=0.0 if kind == 'none' else noise,
-      relative_loss=float(lost / plain.mean()),
-    )
-
-  return {kind: outcome(kind) for kind in finals}
-
-
-def _deviation(values: np.ndarray) -> float:
-  return float(values.std(ddof=1)) if values.size > 1 else math.nan

@@ -5,19 +5,20 @@ import logging
 
 from mixer_jax import checkpoints
 from mixer_jax.checkpoints import layouts
+from mixer_jax.commands import flags
 from mixer_jax.errors import UserError
 from mixer_jax.models import MixerConfig, variant_of
 from mixer_jax.paths import user_path
 from mixer_jax.runlog import console
-from mixer_jax.runs import config_file
+from mixer_jax.runs.fields import parse_numbers
 
 log = logging.getLogger(__name__)
 
 
 def main(argv: list[str]) -> None:
   """Reads any checkpoint, writes `.npz` (modern) or `.safetensors` (timm); says what it was."""
-  parser = config_file.Parser('convert', __doc__ or '')
-  parser.add_argument('source', metavar='SRC', help=config_file.CHECKPOINT)
+  parser = flags.Parser('convert', __doc__ or '')
+  parser.add_argument('source', metavar='SRC', help=flags.CHECKPOINT)
   parser.add_argument('target', metavar='DST', help='*.npz or *.safetensors, local or gs://…')
   parser.add_argument(
     '--layout',
@@ -29,7 +30,7 @@ def main(argv: list[str]) -> None:
   parser.add_argument('--blocks', help='leave all but these blocks out, as in 0,1,3')
   args = parser.parse_flags(argv)
   console.setup_console()
-  blocks = None if args.blocks is None else config_file.numbers('--blocks', args.blocks, int)
+  blocks = None if args.blocks is None else parse_numbers('--blocks', args.blocks, int)
   target = user_path(args.target)
   chosen = layouts.layout_to_write(target, args.layout)
   if target.exists():

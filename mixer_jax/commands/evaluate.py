@@ -10,6 +10,7 @@ from typing import Any
 
 from mixer_jax import models
 from mixer_jax.checkpoints import Checkpoint
+from mixer_jax.commands import flags
 from mixer_jax.data import pipeline, recipes
 from mixer_jax.errors import UserError
 from mixer_jax.evaluation import classify
@@ -17,15 +18,16 @@ from mixer_jax.parallel import mesh as meshes
 from mixer_jax.parallel import processes
 from mixer_jax.runlog import console
 from mixer_jax.runlog.progress import reading
-from mixer_jax.runs import checkpoint_labels, config_file, experiment, loaded_model
+from mixer_jax.runs import checkpoint_labels, experiment, loaded_model
+from mixer_jax.runs.evaluation_setup import EvaluationSetup
 
 log = logging.getLogger(__name__)
 
 
 def main(argv: list[str]) -> None:
   """Prints one line of figures, and the published ones beside them; more where asked."""
-  parser = config_file.Parser('evaluate', __doc__ or '')
-  parser.add_argument('--checkpoint', required=True, help=config_file.CHECKPOINT)
+  parser = flags.Parser('evaluate', __doc__ or '')
+  parser.add_argument('--checkpoint', required=True, help=flags.CHECKPOINT)
   parser.add_config(
     required=False,
     example='configs/evaluate.py:imagenet2012 or configs/evaluate.py:folder:DIR',
@@ -38,7 +40,7 @@ def main(argv: list[str]) -> None:
   )
   args, overrides = parser.parse(argv)
   console.setup_console()
-  config_file.check_targets({'json': args.json, 'per-class': args.per_class})
+  flags.check_targets({'json': args.json, 'per-class': args.per_class})
   seen = loaded_model.begin('evaluate', args, overrides)
   checkpoint, model, on = seen.checkpoint, seen.model, seen.on
   on = dataclasses.replace(on, source=checkpoint_labels.in_order_of(checkpoint, on.source))
@@ -50,7 +52,7 @@ def main(argv: list[str]) -> None:
   log.info('%s (%s) on %s images of %s', args.checkpoint, name, size, on.source.name)
   log.info('%s', how)
 
-  is_first = experiment.tells()
+  is_first = processes.is_main()
   result = _evaluate(model, checkpoint.params, on)
   if not result.examples:
     raise UserError(f'none of the {size} images of {on.source.name} decodes')
@@ -68,7 +70,7 @@ def main(argv: list[str]) -> None:
       line += f', by another recipe than its {own[0]} with crop {own[1]}'
     print(line, file=summary)
   if args.per_class:
-    config_file.write(args.per_class, _table(result, checkpoint_labels.spoken(on.source.classes)))
+    flags.write(args.per_class, _table(result, checkpoint_labels.spoken(on.source.classes)))
   figures = {
     'checkpoint': args.checkpoint,
     'file': checkpoint.file,
@@ -85,15 +87,13 @@ def main(argv: list[str]) -> None:
     **result.numbers(),
     'published': published,
   }
-  config_file.write(args.json, json.dumps(figures) + '\n')
+  flags.write(args.json, json.dumps(figures) + '\n')
 
 
 _TITLES = {'top1': 'top-1', 'real': 'ReaL'}
 
 
-def _evaluate(
-  model: models.ModelConfig, params: dict, on: experiment.Evaluated
-) -> classify.Evaluation:
+def _evaluate(model: models.ModelConfig, params: dict, on: EvaluationSetup) -> classify.Evaluation:
   batches = pipeline.eval_batches(
     on.source,
     on.data,
@@ -110,7 +110,7 @@ def _evaluate(
   )
 
 
-def _published(checkpoint: Checkpoint, on: experiment.Evaluated, image_size: int) -> dict[str, Any]:
+def _published(checkpoint: Checkpoint, on: EvaluationSetup, image_size: int) -> dict[str, Any]:
   """The published figures that these ones are to be compared with."""
   entry = checkpoint.published
   whole = ('imagenet2012/validation', 'imagenet2012_real/validation')
@@ -124,7 +124,7 @@ def _published(checkpoint: Checkpoint, on: experiment.Evaluated, image_size: int
   return {k: v for k, v in {'top1': entry.top1, 'real': real}.items() if v is not None}
 
 
-def _line(result: classify.Evaluation, on: experiment.Evaluated, model: models.ModelConfig) -> str:
+def _line(result: classify.Evaluation, on: EvaluationSetup, model: models.ModelConfig) -> str:
   line = f'top-1 {result.top1:.2f} %  top-5 {result.top5:.2f} %  loss {result.loss:.4f}  '
   if result.real is not None:
     line += f'ReaL {result.real:.2f} % of {result.real_examples}  '

@@ -3,18 +3,20 @@
 import json
 import sys
 
+from mixer_jax.commands import flags
 from mixer_jax.evaluation import fewshot
 from mixer_jax.evaluation.fewshot import FewShotConfig
 from mixer_jax.parallel import mesh as meshes
 from mixer_jax.parallel import processes
 from mixer_jax.runlog import console
-from mixer_jax.runs import config_file, experiment, loaded_model
+from mixer_jax.runs import experiment, loaded_model
+from mixer_jax.runs.fields import parse_numbers
 
 
 def main(argv: list[str]) -> None:
   """Prints a line for each number of shots: the mean over seeds, and their deviation."""
-  parser = config_file.Parser('fewshot', __doc__ or '')
-  parser.add_argument('--checkpoint', required=True, help=config_file.CHECKPOINT)
+  parser = flags.Parser('fewshot', __doc__ or '')
+  parser.add_argument('--checkpoint', required=True, help=flags.CHECKPOINT)
   parser.add_config(
     required=False, note="; its train split is learnt from; default: that of the checkpoint's run"
   )
@@ -27,8 +29,8 @@ def main(argv: list[str]) -> None:
   parser.add_argument('--json', metavar='FILE', help='also write the figures there; - is stdout')
   args, overrides = parser.parse(argv)
   console.setup_console()
-  config_file.check_targets({'json': args.json})
-  counts = config_file.numbers('--shots', args.shots, int)
+  flags.check_targets({'json': args.json})
+  counts = parse_numbers('--shots', args.shots, int)
   few = FewShotConfig(counts, args.seeds, args.l2, paper.constant, paper.max_reads)
   seen = loaded_model.begin('fewshot', args, overrides)
   on = seen.on
@@ -44,7 +46,7 @@ def main(argv: list[str]) -> None:
     process=experiment.this_process(),
   )
   figures = evaluator(meshes.put_replicated(on.mesh, seen.checkpoint.params))
-  is_first = experiment.tells()
+  is_first = processes.is_main()
   processes.leave_together()
   if not is_first:
     return
@@ -56,4 +58,4 @@ def main(argv: list[str]) -> None:
     print(line, file=shown)
   print(f'of {len(on.source)} images of {on.source.name}, learnt from {train.name}', file=shown)
   told = json.dumps({'checkpoint': args.checkpoint, 'data': on.source.name, **figures}) + '\n'
-  config_file.write(args.json, told)
+  flags.write(args.json, told)

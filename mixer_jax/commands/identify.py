@@ -6,11 +6,12 @@ import math
 import sys
 
 from mixer_jax.analysis.identification import Identification, identify
+from mixer_jax.commands import flags
 from mixer_jax.errors import UserError
 from mixer_jax.parallel import processes
 from mixer_jax.pictures import heatmaps
 from mixer_jax.runlog import console
-from mixer_jax.runs import config_file, experiment, loaded_model, similarity
+from mixer_jax.runs import loaded_model, similarity
 
 
 def main(argv: list[str]) -> None:
@@ -19,7 +20,7 @@ def main(argv: list[str]) -> None:
   Between two models that differ in their seed only, a good measure of similarity finds for each
   layer the one at the same place (Kornblith et al. 2019).
   """
-  parser = config_file.Parser('identify', __doc__ or '')
+  parser = flags.Parser('identify', __doc__ or '')
   parser.add_argument('--other', required=True, help='whose layers are searched, of as many blocks')
   similarity.add_flags(parser, layers_default='block_*', output='identify')
   parser.add_argument('--json', metavar='FILE', help='also write the figures there; - is stdout')
@@ -36,7 +37,7 @@ def main(argv: list[str]) -> None:
       'others: identification needs the same in both; mixer-jax cka compares any'
     )
   found = similarity.measure(x, y, args, method)
-  is_first = experiment.tells()
+  is_first = processes.is_main()
   processes.leave_together()
   if not is_first:
     return
@@ -69,7 +70,7 @@ def main(argv: list[str]) -> None:
   shown = sys.stderr if args.json == '-' else sys.stdout
   print(_table(found, there, back), file=shown)
   print(f'{args.output}.npz, {args.output}.png: {words}', file=shown)
-  config_file.write(args.json, json.dumps(report) + '\n')
+  flags.write(args.json, json.dumps(report) + '\n')
 
 
 def _table(found: similarity.Likeness, there: Identification, back: Identification) -> str:

@@ -3,9 +3,10 @@
 import json
 
 from mixer_jax import checkpoints, models
+from mixer_jax.commands import flags
 from mixer_jax.models.parameters import flatten
 from mixer_jax.runlog import console
-from mixer_jax.runs import checkpoint_labels, config_file
+from mixer_jax.runs import checkpoint_labels
 
 _LARGEST = 5
 _FIELDS = (  # of one family or the other
@@ -16,8 +17,8 @@ _FIELDS = (  # of one family or the other
 
 def main(argv: list[str]) -> None:
   """Reads the whole checkpoint, so that what it prints is known to be whole and finite."""
-  parser = config_file.Parser('inspect', __doc__ or '')
-  parser.add_argument('checkpoint', metavar='SRC', help=config_file.CHECKPOINT)
+  parser = flags.Parser('inspect', __doc__ or '')
+  parser.add_argument('checkpoint', metavar='SRC', help=flags.CHECKPOINT)
   parser.add_argument('--json', action='store_true', help='print a JSON object')
   args = parser.parse_flags(argv)
   console.setup_console()

@@ -2,7 +2,7 @@
 
 from mixer_jax import models
 from mixer_jax.checkpoints import published
-from mixer_jax.runs import config_file
+from mixer_jax.commands import flags
 
 _HEADS = (
   'variant',
@@ -21,7 +21,7 @@ _FILE_HEADS = ('published file', 'classes', 'MiB', 'top-1', 'ReaL', 'recipe', 'h
 
 def main(argv: list[str]) -> None:
   """Prints Table 1 of the paper, counted from the models here, and the files to load by name."""
-  parser = config_file.Parser('models', __doc__ or '')
+  parser = flags.Parser('models', __doc__ or '')
   parser.parse_flags(argv)
   _print(
     [list(_HEADS), *(_row(name, config) for name, config in models.VARIANTS.items())], str.rjust

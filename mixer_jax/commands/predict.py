@@ -11,6 +11,7 @@ from etils import epath
 
 from mixer_jax import checkpoints, models
 from mixer_jax.checkpoints import Checkpoint
+from mixer_jax.commands import flags
 from mixer_jax.data import folders, pipeline, recipes
 from mixer_jax.data.catalog import class_ids, in_english
 from mixer_jax.data.source import Source
@@ -20,7 +21,7 @@ from mixer_jax.parallel import mesh as meshes
 from mixer_jax.parallel import processes
 from mixer_jax.paths import is_regular, user_path
 from mixer_jax.runlog import console
-from mixer_jax.runs import checkpoint_labels, config_file, experiment
+from mixer_jax.runs import checkpoint_labels, experiment, pod
 
 log = logging.getLogger(__name__)
 
@@ -29,8 +30,8 @@ _THREADS = 16
 
 def main(argv: list[str]) -> None:
   """Prints, for each image, its most probable classes with their probabilities."""
-  parser = config_file.Parser('predict', __doc__ or '')
-  parser.add_argument('--checkpoint', required=True, help=config_file.CHECKPOINT)
+  parser = flags.Parser('predict', __doc__ or '')
+  parser.add_argument('--checkpoint', required=True, help=flags.CHECKPOINT)
   parser.add_argument(
     '--labels',
     metavar='FILE',
@@ -46,7 +47,7 @@ def main(argv: list[str]) -> None:
   console.setup_console()
   if args.top < 1:
     raise UserError(f'--top must be at least 1, is {args.top}')
-  experiment.join_processes('predict', args, None)
+  pod.join('predict', pod.settings_of(vars(args)))
   files = processes.together(lambda: folders.find_images(args.images))
   processes.check_same({'the list of images': ' '.join(map(str, files))})
   checkpoint = processes.together(lambda: checkpoints.read(args.checkpoint))
@@ -73,7 +74,7 @@ def main(argv: list[str]) -> None:
       if not seen['mask'][row]:
         unread.append(str(files[index]))
         best = None
-      if experiment.tells():
+      if processes.is_main():
         _tell(str(files[index]), best, names, as_json=args.json)
   if unread:
     raise UserError(f'{len(unread)} of {len(files)} images did not decode: {", ".join(unread)}')
@@ -92,7 +93,7 @@ def _batches(
     recipe=recipe,
     crop_fraction=fraction,
     threads=min(_THREADS, len(files)),
-    prefetch=experiment.A_DEVICE,
+    prefetch=experiment.IMAGES_PER_DEVICE,
   )
   devices = jax.device_count()
   most = -(-len(files) // devices)
@@ -100,7 +101,7 @@ def _batches(
     unlabelled,
     dataclasses.replace(config, **permutation),
     image_size=size,
-    batch_size=devices * min(experiment.A_DEVICE, most),
+    batch_size=devices * min(experiment.IMAGES_PER_DEVICE, most),
     process=experiment.this_process(),
   )
 

@@ -4,18 +4,19 @@ import dataclasses
 import json
 import sys
 
+from mixer_jax.commands import flags
 from mixer_jax.evaluation import probe
 from mixer_jax.evaluation.probe import ProbeConfig
 from mixer_jax.parallel import mesh as meshes
 from mixer_jax.parallel import processes
 from mixer_jax.runlog import console
-from mixer_jax.runs import config_file, experiment, loaded_model
+from mixer_jax.runs import experiment, loaded_model
 
 
 def main(argv: list[str]) -> None:
   """Prints a line for each block and for pre_logits."""
-  parser = config_file.Parser('probe', __doc__ or '')
-  parser.add_argument('--checkpoint', required=True, help=config_file.CHECKPOINT)
+  parser = flags.Parser('probe', __doc__ or '')
+  parser.add_argument('--checkpoint', required=True, help=flags.CHECKPOINT)
   parser.add_config(
     required=False, note="; its train split is learnt from; default: that of the checkpoint's run"
   )
@@ -25,7 +26,7 @@ def main(argv: list[str]) -> None:
   parser.add_argument('--json', metavar='FILE', help='also write the figures there; - is stdout')
   args, overrides = parser.parse(argv)
   console.setup_console()
-  config_file.check_targets({'json': args.json})
+  flags.check_targets({'json': args.json})
   settings = ProbeConfig(args.l2, args.iterations)
   seen = loaded_model.begin('probe', args, overrides)
   on = seen.on
@@ -41,7 +42,7 @@ def main(argv: list[str]) -> None:
     batch_size=on.batch_size,
     process=experiment.this_process(),
   )
-  is_first = experiment.tells()
+  is_first = processes.is_main()
   processes.leave_together()
   if not is_first:
     return
@@ -54,4 +55,4 @@ def main(argv: list[str]) -> None:
   print(f'of {len(on.source)} images of {on.source.name}, learnt from {train.name}', file=shown)
   rows = [dataclasses.asdict(layer) for layer in layers]
   told = json.dumps({'checkpoint': args.checkpoint, 'data': on.source.name, 'layers': rows}) + '\n'
-  config_file.write(args.json, told)
+  flags.write(args.json, told)

@@ -5,18 +5,20 @@ import math
 import re
 
 from mixer_jax import models
+from mixer_jax.commands import flags
 from mixer_jax.errors import UserError
 from mixer_jax.models.parameters import flatten
 from mixer_jax.parallel import mesh as meshes
 from mixer_jax.runlog import console
-from mixer_jax.runs import config_file, experiment, initial_model
-from mixer_jax.training.optimizer import OptimizerConfig, make_optimizer, make_schedule
+from mixer_jax.runs import config_file, initial_model
+from mixer_jax.runs.run_config import RunConfig
+from mixer_jax.training.optimizer import make_optimizer, make_schedule
 from mixer_jax.training.step import abstract_state
 
 
 def main(argv: list[str]) -> None:
   """Prints a row for each kind of array, and sums; computes nothing on a device."""
-  parser = config_file.Parser('shardings', __doc__ or '')
+  parser = flags.Parser('shardings', __doc__ or '')
   parser.add_config(required=True)
   parser.add_argument('--devices', type=int, required=True, help='of all processes')
   parser.add_argument('--json', action='store_true', help='print the sums as a JSON object')
@@ -24,12 +26,11 @@ def main(argv: list[str]) -> None:
   console.setup_console()
   if args.devices < 1:
     raise UserError(f'--devices must be at least 1, is {args.devices}')
-  config = config_file.load_config(args.config, overrides)
-  experiment.check_fields(config)
+  config = RunConfig.from_fields(config_file.load_config(args.config, overrides))
   model = initial_model.model_of(config)
-  optimizer_config = experiment.build(OptimizerConfig, config.optimizer, 'optimizer')
-  optimizer = make_optimizer(optimizer_config, make_schedule(optimizer_config, config.total_steps))
-  mesh = meshes.abstract_mesh(args.devices, **experiment.mesh_sizes(config))
+  schedule = make_schedule(config.optimizer, config.total_steps)
+  optimizer = make_optimizer(config.optimizer, schedule)
+  mesh = meshes.abstract_mesh(args.devices, **config.mesh.sizes())
   meshes.check_batch(mesh, config.batch_size, config.accumulate)
   leaves = flatten(abstract_state(model, optimizer, mesh))
 

@@ -4,20 +4,21 @@ import numpy as np
 
 from mixer_jax import checkpoints, models
 from mixer_jax.analysis import token_units
+from mixer_jax.commands import flags
 from mixer_jax.errors import UserError
 from mixer_jax.models import MixerConfig
 from mixer_jax.paths import user_path
 from mixer_jax.pictures import mosaics
 from mixer_jax.runlog import console
-from mixer_jax.runs import config_file
+from mixer_jax.runs.fields import parse_numbers
 
 _BLOCKS = 3  # as the paper shows
 
 
 def main(argv: list[str]) -> None:
   """Writes OUTPUT_tokens.png, OUTPUT_stem.png, and OUTPUT.npz with orders and frequencies."""
-  parser = config_file.Parser('weights', __doc__ or '')
-  parser.add_argument('--checkpoint', required=True, help=config_file.CHECKPOINT)
+  parser = flags.Parser('weights', __doc__ or '')
+  parser.add_argument('--checkpoint', required=True, help=flags.CHECKPOINT)
   parser.add_argument('--blocks', help='whose token mixing is shown, as in 0,1,2 (the first three)')
   parser.add_argument(
     '--units', type=int, default=384, help='shown of each, at most, from low to high (384)'
@@ -29,10 +30,10 @@ def main(argv: list[str]) -> None:
   )
   args = parser.parse_flags(argv)
   console.setup_console()
-  config_file.check_targets({'output': f'{args.output}.npz'})
+  flags.check_targets({'output': f'{args.output}.npz'})
   if args.units < 2:
     raise UserError(f'--units={args.units}: show 2, a pair, or more')
-  named = None if args.blocks is None else config_file.numbers('--blocks', args.blocks, int)
+  named = None if args.blocks is None else parse_numbers('--blocks', args.blocks, int)
   config, params = checkpoints.load(args.checkpoint)
   if not isinstance(config, MixerConfig):
     raise UserError(f'{args.checkpoint} is a {models.variant_of(config)}: it mixes no tokens')

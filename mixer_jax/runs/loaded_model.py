@@ -3,8 +3,6 @@
 import argparse
 import dataclasses
 
-from ml_collections import ConfigDict
-
 from mixer_jax import checkpoints, models
 from mixer_jax.checkpoints import Checkpoint, published
 from mixer_jax.data.catalog import open_source
@@ -12,7 +10,8 @@ from mixer_jax.data.source import Source
 from mixer_jax.errors import UserError
 from mixer_jax.parallel import processes
 from mixer_jax.paths import user_path
-from mixer_jax.runs import checkpoint_labels, config_file, experiment
+from mixer_jax.runs import checkpoint_labels, config_file, experiment, pod
+from mixer_jax.runs.run_config import RunConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,8 +21,8 @@ class Subject:
   checkpoint: Checkpoint
   model: models.ModelConfig
   """The checkpoint's, with what of its arithmetic the command line sets."""
-  on: experiment.Evaluated
-  named: ConfigDict | None
+  on: experiment.EvaluationSetup
+  named: RunConfig | None
   """The config of the command line."""
 
 
@@ -39,20 +38,22 @@ def begin(command: str, args: argparse.Namespace, overrides: list[str]) -> Subje
   Args:
     args: with `checkpoint`, `config`, and what `Parser.add_reading` adds.
   """
-  config = config_file.load_config(args.config, overrides) if args.config else None
-  experiment.join_processes(command, args, config)
+  config = None
+  if args.config:
+    config = RunConfig.from_fields(config_file.load_config(args.config, overrides))
+  settings = pod.settings_of(vars(args), config and config.to_fields())
+  pod.join(command, settings, config and config.processes)
   source = processes.together(lambda: _named_source(args.checkpoint, config))
   return look_at(args.checkpoint, args, config, overrides, source)
 
 
-def _named_source(checkpoint: str, config: ConfigDict | None) -> Source | None:
+def _named_source(checkpoint: str, config: RunConfig | None) -> Source | None:
   """The data of the config that is named; before a checkpoint is downloaded for it.
 
   Raises:
     UserError: there is no such data, or nothing that could tell of any.
   """
   if config is not None:
-    experiment.check_fields(config)
     return open_source(config.data.name, config.data.eval_split, config.data.data_dir)
   if published.find(checkpoint) and not user_path(checkpoint).exists():
     raise UserError(_NO_DATA.format(checkpoint))
@@ -62,7 +63,7 @@ def _named_source(checkpoint: str, config: ConfigDict | None) -> Source | None:
 def look_at(
   path: str,
   args: argparse.Namespace,
-  config: ConfigDict | None,
+  config: RunConfig | None,
   overrides: list[str],
   source: Source | None,
 ) -> Subject:
@@ -78,37 +79,38 @@ def look_at(
   checkpoint = checkpoints.with_arithmetic(checkpoint, args.gelu or '', args.input_range or '')
   complete = _completed(config, args, overrides, checkpoint, path)
   model = _with_chosen(checkpoint.config, complete, overrides)
-  on = processes.together(lambda: experiment.check_evaluation(complete, source))
+  on = processes.together(lambda: experiment.open_evaluation(complete, source))
   processes.check_same({'the data': on.source.describe()})
   return Subject(checkpoint, model, on, config)
 
 
 def _completed(
-  config: ConfigDict | None,
+  config: RunConfig | None,
   args: argparse.Namespace,
   overrides: list[str],
   checkpoint: Checkpoint,
   path: str,
-) -> ConfigDict:
+) -> RunConfig:
   """The config that was named, or the run's; with what it leaves to the checkpoint."""
   if config is not None:
-    complete = config.copy_and_resolve_references()
+    complete = config
   elif 'config' in checkpoint.metadata:
-    complete = config_file.with_overrides(ConfigDict(checkpoint.metadata['config']), overrides)
+    stored = config_file.with_overrides(checkpoint.metadata['config'], overrides)
+    complete = RunConfig.from_fields(stored)
   else:
     raise UserError(_NO_DATA.format(path))
-  with complete.unlocked():
-    if args.recipe:
-      complete.data.eval_recipe = args.recipe
-    if complete.data.eval_recipe == 'checkpoint':
-      complete.data.eval_recipe, complete.data.eval_crop_fraction = checkpoint_labels.recipe_of(
-        checkpoint
-      )
+  if args.recipe:
+    complete = complete.with_fields({'data.eval_recipe': args.recipe})
+  if complete.data.takes_recipe_of_checkpoint:
+    recipe, fraction = checkpoint_labels.recipe_of(checkpoint)
+    complete = complete.with_fields(
+      {'data.eval_recipe': recipe, 'data.eval_crop_fraction': fraction}
+    )
   return complete
 
 
 def _with_chosen(
-  model: models.ModelConfig, config: ConfigDict, overrides: list[str]
+  model: models.ModelConfig, config: RunConfig, overrides: list[str]
 ) -> models.ModelConfig:
   """The checkpoint's model, with what of its arithmetic the command line sets."""
   chosen, free = {}, ('dtype', 'gelu', 'input_range')

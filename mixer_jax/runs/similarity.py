@@ -10,12 +10,13 @@ import numpy as np
 from mixer_jax import models
 from mixer_jax.analysis import cka, layers
 from mixer_jax.analysis.hsic import ESTIMATORS, KERNELS, LEAST_IMAGES, Method
+from mixer_jax.commands import flags
 from mixer_jax.data import pipeline
 from mixer_jax.errors import UserError
 from mixer_jax.parallel import mesh as meshes
 from mixer_jax.paths import user_path
 from mixer_jax.runlog.progress import reading
-from mixer_jax.runs import config_file, experiment
+from mixer_jax.runs import experiment
 from mixer_jax.runs.loaded_model import Subject
 
 log = logging.getLogger(__name__)
@@ -50,9 +51,9 @@ class Likeness:
                   **more)  # fmt: skip
 
 
-def add_flags(parser: config_file.Parser, *, layers_default: str, output: str) -> None:
+def add_flags(parser: flags.Parser, *, layers_default: str, output: str) -> None:
   """Which layers, how CKA is estimated, and where files go."""
-  parser.add_argument('--checkpoint', required=True, help=config_file.CHECKPOINT)
+  parser.add_argument('--checkpoint', required=True, help=flags.CHECKPOINT)
   parser.add_config(
     required=False,
     example='configs/evaluate.py:imagenet2012',
@@ -85,8 +86,8 @@ def method_of(args: argparse.Namespace) -> Method:
 
 def check_output(output: str, **files: str | None) -> None:
   """Before anything is computed: can OUTPUT.npz, OUTPUT.png and these flags' files be written?"""
-  config_file.check_targets({'output': f'{output}.npz', **files})
-  config_file.check_targets({'output': f'{output}.png'})
+  flags.check_targets({'output': f'{output}.npz', **files})
+  flags.check_targets({'output': f'{output}.png'})
 
 
 def chosen(seen: Subject, args: argparse.Namespace) -> list[str]:

@@ -34,7 +34,7 @@ class Hooks(Protocol):
     """Evaluation is due. The same verdict in all processes."""
     ...
 
-  def told_to_leave(self, step: int) -> bool:
+  def should_stop(self, step: int) -> bool:
     """Whether the run is to save its state of this step and leave. Asked at every step."""
     ...
 
@@ -79,7 +79,7 @@ def train(
     if pending is not None:
       _settle(hooks, *pending)
     pending = (step, metrics)
-    leaves = step < total_steps and hooks.told_to_leave(step)
+    leaves = step < total_steps and hooks.should_stop(step)
     if leaves or due(eval_every, step) or due(save_every, step):
       _settle(hooks, *pending)
       pending, verdict = None, Verdict(save=leaves, stop=False)

@@ -15,6 +15,7 @@ from mixer_jax.models import paper
 from mixer_jax.paths import is_remote, user_path
 from mixer_jax.runlog import metrics
 from mixer_jax.runs import workdir
+from mixer_jax.runs.fields import flatten
 from mixer_jax.webpage import page, runs
 from mixer_jax.webpage.page import Study
 from mixer_jax.webpage.run_tables import Published
@@ -79,9 +80,9 @@ def _read_run(name: str, folder: epath.Path, *, with_pictures: bool = True) -> R
     stored = workdir.stored_run(folder)
     if stored is None:
       raise UserError(f'{folder} has no config.json')
-    config = workdir.flat(stored['config'])
+    config = flatten(stored['config'])
     model_config = models.config_from(stored['model'])
-    config |= workdir.flat(dataclasses.asdict(model_config), 'model.')
+    config |= flatten(dataclasses.asdict(model_config), 'model.')
     model = runs.Model(
       models.variant_of(model_config),
       models.num_params(model_config),
@@ -198,5 +199,5 @@ def _pretrained_on(config: Mapping[str, Any]) -> str:
       return ''
     if stored is None:
       return ''
-    config = workdir.flat(stored['config'])
+    config = flatten(stored['config'])
   return ''

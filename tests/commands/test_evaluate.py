@@ -228,7 +228,7 @@ def test_the_validation_set_as_a_folder_has_the_published_figure(published, monk
     (49_999, ids, {}),
     (50_000, ids[::-1], {}),
   ):
-    on = experiment.Evaluated(None, None, 8, Source('folder:x', classes, range(count)))  # pyright: ignore[reportArgumentType]
+    on = experiment.EvaluationSetup(None, None, 8, Source('folder:x', classes, range(count)))  # pyright: ignore[reportArgumentType]
     assert evaluate._published(checkpoint, on, 224) == wanted
   assert evaluate._published(checkpoint, on, 448) == {}
 
@@ -321,11 +321,11 @@ def test_a_model_that_takes_other_pixels_is_given_them(folder, monkeypatch, tmp_
     (['evaluate', '--checkpoint=none', '--config=configs/digits.py'], 'no checkpoint none'),
     (
       ['evaluate', f'--checkpoint={TINY}', '--config=configs/evaluate.py:imagenet'],
-      'no TFDS data set is called',
+      'no TFDS data set ',
     ),
     (
       ['evaluate', f'--checkpoint={TINY}', '--config=configs/evaluate.py:tests'],
-      "data set 'tests': to take a folder of images, write folder:tests",
+      "data set 'tests': for a folder of images, write folder:tests",
     ),
     (
       ['evaluate', f'--checkpoint={TINY}', '--config=configs/digits.py', '--json=tests'],
@@ -333,7 +333,7 @@ def test_a_model_that_takes_other_pixels_is_given_them(folder, monkeypatch, tmp_
     ),
     (
       ['evaluate', f'--checkpoint={TINY}', '--config=configs/evaluate.py:imagenet2013'],
-      'no TFDS data set is called',
+      'no TFDS data set ',
     ),
     (
       ['evaluate', f'--checkpoint={TINY}', '--config=configs/evaluate.py'],

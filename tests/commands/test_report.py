@@ -72,7 +72,7 @@ class Page(HTMLParser):
 def write_run(folder: pathlib.Path, config, *, steps: int, best: float, cut: bool = False) -> None:
   """Write the workdir of a run without training it: one row per step."""
   folder.mkdir(parents=True)
-  model = dataclasses.asdict(initial_model.model_of(config))
+  model = dataclasses.asdict(initial_model.new_model(config.model))
   (folder / 'config.json').write_text(json.dumps({'config': config.to_dict(), 'model': model}))
   rows = MetricsFile(folder)
   begin = {'event': 'start', 'process': 0, 'devices': 128, 'device': 'TPU v3', 'time': 1.7e9}

@@ -12,17 +12,9 @@ import mixer_jax
 from mixer_jax import models
 from mixer_jax.errors import UserError
 from mixer_jax.models.parameters import flatten
-from tests.helpers import reference
+from tests.helpers import factories, reference
 
-TINY = mixer_jax.MixerConfig(
-  patch_size=4,
-  num_blocks=3,
-  hidden_dim=16,
-  tokens_mlp_dim=8,
-  channels_mlp_dim=32,
-  image_size=16,
-  num_classes=5,
-)
+TINY = factories.tiny_mixer(num_blocks=3, num_classes=5)
 
 
 def images(count: int, size: int = 16) -> np.ndarray:
@@ -134,10 +126,10 @@ def test_features_have_names_shapes_and_the_order_of_depth():
 
 def test_bytes_are_mapped_to_minus_one_to_one():
   params = golden_like()
-  pixels = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), dtype=np.uint8)
-  floats = pixels.astype(np.float32) / 127.5 - 1
-  assert floats.min() >= -1
-  assert floats.max() <= 1
+  levels, values = np.array([0, 51, 255], np.uint8), np.array([-1, -0.6, 1], np.float32)
+  pixels, floats = (
+    np.broadcast_to(each[:, None, None, None], (3, 16, 16, 3)) for each in (levels, values)
+  )
   np.testing.assert_allclose(
     mixer_jax.apply(TINY, params, pixels), mixer_jax.apply(TINY, params, floats), atol=1e-5
   )

@@ -19,7 +19,7 @@ def test_mistakes_come_first_and_undecodable_images_are_left_out():
     2,
     5,
     0,
-  ]  # mistakes by confidence, then hits, the least confident first
+  ]  # mistakes by confidence, then unsure hits
   assert list(run_pictures.mistakes_first(labels, predicted, confidences, 2)) == [3, 1]
 
 

@@ -37,7 +37,7 @@ class Recorder:
     self.events.append(('evaluate', step))
     return self.verdicts.get(step, Verdict(save=False, stop=False))
 
-  def told_to_leave(self, step):
+  def should_stop(self, step):
     return step == self.told_at
 
   def save(self, step, state):
@@ -98,7 +98,7 @@ def test_nothing_is_left_to_do():
   assert recorder.events == []
 
 
-def test_a_run_that_is_told_to_leave_saves_that_step_and_leaves():
+def test_a_run_that_is_should_stop_saves_that_step_and_leaves():
   recorder = Recorder(told_at=2)
   with pytest.raises(PreemptedError, match='step 2'):
     run(recorder, eval_every=2)
