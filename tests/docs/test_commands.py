@@ -67,10 +67,17 @@ EXTRA: tuple[tuple[str, tuple[str, ...]], ...] = (
     r'^mixer-jax bench',
     ('--model=S/32', '--image-size=32', '--batch=8', '--rounds=1', '--steps=1', '--peak=1'),
   ),
-  # One block of 28×28 tokens in place of 24 of 14×14: too large as well, and soon compiled.
   (
-    r'^mixer-jax plan .*--suggest',
-    ('--config.model.num_blocks=1', '--config.model.image_size=448'),
+    r'^mixer-jax plan .*--suggest',  # too large as well, and compiled in seconds
+    (
+      *(
+        '--config.model.num_blocks=1',
+        '--config.model.hidden_dim=64',
+        '--config.model.patch_size=4',
+      ),
+      *('--config.model.image_size=16', '--config.model.num_classes=10', '--config.mixup=0'),
+      *('--config.model.channels_mlp_dim=256', '--config.batch_size=16777216'),
+    ),
   ),
   (r'^mixer-jax plan', PLAN),
   (
@@ -173,6 +180,9 @@ IN_PYTHON = {
   # Weights that are not here: a small file of the same layout.
   "'imagenet21k/Mixer-B_16'": repr(str(GOLDEN / 'mixer_tiny.npz')),
   "'timm/mixer_b16_224.miil_in21k_ft_in1k'": repr(str(GOLDEN / 'mixer_tiny.timm.safetensors')),
+  # Fewer blocks.
+  "mixer_jax.VARIANTS['B/16']": "mixer_jax.MixerConfig(16, 4, 768, 384, 3072)",
+  "mixer_jax.VARIANTS['S/32'], jax": "mixer_jax.MixerConfig(32, 1, 512, 256, 2048), jax",
   # Few steps of a small model.
   "{'total_steps': 600, ": (
     "{'total_steps': 2, 'batch_size': 16, 'eval_batch_size': 64, 'optimizer.warmup_steps': 1, "
