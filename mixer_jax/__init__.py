@@ -15,8 +15,9 @@ if TYPE_CHECKING:
   from mixer_jax.errors import UserError
   from mixer_jax.models import VARIANTS, MixerConfig, ResNetConfig, apply, features, init
   from mixer_jax.planning.plan import plan
-  from mixer_jax.runs.evaluation import embed, evaluate, predict
+  from mixer_jax.runs.evaluation import evaluate
   from mixer_jax.runs.loaded_model import load_for_evaluation
+  from mixer_jax.runs.predictions import embed, predict
   from mixer_jax.runs.run_config import RunConfig
   from mixer_jax.runs.similarity import compare
   from mixer_jax.runs.training_run import train
@@ -60,7 +61,7 @@ _HOMES = {
   # Not `bench`: that is the package mixer_jax.bench.
   'benchmark': 'mixer_jax.bench.suite:run',
   'compare': 'mixer_jax.runs.similarity',
-  'embed': 'mixer_jax.runs.evaluation',
+  'embed': 'mixer_jax.runs.predictions',
   'evaluate': 'mixer_jax.runs.evaluation',
   'features': 'mixer_jax.models',
   'init': 'mixer_jax.models',
@@ -68,7 +69,7 @@ _HOMES = {
   'load_config': 'mixer_jax.api',
   'load_for_evaluation': 'mixer_jax.runs.loaded_model',
   'plan': 'mixer_jax.planning.plan',
-  'predict': 'mixer_jax.runs.evaluation',
+  'predict': 'mixer_jax.runs.predictions',
   'released': 'mixer_jax.checkpoints.published',
   'run_study': 'mixer_jax.studies.run',
   'save': 'mixer_jax.checkpoints',

@@ -21,7 +21,7 @@ ALLOWED = {
   'runlog': set(),
   'pictures': set(),
   'models': set(),
-  'parallel': set(),
+  'parallel': {'models'},
   'data': set(),
   'checkpoints': {'models', 'parallel'},
   'training': {'models', 'parallel'},
@@ -159,6 +159,27 @@ def test_model_and_step_need_jax_flax_optax_and_numpy_alone(room):
     for module, _ in imports(path):
       name = module.split('.')[0]
       assert name in BARE or name in sys.stdlib_module_names, f'{path}: {module}'
+
+
+def closure(path: pathlib.Path) -> set[pathlib.Path]:
+  """The files of the package that are read when this one is imported, itself included."""
+  found, left = set(), {path}
+  while left:
+    path = left.pop()
+    found.add(path)
+    modules = [module for module, at_import in imports(path) if at_import]
+    files = {file_of(module) for module in modules if module.startswith('mixer_jax.')}
+    packages = {file.parent / '__init__.py' for file in files if file}
+    left |= {file for file in files | packages if file and file.is_file()} - found
+  return found
+
+
+@pytest.mark.parametrize('name', ['cka', 'cka_all_pairs', 'hsic', 'identification', 'layers'])
+def test_cka_needs_jax_flax_optax_and_numpy_alone(name):
+  for path in closure(ROOT / 'analysis' / f'{name}.py'):
+    for module, at_import in imports(path):
+      name = module.split('.')[0]
+      assert not at_import or name in BARE or name in sys.stdlib_module_names, f'{path}: {module}'
 
 
 def python(code: str) -> str:

@@ -7,8 +7,8 @@ import cv2
 import numpy as np
 
 from mixer_jax.data import decode, pipeline
-from mixer_jax.data.check import RecordCheck, check_records
 from mixer_jax.data.catalog import open_source
+from mixer_jax.data.check import RecordCheck, check_records
 from mixer_jax.data.pipeline import DataConfig
 from mixer_jax.data.randaugment import OPERATIONS
 from mixer_jax.data.source import Source

@@ -13,7 +13,7 @@ import numpy as np
 from mixer_jax import checkpoints, models
 from mixer_jax.analysis import cka_all_pairs, layers
 from mixer_jax.analysis.cka import MinibatchCKA
-from mixer_jax.analysis.hsic import KERNELS, Method
+from mixer_jax.analysis.hsic import KERNELS, Method, check_images
 from mixer_jax.errors import UserError
 from mixer_jax.evaluation import probe
 from mixer_jax.evaluation.probe import LayerProbe, ProbeConfig
@@ -136,7 +136,7 @@ def _check(config: CKAStudyConfig, planned: Sequence[Planned]) -> dict[str, list
     if (model := one.run.labels['model']) not in names:
       names[model] = layers.choose(layers.layer_names(one.experiment.model), config.layers)
   evaluated = first.experiment.evaluated
-  similarity.check_images(len(evaluated.source), evaluated.batch_size)
+  check_images(len(evaluated.source), evaluated.batch_size)
   return names
 
 
@@ -271,8 +271,8 @@ def report(
     values |= {'images': total.images, 'batches': total.batches}
     compared = cka_comparisons.comparisons(members, total)
     values['kernels'][kernel] = {
-      'method': similarity.in_words(config.methods[kernel]),
-      'noise': similarity.noise_of(total.standard_error(), total.batches),
+      'method': str(config.methods[kernel]),
+      'noise': similarity.describe_noise(total.standard_error(), total.batches),
       'comparisons': compared,
     }
     for model, names in {member.model: member.layers for member in members}.items():

@@ -11,7 +11,7 @@ import numpy as np
 from mixer_jax import models
 from mixer_jax.analysis.cka import MinibatchCKA
 from mixer_jax.analysis.identification import Identification, identify
-from mixer_jax.runs import similarity
+from mixer_jax.runs.npz import npz_bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +80,7 @@ def npz(members: Sequence[Member], totals: Mapping[str, MinibatchCKA]) -> bytes:
   for kernel, total in totals.items():
     arrays |= {kernel: total.result(), f'{kernel}_standard_error': total.standard_error()}
   names = [f'{member.name}: {layer}' for member in members for layer in member.layers]
-  return similarity.npz_of(names=names, **arrays)
+  return npz_bytes(names=names, **arrays)
 
 
 def _block(matrix: np.ndarray, members: Sequence[Member], x: Member, y: Member) -> np.ndarray:

@@ -13,6 +13,7 @@ from etils import epath
 from mixer_jax import models
 from mixer_jax.analysis import block_scores
 from mixer_jax.analysis.block_scores import MEASURES, Images
+from mixer_jax.analysis.hsic import check_images
 from mixer_jax.bench.latency import latencies
 from mixer_jax.data.catalog import open_source
 from mixer_jax.errors import UserError
@@ -25,10 +26,9 @@ from mixer_jax.paths import user_path
 from mixer_jax.runlog.progress import reading
 from mixer_jax.runs import checkpoint_labels
 from mixer_jax.runs.evaluation_setup import EvaluationSetup
+from mixer_jax.runs.loaded_model import LoadedModel, load_for_evaluation
 from mixer_jax.runs.run_config import RunConfig
-from mixer_jax.runs.similarity import check_images
 from mixer_jax.studies import pruning_plan, pruning_report, study, study_config
-from mixer_jax.studies._loaded import LoadedModel, load_for_evaluation
 from mixer_jax.studies.pruning_plan import Method, PruningConfig
 from mixer_jax.studies.result_cache import ResultCache
 from mixer_jax.studies.study import Run, StudyReport, Trained
@@ -81,7 +81,9 @@ def run(
   settings, limits = config.pruning, config.recovery.processes
   reading_flags = {'recipe': recipe, 'gelu': gelu, 'input_range': input_range}
   study.join('prune', config, workdir, limits, checkpoint=checkpoint, **reading_flags)
-  loaded = load_for_evaluation(checkpoint, config.recovery, **reading_flags)
+  loaded = load_for_evaluation(
+    checkpoint, config.recovery, recipe=recipe, gelu=gelu, input_range=input_range
+  )
   subject = _subject(config, checkpoint, loaded)
   if settings.recovery_seeds:  # a fault of one run is a fault of all
     blocks = tuple(range(subject.model.num_blocks - settings.counts[-1]))
@@ -124,13 +126,13 @@ def _subject(config: PruningStudyConfig, path: str, loaded: LoadedModel) -> Subj
 
   def scored_on() -> EvaluationSetup:
     source = open_source(setup.data.name, config.pruning.score_split, setup.data.data_dir)
-    source = checkpoint_labels.in_order_of(checkpoint, source)
+    source = checkpoint_labels.align_classes(checkpoint, source)
     check_images(len(source), setup.batch_size)
     return dataclasses.replace(setup, source=source)
 
   scored = processes.together(scored_on)
   step = user_path(path) / 'checkpoints' / str(checkpoint.metadata.get('step'))
-  tested = checkpoint_labels.in_order_of(checkpoint, setup.source)
+  tested = checkpoint_labels.align_classes(checkpoint, setup.source)
   return Subject(
     checkpoint=path,
     start=str(step) if not checkpoint.published and step.exists() else path,

@@ -346,7 +346,7 @@ def _origin(start: str) -> Origin:
   except UserError:  # not needed if all runs ended before
     return Origin('', None, ())
   variant = models.variant_of(checkpoint.config)
-  return origin_of(variant, checkpoint_labels.pretrained_on(checkpoint))
+  return origin_of(variant, checkpoint_labels.training_data(checkpoint))
 
 
 def origin_of(variant: str, pretrained_on: str | None) -> Origin:

@@ -12,13 +12,13 @@ from PIL import Image
 
 from mixer_jax.__main__ import main
 from mixer_jax.analysis.cka import MinibatchCKA
-from mixer_jax.analysis.hsic import Method
+from mixer_jax.analysis.hsic import Method, check_images
 from mixer_jax.analysis.identification import identify
 from mixer_jax.errors import UserError
 from mixer_jax.evaluation.probe import LayerProbe, ProbeConfig
 from mixer_jax.models import MixerConfig
 from mixer_jax.runlog.metrics import read_metrics
-from mixer_jax.runs import initial_model, similarity
+from mixer_jax.runs import initial_model
 from mixer_jax.runs.config_file import load_config
 from mixer_jax.studies import cka, cka_report
 from mixer_jax.studies.cka_comparisons import Member
@@ -246,9 +246,9 @@ def test_damaged_probes_are_fit_again(text, tmp_path):
 
 
 def test_batches_too_small_for_the_estimator_are_refused_before_training():
-  similarity.check_images(360, 4)
+  check_images(360, 4)
   with pytest.raises(UserError, match='360 images in batches of 2 leave 2'):
-    similarity.check_images(360, 2)
+    check_images(360, 2)
 
 
 @pytest.mark.parametrize('data', ['cifar10', 'cifar100'])

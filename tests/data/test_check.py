@@ -3,8 +3,8 @@
 import pytest
 
 from mixer_jax.data import check
-from mixer_jax.data.check import check_records
 from mixer_jax.data.catalog import open_source
+from mixer_jax.data.check import check_records
 from tests.helpers.photos import encoded, photo
 
 
