@@ -181,8 +181,8 @@ IN_PYTHON = {
   "'imagenet21k/Mixer-B_16'": repr(str(GOLDEN / 'mixer_tiny.npz')),
   "'timm/mixer_b16_224.miil_in21k_ft_in1k'": repr(str(GOLDEN / 'mixer_tiny.timm.safetensors')),
   # Fewer blocks.
-  "mixer_jax.VARIANTS['B/16']": "mixer_jax.MixerConfig(16, 4, 768, 384, 3072)",
-  "mixer_jax.VARIANTS['S/32'], jax": "mixer_jax.MixerConfig(32, 1, 512, 256, 2048), jax",
+  "mixer_jax.VARIANTS['B/16']": 'mixer_jax.MixerConfig(16, 4, 768, 384, 3072)',
+  "mixer_jax.VARIANTS['S/32'], jax": 'mixer_jax.MixerConfig(32, 1, 512, 256, 2048), jax',
   # Few steps of a small model.
   "{'total_steps': 600, ": (
     "{'total_steps': 2, 'batch_size': 16, 'eval_batch_size': 64, 'optimizer.warmup_steps': 1, "

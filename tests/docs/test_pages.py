@@ -7,6 +7,7 @@ import pytest
 from configs import common
 from docs import make_cli
 from tests.docs.blocks import PAGES, ROOT
+from tests.test_imports import ALLOWED
 
 TEXTS = (*PAGES, ROOT / 'CONTRIBUTING.md', ROOT / 'CHANGELOG.md', ROOT / 'benchmarks' / 'NOTES.md')
 # What a page may name although it is no file of the repository.
@@ -98,3 +99,15 @@ def test_page_of_commands_is_current():
   for name, help_text in current.items():
     # Python versions differ in where they break lines.
     assert written[name].split() == help_text.split(), f'{name}: run `make docs`'
+
+
+def test_page_of_the_architecture_has_the_import_rules():
+  text = (ROOT / 'docs' / 'architecture.md').read_text()
+  rows = re.findall(r'^\| `(\w+)` \| (none|`.*`) \|$', text, re.MULTILINE)
+  documented = {name: set(re.findall(r'`(\w+)`', others)) for name, others in rows}
+  packages = {
+    name: others
+    for name, others in ALLOWED.items()
+    if name not in ('errors', 'paths', 'hardware', '__init__', '__main__')
+  }
+  assert documented == packages
