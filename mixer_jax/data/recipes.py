@@ -154,7 +154,7 @@ def _bilinear(image: np.ndarray, height: int, width: int, size: int) -> np.ndarr
 
 @functools.lru_cache(maxsize=1024)
 def _neighbours(old: int, new: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Return lower and upper old pixel next to each new centre, and the share of the upper; (size,)."""
+  """Return the two old pixels next to each new centre and the share of the upper, each (size,)."""
   scale = np.float32(old) / np.float32(new)
   first = (new - size) // 2
   centres = np.arange(first, first + size).astype(np.float32) + np.float32(0.5)
