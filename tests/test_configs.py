@@ -11,11 +11,13 @@ import mixer_jax
 from configs import evaluate, finetune, pretrain, transfer
 from mixer_jax import VARIANTS, UserError
 from mixer_jax.data import augment, tasks
-from mixer_jax.data.open import class_ids
+from mixer_jax.data.catalog import class_ids
 from mixer_jax.data.pipeline import DataConfig
 from mixer_jax.models import MixerConfig, num_params
-from mixer_jax.runs import experiment, initial_model
+from mixer_jax.runs import initial_model
+from mixer_jax.runs.experiment import build_experiment
 from mixer_jax.training.optimizer import OptimizerConfig
+from tests.helpers.configs import run_config
 
 # Table 4: epochs, learning rate, weight decay, RandAugment's magnitude, mixup, stochastic depth.
 TABLE_4 = {
@@ -76,17 +78,17 @@ def test_epochs_of_a_stand_in_are_counted_in_its_images(tmp_path):
       path.write_bytes(b'')
   config = pretrain.get_config(f'B/32,jft300m,folder:{tmp_path}')
   config.batch_size = config.eval_batch_size = 16
-  checked = experiment.check(config, None)
+  checked = build_experiment(run_config(config))
   assert checked.model.num_classes == 3
   assert (len(checked.source), len(checked.evaluated.source)) == (119, 1)
   assert checked.total_steps == round(7 * 119 / 16)
   config.optimizer.warmup_steps = 10
-  checked = experiment.check(config, None)
+  checked = build_experiment(run_config(config))
   rates = [float(checked.schedule(step)) for step in (10, 31, 52)]
   np.testing.assert_allclose(rates, [3e-3, 3e-3 / 2, 0], rtol=1e-6, atol=1e-9)
   config.data.test_split = 'validation'
   with pytest.raises(UserError, match='of a folder is all of it: slice it'):
-    experiment.check(config, None)
+    build_experiment(run_config(config))
 
 
 # Section 3 and Appendix C; steps of the ViT paper's Table 4: steps, warm-up, classes.
@@ -179,7 +181,7 @@ def test_fine_tuning_starts_from_a_checkpoint_of_its_variant(tmp_path):
   config = finetune.get_config('S/32,cifar10')
   assert config.init_from == ''  # none is published
   with pytest.raises(UserError, match='take them from a checkpoint with'):
-    initial_model.model_of(config)
+    initial_model.model_of(run_config(config))
   small = dataclasses.replace(VARIANTS['S/32'], image_size=64, num_classes=3)
   for patch_size in (32, 16):
     model = dataclasses.replace(small, patch_size=patch_size, image_size=2 * patch_size)
@@ -187,11 +189,11 @@ def test_fine_tuning_starts_from_a_checkpoint_of_its_variant(tmp_path):
     mixer_jax.save(config.init_from, model, mixer_jax.init(model, jax.random.key(0)))
     config.model.image_size = 4 * patch_size
     if patch_size == 32:
-      grown = initial_model.model_of(config)
+      grown = initial_model.model_of(run_config(config))
       assert (grown.num_classes, grown.tokens_mlp_dim, grown.image_size) == (10, 1024, 128)
     else:
       with pytest.raises(UserError, match='patch_size cannot differ'):
-        initial_model.model_of(config)
+        initial_model.model_of(run_config(config))
 
 
 def test_a_task_to_fine_tune_to_is_told_by_what_is_near():

@@ -7,7 +7,7 @@ from mixer_jax.checkpoints.convert import convert
 from mixer_jax.commands.flags import CHECKPOINT, Parser
 from mixer_jax.models import variant_of
 from mixer_jax.runlog import console
-from mixer_jax.runs import config_file
+from mixer_jax.runs.fields import parse_numbers
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ def main(argv: list[str]) -> None:
     layout=args.layout,
     image_size=args.image_size,
     num_classes=args.num_classes,
-    blocks=None if args.blocks is None else config_file.numbers('--blocks', args.blocks, int),
+    blocks=None if args.blocks is None else parse_numbers('--blocks', args.blocks, int),
   )
   log.info('%s: %s, %s layout', written.file, variant_of(written.config), written.layout)
   for warning in written.warnings:

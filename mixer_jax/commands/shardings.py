@@ -8,8 +8,9 @@ from mixer_jax.errors import UserError
 from mixer_jax.parallel import mesh as meshes
 from mixer_jax.planning import sharding_table
 from mixer_jax.runlog import console
-from mixer_jax.runs import config_file, experiment, initial_model
-from mixer_jax.training.optimizer import OptimizerConfig, make_optimizer, make_schedule
+from mixer_jax.runs import config_file, initial_model
+from mixer_jax.runs.run_config import RunConfig
+from mixer_jax.training.optimizer import make_optimizer, make_schedule
 
 
 def main(argv: list[str]) -> None:
@@ -22,12 +23,11 @@ def main(argv: list[str]) -> None:
   console.setup_console()
   if args.devices < 1:
     raise UserError(f'--devices must be at least 1, is {args.devices}')
-  config = config_file.load_config(args.config, overrides)
-  experiment.check_fields(config)
+  config = RunConfig.from_fields(config_file.load_config(args.config, overrides))
   model = initial_model.model_of(config)
-  optimizer_config = experiment.build(OptimizerConfig, config.optimizer, 'optimizer')
-  optimizer = make_optimizer(optimizer_config, make_schedule(optimizer_config, config.total_steps))
-  mesh = meshes.abstract_mesh(args.devices, **experiment.mesh_sizes(config))
+  schedule = make_schedule(config.optimizer, config.total_steps)
+  optimizer = make_optimizer(config.optimizer, schedule)
+  mesh = meshes.abstract_mesh(args.devices, **config.mesh.sizes())
   meshes.check_batch(mesh, config.batch_size, config.accumulate)
   table = sharding_table.sharding_table(model, optimizer, mesh)
   if args.json:

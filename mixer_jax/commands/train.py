@@ -1,4 +1,4 @@
-"""`mixer-jax train`: pre-train or fine-tune; the same command again goes on."""
+"""`mixer-jax train`: pre-train or fine-tune; the same command again resumes."""
 
 from mixer_jax.commands import flags
 from mixer_jax.errors import PreemptedError
@@ -7,24 +7,27 @@ from mixer_jax.runlog.startup import Startup
 
 
 def main(argv: list[str]) -> None:
-  """Flags and config in, a trained state in the workdir out."""
+  """Trains the run of a config in the workdir."""
   startup = Startup()
   parser = flags.Parser('train', __doc__ or '')
   parser.add_config(required=True)
   parser.add_argument('--workdir', required=True, help='folder of the run, local or gs://…')
   args, overrides = parser.parse(argv)
-  # Seconds, that --help and a wrong flag need not wait for.
+  # These take seconds, which --help and a wrong flag need not wait for.
   from mixer_jax.parallel import processes
   from mixer_jax.runlog import console
-  from mixer_jax.runs import config_file, experiment, training_run
+  from mixer_jax.runs import pod, training_run
+  from mixer_jax.runs.config_file import load_config
+  from mixer_jax.runs.run_config import RunConfig
 
   startup.mark('imports')
   console.setup_console()
-  config = config_file.load_config(args.config, overrides)
-  experiment.join_processes('train', args, config, preemptible=True)
+  config = RunConfig.from_fields(load_config(args.config, overrides))
+  settings = pod.settings_of(vars(args), config.to_fields())
+  pod.join('train', settings, config.processes, preemptible=True)
   startup.mark('devices')
   try:
-    training_run.run(config, str(user_path(args.workdir)), startup)
+    training_run.train(config, user_path(args.workdir), startup=startup)
   except PreemptedError:
     processes.leave_together()
     raise

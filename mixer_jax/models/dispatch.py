@@ -5,7 +5,6 @@ with model state `Variables(params, state)`. `apply` and all that is built on it
 """
 
 import dataclasses
-import fnmatch
 import functools
 import math
 from collections.abc import Mapping
@@ -162,19 +161,6 @@ def _ask(module, name: str, config, default):
   """Return what an optional function of the family says."""
   found = getattr(module, name, None)
   return default if found is None else found(config)
-
-
-def position_axes(name: str, rank: int) -> tuple[int, ...]:
-  """Axes of a feature that are positions in the image: tokens, or rows and columns.
-
-  Args:
-    name: as in `features`.
-    rank: number of its axes.
-  """
-  mixed = (getattr(module, 'NO_POSITIONS', ()) for module in family.load_all().values())
-  if any(fnmatch.fnmatch(name, pattern) for patterns in mixed for pattern in patterns):
-    return ()
-  return tuple(range(1, rank - 1))
 
 
 def architecture(config) -> dict[str, Any]:

@@ -30,7 +30,6 @@ and may define
     ARITHMETIC   fields that change the result and that no weights file holds; else `input_range`
     VARIANTS     name -> Config
     COLUMNS      heading -> field or property, for the table of VARIANTS
-    NO_POSITIONS patterns of names of features with three or more axes that are not positions
     block_sizes  (config, number of a block) -> sizes of letters that belong to this block
     is_stochastic, activation, variant_of: functions of the config; see `models.dispatch`
 

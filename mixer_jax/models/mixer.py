@@ -34,7 +34,6 @@ NAME = 'Mixer'
 ARCHITECTURE = ('patch_size', 'num_blocks', 'hidden_dim', 'tokens_mlp_dim', 'channels_mlp_dim')
 SUMMARY = ('num_tokens', *ARCHITECTURE[1:], 'gelu')
 ARITHMETIC = ('gelu', 'input_range')
-NO_POSITIONS = ('*token_mixing/hidden',)  # (B, C, T): each unit sees all tokens
 
 SIZES = {
   'P': 'patch_size',

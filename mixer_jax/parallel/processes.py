@@ -11,6 +11,7 @@ import logging
 import os
 import signal
 import socket
+import threading
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
@@ -219,7 +220,8 @@ class Preemption:
     self._old = None
 
   def __enter__(self) -> 'Preemption':
-    if is_alone():  # otherwise the service of jax.distributed listens
+    # Otherwise the service of jax.distributed listens; Python lets the main thread alone listen.
+    if is_alone() and threading.current_thread() is threading.main_thread():
       self._old = signal.signal(signal.SIGTERM, self._hear)
     return self
 

@@ -1,13 +1,12 @@
-"""What is the same around the steps of every run: they are told, states are saved, and it ends."""
+"""Hooks that every training loop needs: logging, checkpointing, interruption."""
 
 import logging
 import os
 import time
 from typing import Any
 
-import jax
-
 from mixer_jax.checkpoints.store import Store
+from mixer_jax.parallel import processes
 from mixer_jax.parallel.processes import Preemption
 from mixer_jax.runlog.progress import Progress
 from mixer_jax.runlog.startup import Startup
@@ -16,12 +15,12 @@ from mixer_jax.training.step import TrainState
 log = logging.getLogger(__name__)
 
 
-class Watch:
+class BaseHooks:
   """The part of `training.loop.Hooks` that needs no data.
 
   Args:
-    tensorboard: the folder for its events; None: none are written.
-    startup: told, and closed, with the first step.
+    tensorboard: folder of its events; None: none are written.
+    startup: is logged, and ends, with the first step.
   """
 
   def __init__(
@@ -40,9 +39,9 @@ class Watch:
     self._interrupted = False
 
   def step(self, step: int, metrics: dict[str, float]) -> None:
-    """Tells of a step."""
+    """Logs a step."""
     if self._startup is not None:
-      self._tell_startup(self._startup, step)
+      self._log_startup(self._startup, step)
       self._startup = None
     self._progress.step(step, metrics)
     if self._interrupted:
@@ -50,24 +49,24 @@ class Watch:
     if self._tensorboard and step % self._log_every == 0:
       self._tensorboard.write_scalars(step, metrics)
 
-  def told_to_leave(self, step: int) -> bool:
-    """Whether a SIGTERM came; agreed on by all processes."""
-    leaves = self._preemption.reached(step)
-    if leaves:
+  def should_stop(self, step: int) -> bool:
+    """Return True if a SIGTERM arrived; all processes agree."""
+    stops = self._preemption.reached(step)
+    if stops:
       self._progress.event('preempted', step=step)
-    return leaves
+    return stops
 
   def save_state(
     self, step: int, state: TrainState, metadata: dict[str, Any], best: int | None = None
   ) -> None:
-    """Begins to save the state; tells how long the run stood still for it. See `Store.save`."""
-    begun = time.monotonic()
+    """Starts to save the state and logs how long training was blocked. See `Store.save`."""
+    started = time.monotonic()
     self._store.save(step, state.parts(), metadata, best=best)
-    self._progress.event('save', step=step, blocked=round(time.monotonic() - begun, 4))
+    self._progress.event('save', step=step, blocked=round(time.monotonic() - started, 4))
     self._progress.pause()
 
   def interrupt(self, *_) -> None:
-    """Handles SIGINT: the run ends behind the step under way, at the second call at once.
+    """Handles SIGINT: the run ends after the current step, at the second call at once.
 
     An exception raised here could be swallowed by a callback of a library.
     """
@@ -76,21 +75,21 @@ class Watch:
     self._interrupted = True
 
   def close(self) -> None:
-    """Writes what is held back."""
+    """Writes what is buffered."""
     self._progress.flush()
     if self._tensorboard:
       self._tensorboard.flush()
 
-  def _tell_startup(self, startup: Startup, step: int) -> None:
+  def _log_startup(self, startup: Startup, step: int) -> None:
     startup.mark('first step')
-    log.info('%s', startup.told())
+    log.info('%s', startup.summary())
     self._progress.event('startup', step=step, **startup.row())
 
 
 def _writer(folder: str):
-  if jax.process_index():
+  if not processes.is_main():
     return None
-  # TensorFlow writes files here and computes nothing: so it has nothing to announce.
+  # TensorFlow writes files here and computes nothing, so its start-up messages are not wanted.
   os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
   os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
   from clu.metric_writers import SummaryWriter  # imports TensorFlow

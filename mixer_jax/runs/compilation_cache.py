@@ -1,8 +1,8 @@
-"""Compiled programs, kept between starts: JAX's persistent cache in the user's cache folder.
+"""JAX's persistent compilation cache, in the user's cache folder.
 
-Whoever has chosen a folder for it (JAX_COMPILATION_CACHE_DIR; for a pod one that all hosts
-share, such as gs://…, since only process 0 writes there) or none
-(JAX_ENABLE_COMPILATION_CACHE=false) is left with that.
+A folder that the user has chosen (JAX_COMPILATION_CACHE_DIR; for a pod one that all hosts share,
+such as gs://…, since only process 0 writes there) or refused (JAX_ENABLE_COMPILATION_CACHE=false)
+is respected.
 """
 
 import importlib.util
@@ -19,18 +19,16 @@ from mixer_jax.paths import CACHE_SETTING, cache_folder
 log = logging.getLogger(__name__)
 
 SIZE_SETTING = 'MIXER_JAX_COMPILED_GIB'
-"""GiB that compiled programs may take; the least recently used give way. 0: none are kept."""
+"""GiB that compiled programs may take; the least recently used are evicted. 0: no cache."""
 _GIB = 4.0
-_LEAST_SECONDS = 0.1  # that a program takes to compile: below, reading it is no faster
+_LEAST_SECONDS = 0.1  # of compilation; reading a program that compiles faster saves nothing
 
 
-def keep() -> None:
-  """From now on programs are looked for in the cache, and those that are compiled put there.
-
-  Where that cannot be, it is said, and each is compiled.
+def enable() -> None:
+  """Enables the cache for all programs compiled from now on; logs a warning if it cannot be used.
 
   Raises:
-    UserError: `SIZE_SETTING` is no size.
+    UserError: `SIZE_SETTING` is not a size.
   """
   limit = _limit()
   if not limit or jax.config.jax_compilation_cache_dir:  # pyright: ignore[reportAttributeAccessIssue]
@@ -41,7 +39,7 @@ def keep() -> None:
     return
   try:
     folder.mkdir(parents=True, exist_ok=True)
-    _clear_leavings(folder)
+    _remove_incomplete(folder)
   except OSError as error:
     reason = error.strerror or error
     log.warning('compiled programs are not kept (%s): %s names a folder', reason, CACHE_SETTING)
@@ -52,7 +50,7 @@ def keep() -> None:
 
 
 def _limit() -> int:
-  """Bytes; 0: nothing is kept."""
+  """Return the size limit in bytes; 0: no cache."""
   text = os.environ.get(SIZE_SETTING) or str(_GIB)
   try:
     size = float(text)
@@ -63,11 +61,11 @@ def _limit() -> int:
   return int(size * 2**30)
 
 
-def _clear_leavings(folder: pathlib.Path) -> None:
-  """Takes away what processes left that were killed while they wrote.
+def _remove_incomplete(folder: pathlib.Path) -> None:
+  """Removes entries of processes that were killed while they wrote.
 
-  JAX writes an entry, then its time of use: one without is not whole, and JAX would neither
-  read it nor write it anew, nor make room for others.
+  JAX writes an entry, then its time of use. An entry without one is incomplete, and JAX would
+  neither read it, nor write it again, nor evict it.
 
   Raises:
     OSError: this user may not write there.

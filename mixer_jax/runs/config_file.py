@@ -1,4 +1,7 @@
-"""The experiment's config with what the command line changes in it; and the flags, of `flags`."""
+"""Config files: `FILE[:ARG]` with the fields that the command line sets -> plain nested dicts.
+
+ConfigDict is known to config files and to this module only.
+"""
 
 import difflib
 import fnmatch
@@ -6,95 +9,89 @@ import inspect
 import pathlib
 import runpy
 import sys
-from collections.abc import Iterator
-from typing import Any, TypeVar
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from ml_collections import ConfigDict
 
-from mixer_jax.commands.flags import CHECKPOINT, Parser, check_targets, write
-from mixer_jax.errors import UserError
-
-__all__ = [
-  'CHECKPOINT',
-  'Parser',
-  'check_targets',
-  'fields',
-  'load_config',
-  'numbers',
-  'with_overrides',
-  'write',
-]
-
-N = TypeVar('N', int, float)
+from mixer_jax.errors import UserError, one_line
+from mixer_jax.runs.fields import flatten
 
 
-def numbers(name: str, text: str, kind: type[N]) -> tuple[N, ...]:
-  """A list in a flag or a field, as in 1,5,10; raises `UserError` if it is none."""
-  try:
-    return tuple(kind(part) for part in text.split(','))
-  except (ValueError, AttributeError):
-    whole = 'whole ' if kind is int else ''
-    raise UserError(f'{name}={text}: {whole}numbers, as in 1,5,10') from None
+def load_config(spec: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
+  """Return the config of `FILE` or `FILE:ARG` as a nested dict, references resolved.
 
-
-def load_config(spec: str, overrides: list[str]) -> ConfigDict:
-  """The config of `FILE` or `FILE:ARG`, with `--config.field=value` applied, locked.
+  Args:
+    overrides: `--config.field=value`, applied in their order; `a.*.b` sets `b` in all groups
+      of `a`.
 
   Raises:
-    UserError: no such file, a fault in it, an unknown field or a value of another type.
+    UserError: no such file, an error in it, an unknown field or a value of another type.
   """
   file, _, arg = spec.partition(':')
   path = pathlib.Path(file).resolve()
   if not path.is_file():
     known = sorted(p.name for p in path.parent.glob('*.py') if p.stem != 'common')
     raise UserError(f'no config file {file}' + (f': there are {", ".join(known)}' if known else ''))
-  # Experiments import each other as `configs.NAME`, from wherever they are started.
-  here = [str(path.parent.parent), str(pathlib.Path.cwd())]
-  sys.path[:0] = here
+  # Config files import each other as `configs.NAME`, whatever the current folder is.
+  search_path = [str(path.parent.parent), str(pathlib.Path.cwd())]
+  sys.path[:0] = search_path
   try:
     module = runpy.run_path(str(path))
     get_config = module['get_config']
     needed = [p for p in inspect.signature(get_config).parameters.values() if p.default is p.empty]
     if needed and not arg:
-      about = ' '.join((module.get('__doc__') or '').split())
-      raise UserError(f'config {file} needs an argument, {file}:{needed[0].name.upper()}. {about}')
+      doc = ' '.join((module.get('__doc__') or '').split())
+      raise UserError(f'config {file} needs an argument, {file}:{needed[0].name.upper()}. {doc}')
     config = get_config(arg) if arg else get_config()
   except UserError:
     raise
-  except (Exception, SystemExit) as error:  # whatever the file of an experiment raises
+  except (Exception, SystemExit) as error:  # whatever a config file raises
     text = ' '.join(str(error).split())
     raise UserError(f'config {spec}: {type(error).__name__}: {text}') from error
   finally:
-    del sys.path[: len(here)]
+    del sys.path[: len(search_path)]
   if not isinstance(config, ConfigDict):
-    raise UserError(f'config {spec}: get_config() gives no ConfigDict')
-  return with_overrides(config, overrides)
+    raise UserError(f'config {spec}: get_config() does not return a ConfigDict')
+  return _with_overrides(config, overrides)
 
 
-def with_overrides(config: ConfigDict, overrides: list[str]) -> ConfigDict:
-  """The config with `--config.field=value` applied, locked."""
+def with_overrides(fields: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
+  """Return a copy of a plain config, such as a stored one, with `--config.field=value` applied.
+
+  Raises:
+    UserError: an unknown field or a value of another type.
+  """
+  return _with_overrides(ConfigDict(fields), overrides)
+
+
+def _with_overrides(config: ConfigDict, overrides: Sequence[str]) -> dict[str, Any]:
   for override in overrides:
     _override(config, override)
-  return config.lock()
+  return config.to_dict()
 
 
 def _override(config: ConfigDict, flag: str) -> None:
-  """Sets a field from `--config.a.b=value`, parsed by its type; `a.*.b` in all groups of a."""
+  """Sets the fields that `--config.a.b=value` names, parsed by their type."""
   name, _, text = flag.removeprefix('--config.').partition('=')
   found = list(_find(config, name.split('.')))
   if not found:
-    near = difflib.get_close_matches(name, fields(config), n=1, cutoff=0.5)
+    near = difflib.get_close_matches(name, flatten(config.to_dict()), n=1, cutoff=0.5)
     hint = f': did you mean config.{near[0]}?' if near else ''
     raise UserError(f'the config has no field {name!r}{hint}')
   for node, last in found:
     if isinstance(node[last], ConfigDict):
       inside = ', '.join(node[last])
       raise UserError(f'config.{name} is a group of fields: set one of {inside}')
-    node[last] = _parse(name, text, node[last])
+    value = _parse(name, text, node[last])
+    try:
+      node[last] = value
+    except TypeError as error:
+      raise UserError(f'config.{name}: {one_line(error)}') from error
 
 
 def _find(node: ConfigDict, path: list[str]) -> Iterator[tuple[ConfigDict, str]]:
-  """Each (group, name in it) at this path, whose parts may be patterns: 'tasks.*.batch_size'."""
+  """Yield each (group, name in it) at this path; its parts may be patterns: 'tasks.*.seed'."""
   first, *rest = path
   for key in fnmatch.filter(node, first):
     if not rest:
@@ -103,20 +100,33 @@ def _find(node: ConfigDict, path: list[str]) -> Iterator[tuple[ConfigDict, str]]
       yield from _find(node[key], rest)
 
 
+_TYPES = {
+  int: 'a whole number',
+  float: 'a number',
+  bool: 'true or false',
+  str: 'a string',
+  tuple: 'a list, as in 1,5,10',
+  list: 'a list, as in 1,5,10',
+}
+
+
 def _parse(name: str, text: str, old: Any) -> Any:
   kind = type(old)
   try:
     if kind is bool:
       return {'true': True, '1': True, 'false': False, '0': False}[text.lower()]
+    if kind in (tuple, list):
+      return kind(map(_number_or_name, text.split(','))) if text else kind()
     return {int: int, float: float, str: str}[kind](text)
   except (KeyError, ValueError):
-    raise UserError(f'config.{name} is a {kind.__name__} (now {old!r}), not {text!r}') from None
+    wanted = _TYPES.get(kind, f'of type {kind.__name__}')
+    raise UserError(f'config.{name} is {wanted} (now {old!r}), not {text!r}') from None
 
 
-def fields(config: ConfigDict, prefix: str = '') -> dict[str, Any]:
-  """Dotted name -> value of all fields."""
-  flat = {}
-  for key, value in config.items():
-    name = f'{prefix}{key}'
-    flat |= fields(value, f'{name}.') if isinstance(value, ConfigDict) else {name: value}
-  return flat
+def _number_or_name(text: str) -> int | float | str:
+  for kind in (int, float):
+    try:
+      return kind(text)
+    except ValueError:
+      continue
+  return text

@@ -1,45 +1,47 @@
-"""The model that a run begins with: a fresh one, or that of a checkpoint made ready for it."""
+"""The model that a run starts with: a new one, or that of a checkpoint adapted to the run."""
 
 import dataclasses
-from typing import Any
-
-from ml_collections import ConfigDict
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
 from mixer_jax import checkpoints, models
 from mixer_jax.data.source import Source
 from mixer_jax.errors import UserError
 from mixer_jax.models import ModelConfig
-from mixer_jax.runs import checkpoint_labels, config_file
-from mixer_jax.runs.run_config import build
+from mixer_jax.runs import checkpoint_labels
+from mixer_jax.runs.fields import build
+from mixer_jax.runs.run_config import RunConfig
 
 
-def model_of(config: ConfigDict) -> Any:
-  """The model that a run of this config would train; reads `init_from` where there is one."""
+def model_of(config: RunConfig) -> ModelConfig:
+  """Return the model that a run of this config would train; reads `init_from` if it is set."""
   if config.init_from:
     return start_from(config)[0]
-  return fresh(config.model)
+  return new_model(config.model)
 
 
-def fresh(fields: ConfigDict) -> ModelConfig:
-  """The model of `config.model` alone."""
+def new_model(fields: Mapping[str, Any]) -> ModelConfig:
+  """Return the model that has these fields of `config.model` and no others."""
   return build(models.config_type(fields), fields, 'model')
 
 
-def start_from(config: ConfigDict, source: Source | None = None) -> tuple[Any, dict]:
-  """The checkpoint of `init_from` made ready to be trained on.
+def start_from(config: RunConfig, source: Source | None = None) -> tuple[ModelConfig, dict]:
+  """Return model and params (on the host) of the checkpoint `init_from`, ready to be trained.
 
-  It has the blocks of `init_blocks`, is grown, and its head is new and zero (Appendix C) or, by
-  `init_head`, its own. `config.model` holds the fields of the model's config that are set
-  anew; the others stay.
+  It has the blocks of `init_blocks`, is grown, and its head is new and zero (Appendix C) or, with
+  `init_head='keep'`, its own. The fields of `config.model` replace those of the checkpoint.
 
   Args:
     source: the training data, whose classes a head that is kept must have.
+
+  Raises:
+    UserError: there is no such checkpoint, or it does not fit the config.
   """
   path, fields = config.init_from, dict(config.model)
   image_size, num_classes = fields.pop('image_size', None), fields.pop('num_classes', None)
   checkpoint = checkpoints.read(path)
   model, params = checkpoints.adapted(
-    checkpoint, image_size=image_size, num_classes=None, blocks=blocks(config)
+    checkpoint, image_size=image_size, num_classes=None, blocks=config.init_blocks or None
   )
   for name, value in models.architecture(model).items():
     if fields.pop(name, value) != value:
@@ -51,16 +53,42 @@ def start_from(config: ConfigDict, source: Source | None = None) -> tuple[Any, d
   num_classes = num_classes or model.num_classes
   if config.init_head == 'zero':
     return models.with_zero_head(model, params, num_classes)
-  known = checkpoint_labels.classes_of(checkpoint)
+  known = checkpoint_labels.class_names(checkpoint)
   if num_classes != model.num_classes or (source and known and known != source.classes):
     raise UserError(
-      f"config.init_head='keep': the head of {path} is of other classes than the data; begin a "
-      "new one with 'zero'"
+      f"config.init_head='keep': the head of {path} has other classes than the data; start with "
+      "a new one, 'zero'"
     )
   return model, params
 
 
-def blocks(config: ConfigDict) -> tuple[int, ...] | None:
-  """The blocks of `init_from` that stay; None: all."""
-  text = config.init_blocks
-  return config_file.numbers('config.init_blocks', text, int) if text else None
+class InitialWeights:
+  """The weights of `init_from`, read on demand.
+
+  What was read to learn the model is used for the params, once. Only the last instance that was
+  read holds them: so the experiments of a study take the memory of one.
+  """
+
+  _holder: ClassVar['InitialWeights | None'] = None
+
+  def __init__(self, config: RunConfig, source: Source):
+    self._config, self._source = config, source
+    self._read: tuple[ModelConfig, dict] | None = None
+
+  def model(self) -> ModelConfig:
+    """Return the model; reads the checkpoint."""
+    return self._loaded()[0]
+
+  def __call__(self) -> dict:
+    """Return the params, on the host."""
+    params = self._loaded()[1]
+    self._read = None
+    return params
+
+  def _loaded(self) -> tuple[ModelConfig, dict]:
+    if self._read is None:
+      if InitialWeights._holder is not None:
+        InitialWeights._holder._read = None
+      InitialWeights._holder = self
+      self._read = start_from(self._config, self._source)
+    return self._read

@@ -1,9 +1,10 @@
-"""A training run, from its config to the state in its workdir; goes on where it stopped."""
+"""A training run, from its config to the trained state in its workdir; resumes where it stopped."""
 
 import dataclasses
 import logging
 import os
 import signal
+import threading
 import time
 from typing import Any
 
@@ -11,7 +12,6 @@ import jax
 import numpy as np
 from etils import epath
 from jax.sharding import Mesh
-from ml_collections import ConfigDict
 
 from mixer_jax import models
 from mixer_jax.checkpoints.store import Store
@@ -20,57 +20,72 @@ from mixer_jax.errors import NotFiniteError, PreemptedError
 from mixer_jax.evaluation.classify import Evaluation
 from mixer_jax.parallel import mesh as meshes
 from mixer_jax.parallel import processes
+from mixer_jax.paths import write_whole
 from mixer_jax.pictures import run_pictures
 from mixer_jax.runlog import terminal
 from mixer_jax.runlog.metrics import MetricsFile, device_hours, listed, read_metrics, undecodable
 from mixer_jax.runlog.progress import Progress
 from mixer_jax.runlog.startup import Startup
 from mixer_jax.runlog.terminal import duration
-from mixer_jax.runs import experiment, workdir
-from mixer_jax.runs.experiment import Experiment
-from mixer_jax.runs.hooks import Hooks
+from mixer_jax.runs.evaluation_setup import this_process
+from mixer_jax.runs.experiment import Experiment, build_experiment
+from mixer_jax.runs.hooks import RunHooks
+from mixer_jax.runs.run_config import RunConfig
+from mixer_jax.runs.train_result import TrainResult, is_evaluation, result_from
+from mixer_jax.runs.workdir import check_stored, held, write_run
+from mixer_jax.training import loop
 from mixer_jax.training import step as steps
 from mixer_jax.training.early_stopping import Standing
-from mixer_jax.training.loop import train
 
 log = logging.getLogger(__name__)
 
 
-def run(
-  config: ConfigDict,
-  folder: str,
-  startup: Startup,
-  *,
-  one_of_many: bool = False,
-) -> None:
-  """One start of a run. Everything is checked before anything is written.
+def train(config: RunConfig, workdir, *, startup: Startup | None = None) -> TrainResult:
+  """Trains a run of `config` in `workdir`, or resumes it; all processes call it alike.
+
+  Everything is checked before anything is written. A Ctrl-C ends the run after the current step
+  and a SIGTERM after a save, if this is the main thread.
 
   Args:
-    one_of_many: the table of its parameters is not shown.
+    workdir: local or in a bucket.
+    startup: the clock of the command, so that the log says what start-up time was spent on.
+
+  Raises:
+    UserError: the config is wrong or does not fit the data, the devices or `workdir`.
+    NotFiniteError: the run diverged.
+    PreemptedError: a SIGTERM arrived; the state was saved.
   """
-  known = processes.together(lambda: _known(config, folder))
-  exp = experiment.check(config, known and known['model'])
+  startup = startup or Startup()
+  stored = processes.together(lambda: check_stored(workdir, config))
+  experiment = build_experiment(config, stored and stored['model'])
   startup.mark('data')
-  if jax.process_index():
-    _run(exp, folder, startup, one_of_many)
-    return
-  if not known:
-    workdir.write_run(folder, config, dataclasses.asdict(exp.model))
-  with workdir.held(folder):
-    _run(exp, folder, startup, one_of_many)
+  return train_experiment(experiment, workdir, startup=startup)
 
 
-def _known(config: ConfigDict, folder: str) -> dict[str, Any] | None:
-  """What was stored of the run that goes on; None of a new one."""
-  known = workdir.stored_run(folder)
-  if known:
-    workdir.check_same_run(folder, config, known)
-  else:
-    workdir.check_free(folder)
-  return known
+def train_experiment(
+  experiment: Experiment,
+  workdir,
+  *,
+  startup: Startup | None = None,
+  show_parameters: bool = True,
+) -> TrainResult:
+  """As `train`, for an experiment that is built already.
+
+  Args:
+    show_parameters: log the table of all parameters when the run begins.
+  """
+  folder = os.fspath(workdir)
+  startup = startup or Startup()
+  stored = processes.together(lambda: check_stored(folder, experiment.config))
+  if not processes.is_main():
+    return _train(experiment, folder, startup, show_parameters)
+  if not stored:
+    write_run(folder, experiment.config, dataclasses.asdict(experiment.model))
+  with held(folder):
+    return _train(experiment, folder, startup, show_parameters)
 
 
-def _run(exp: Experiment, folder: str, startup: Startup, one_of_many: bool) -> None:
+def _train(exp: Experiment, folder: str, startup: Startup, show_parameters: bool) -> TrainResult:
   config, mesh, model = exp.config, exp.evaluated.mesh, exp.model
   train_step = steps.make_train_step(
     model,
@@ -80,12 +95,10 @@ def _run(exp: Experiment, folder: str, startup: Startup, one_of_many: bool) -> N
     loss=config.loss,
     seed=config.seed,
     accumulate=config.accumulate,
-    mixup=exp.mixup,
+    mixup=config.mixup,
   )
-
-  writes = jax.process_index() == 0
   progress = Progress(
-    MetricsFile(folder) if writes else None,
+    MetricsFile(folder) if processes.is_main() else None,
     total_steps=exp.total_steps,
     batch_size=config.batch_size,
     log_every=config.log_every,
@@ -93,9 +106,11 @@ def _run(exp: Experiment, folder: str, startup: Startup, one_of_many: bool) -> N
   )
   store = Store(folder, keep=config.keep_checkpoints)
   state, first_step, standing = _begin(exp, store, progress)
+  # What earlier starts of the run have evaluated is in its file alone.
+  earlier = [row for row in read_metrics(folder) if is_evaluation(row)] if first_step else []
   jax.block_until_ready(state)
   startup.mark('restore' if first_step else 'init')
-  _tell(model, mesh, whole=first_step == 0 and not one_of_many)
+  _log_model(model, mesh, table=first_step == 0 and show_parameters)
   skipped: set[str] = set()
   batches = pipeline.train_batches(
     exp.source,
@@ -104,16 +119,18 @@ def _run(exp: Experiment, folder: str, startup: Startup, one_of_many: bool) -> N
     batch_size=config.batch_size,
     seed=config.seed,
     first_step=first_step,
-    process=experiment.this_process(),
+    process=this_process(),
     skipped=skipped,
   )
   preemption = processes.Preemption()
-  hooks = Hooks(exp, store, progress, preemption, folder, startup, standing, skipped)
-  on_interrupt = signal.signal(signal.SIGINT, hooks.interrupt)
+  hooks = RunHooks(exp, store, progress, preemption, folder, startup, standing, skipped)
+  # Python lets the main thread alone handle signals.
+  handles_signals = threading.current_thread() is threading.main_thread()
+  on_interrupt = signal.signal(signal.SIGINT, hooks.interrupt) if handles_signals else None
   try:
     with preemption:
-      if not standing.is_over(exp.early_stopping):
-        state = train(
+      if not standing.is_over(config.early_stopping):
+        state = loop.train(
           state,
           _first_marked(train_step, startup),
           meshes.put_all(mesh, batches),
@@ -127,24 +144,28 @@ def _run(exp: Experiment, folder: str, startup: Startup, one_of_many: bool) -> N
     store.wait()
   except BaseException as error:
     terminal.finish()
-    # A save that is under way becomes whole, also when the run stops here; but a fault of this
-    # process alone must not make it wait for others, who wait for it.
+    # A save in progress is completed, also when the run stops here; but a fault of this process
+    # alone must not make it wait for others, which wait for it.
     if processes.is_alone() or isinstance(error, PreemptedError | NotFiniteError):
       store.wait()
     raise
   finally:
-    signal.signal(signal.SIGINT, on_interrupt)
+    if handles_signals:
+      signal.signal(signal.SIGINT, on_interrupt)
     terminal.finish()
     hooks.close()
   last = step = int(jax.device_get(state.step))
   params = state.weights
-  if exp.keeps_best and hooks.standing.best_step not in (0, last):
+  if config.keeps_best and hooks.standing.best_step not in (0, last):
     del state, params  # there may be no room for both
     step = hooks.standing.best_step
     params = _saved_params(exp, store, step)
-  result = hooks.report(step, params)
-  if writes:
-    _report(exp, result, last, step, progress, folder)
+  evaluation = hooks.report(step, params)
+  end = _end(exp, last, step, progress, folder)
+  result = result_from([*earlier, *hooks.rows], end)
+  if processes.is_main():
+    _write_report(exp, evaluation, result, end, folder)
+  return result
 
 
 def _saved_params(exp: Experiment, store: Store, step: int) -> dict:
@@ -157,9 +178,9 @@ def _saved_params(exp: Experiment, store: Store, step: int) -> dict:
 def _begin(
   exp: Experiment, store: Store, progress: Progress
 ) -> tuple[steps.TrainState, int, Standing]:
-  """The newest whole state of the run, or that of step 0; its step, and how the run stood then.
+  """Return the newest intact state of the run or the initial one, its step and its standing.
 
-  Tells of the start.
+  Logs the start.
   """
   mesh = exp.evaluated.mesh
   abstract = steps.abstract_state(exp.model, exp.optimizer, mesh)
@@ -170,7 +191,7 @@ def _begin(
     path = str(store.directory / str(step))
     standing = Standing(**store.metadata(step)['standing'])
     state = steps.from_parts(step, parts, mesh)
-    log.info('restored %s: going on behind step %d', path, step)
+    log.info('restored %s: resuming after step %d', path, step)
   elif exp.initial_params is not None:
     state = steps.state_from_params(exp.initial_params(), exp.optimizer, mesh, exp.model)
   else:
@@ -198,14 +219,14 @@ def _pids() -> list[int]:
 
 
 def _first_marked(train_step: steps.TrainStep, startup: Startup) -> steps.TrainStep:
-  """The step, whose first call compiles it, behind the first batch."""
-  called = False
+  """Return the step with marks around its first call, which compiles it."""
+  is_compiled = False
 
   def step(state: steps.TrainState, batch: steps.Batch) -> tuple[steps.TrainState, steps.Metrics]:
-    nonlocal called
-    if called:
+    nonlocal is_compiled
+    if is_compiled:
       return train_step(state, batch)
-    called = True
+    is_compiled = True
     startup.mark('input')
     result = train_step(state, batch)
     startup.mark('compile')
@@ -214,58 +235,71 @@ def _first_marked(train_step: steps.TrainStep, startup: Startup) -> steps.TrainS
   return step
 
 
-def _tell(model: models.ModelConfig, mesh: Mesh, *, whole: bool) -> None:
-  """The parameters (all of them, or how many) and the devices, on the screen."""
+def _log_model(model: models.ModelConfig, mesh: Mesh, *, table: bool) -> None:
+  """Logs the parameters (a table of all, or their number), the FLOPs and the devices."""
   from clu import parameter_overview
 
-  table = f'{models.num_params(model):,} parameters'
-  if whole:
-    table = parameter_overview.get_parameter_overview(
+  parameters = f'{models.num_params(model):,} parameters'
+  if table:
+    parameters = parameter_overview.get_parameter_overview(
       models.split(models.shapes(model))[0], include_stats=False
     )
   sizes = ' × '.join(f'{mesh.shape[axis]} {axis}' for axis in meshes.AXES)
   device = jax.devices()[0].device_kind
   gflop = models.forward_flops(model) / 1e9
-  log.info('%s\n%s\n%.3g GFLOP an image forward; %s as %s', table, model, gflop, device, sizes)
+  log.info(
+    '%s\n%s\n%.3g GFLOP per image, forward; %s as %s', parameters, model, gflop, device, sizes
+  )
 
 
-def _report(
-  exp: Experiment, result: Evaluation, last: int, step: int, progress: Progress, folder: str
-) -> None:
-  """Pictures, and the sum of what the run has cost, into the workdir.
-
-  Args:
-    result: of the state of `step`, on the test split or the evaluation split.
-    last: the run's last step.
-  """
-  rows = read_metrics(folder)
-  hours = device_hours([*rows, {'seconds': progress.seconds()}])
-  best = {'best_step': step} if exp.keeps_best else {}
+def _end(
+  exp: Experiment, last: int, reported: int, progress: Progress, folder: str
+) -> dict[str, Any]:
+  """Return the last row of the run's metrics, the same in all processes; process 0 writes it."""
+  hours = 0.0
+  if processes.is_main():
+    hours = device_hours([*read_metrics(folder), {'seconds': progress.seconds()}])
+  hours = processes.agreed(hours)
+  best = {'best_step': reported} if exp.config.keeps_best else {}
   end = {'step': last, **best, 'device_hours': hours, 'core_days': hours / 24}
   progress.event('end', **end)
+  return end
+
+
+def _write_report(
+  exp: Experiment, evaluation: Evaluation, result: TrainResult, end: dict[str, Any], folder: str
+) -> None:
+  """Writes the pictures into the workdir and logs the result.
+
+  Args:
+    evaluation: of the state that the run is reported by.
+  """
+  rows = read_metrics(folder)
   if names := undecodable(rows):
     log.warning('training images that did not decode and were replaced: %s', listed(names))
   on = exp.reported
-  shown = run_pictures.mistakes_first(result.labels, result.predictions, result.confidences, 40)
+  shown = run_pictures.mistakes_first(
+    evaluation.labels, evaluation.predictions, evaluation.confidences, 40
+  )
   recipe, fraction = on.data.eval_recipe, on.data.eval_crop_fraction
   draw = lambda i: recipes.eval_image(on.source[i]['image'], exp.model.image_size, recipe, fraction)
-  drawn = {
-    'curves.png': run_pictures.curves([*rows, {'event': 'end', **end}]),
+  pictures = {
+    'curves.png': run_pictures.curves(rows),
     'predictions.png': run_pictures.predictions(
       [np.rint(draw(i)).astype(np.uint8) for i in shown],
-      result.labels[shown],
-      result.predictions[shown],
-      result.confidences[shown],
+      evaluation.labels[shown],
+      evaluation.predictions[shown],
+      evaluation.confidences[shown],
       on.source.classes,
     ),
   }
-  for name, png in drawn.items():
-    (epath.Path(folder) / name).write_bytes(png)
+  for name, png in pictures.items():
+    write_whole(epath.Path(folder) / name, png)
   log.info(
     'done: top-1 %.2f %%%s, %s on %d device(s); curves.png and predictions.png are in %s',
-    result.top1,
-    f' of step {step}, the best of {last}' if exp.keeps_best else '',
-    duration(3600 * hours / jax.device_count()),
+    evaluation.top1,
+    f' of step {result.best_step}, the best of {result.step}' if result.best_step else '',
+    duration(3600 * result.device_hours / jax.device_count()),
     jax.device_count(),
     folder,
   )

@@ -52,7 +52,7 @@ class Standing:
     value = numbers.get(config.metric)
     if value is None:
       return dataclasses.replace(self, step=step)
-    sign = -1 if config.metric == 'loss' else 1
+    sign = -1 if config.metric.rpartition('/')[2] == 'loss' else 1
     if math.isfinite(value) and (self.best is None or sign * value > sign * self.best):
       return Standing(step, step, value, 0)
     return dataclasses.replace(self, step=step, stale=self.stale + 1)

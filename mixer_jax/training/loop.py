@@ -34,7 +34,7 @@ class Hooks(Protocol):
     """Called when an evaluation is due. All processes return the same verdict."""
     ...
 
-  def told_to_leave(self, step: int) -> bool:
+  def should_stop(self, step: int) -> bool:
     """Return True if the run should save its state and exit. Called after every step."""
     ...
 
@@ -81,7 +81,7 @@ def train(
     if pending is not None:
       _settle(hooks, *pending)
     pending = (step, metrics)
-    exits = step < total_steps and hooks.told_to_leave(step)
+    exits = step < total_steps and hooks.should_stop(step)
     if exits or due(eval_every, step) or due(save_every, step):
       _settle(hooks, *pending)
       pending, verdict = None, Verdict(save=exits, stop=False)

@@ -58,6 +58,21 @@ class OptimizerConfig:
         raise UserError(f'optimizer.{field} must be in [0, 1), is {getattr(self, field)!r}')
 
 
+PAPER_ADAM = OptimizerConfig(
+  name='adam',
+  learning_rate=1e-3,
+  warmup_steps=10_000,
+  schedule='linear',
+  weight_decay=0.1,
+  clip_norm=1.0,
+  b1=0.9,
+  b2=0.999,
+  eps=1e-8,
+  momentum=0.9,
+)
+"""The paper's optimizer for pre-training."""
+
+
 def make_schedule(config: OptimizerConfig, total_steps: int) -> Schedule:
   """Return the warm-up, then the decay that `config` names; a short run ends in its warm-up."""
   peak, warmup = config.learning_rate, config.warmup_steps

@@ -2,7 +2,6 @@
 
 import io
 import json
-import random
 import signal
 import time
 
@@ -14,8 +13,8 @@ import mixer_jax
 from mixer_jax.__main__ import main
 from mixer_jax.checkpoints.store import Store, read_metadata
 from mixer_jax.runlog.metrics import read_metrics
-from mixer_jax.runs.hooks import Hooks
-from mixer_jax.studies import study
+from mixer_jax.runs.hooks import RunHooks
+from mixer_jax.runs.train_result import result_of
 from tests.commands import test_pod
 from tests.helpers import train_runs
 
@@ -45,7 +44,7 @@ def rows(workdir, event: str) -> list[dict]:
 
 
 def evaluations(workdir) -> dict[int, float]:
-  return study.curve(workdir, 'loss')
+  return {row['step']: row['loss'] for row in rows(workdir, 'eval')}
 
 
 def test_a_run_stops_behind_its_best_which_is_kept_and_reported(stopped, capsys):
@@ -62,8 +61,9 @@ def test_a_run_stops_behind_its_best_which_is_kept_and_reported(stopped, capsys)
   assert (end['step'], end['best_step']) == (last, best)
   (test,) = rows(stopped, 'test')
   assert (test['step'], test['examples']) == (best, 180)
-  assert study.is_done(stopped)
-  assert study.outcome(stopped) == test['top1']
+  result = result_of(stopped)
+  assert result is not None
+  assert (result.best_step, result.numbers['top1']) == (best, test['top1'])
   for name in ('curves.png', 'predictions.png'):
     assert Image.open(io.BytesIO((stopped / name).read_bytes())).size[0] > 500
 
@@ -103,7 +103,7 @@ def test_a_run_that_leaves_and_fails_ends_as_if_undisturbed(
   best = rows(stopped, 'end')[0]['best_step']
   # It is told to leave at the very step whose evaluation, for which there is no time, is the best.
   with monkeypatch.context() as context:
-    context.setattr(Hooks, 'told_to_leave', lambda self, step: step == best)
+    context.setattr(RunHooks, 'should_stop', lambda self, step: step == best)
     assert train_runs.train(tmp_path, digits_dir, *FLAGS) == 75
   assert max(evaluations(tmp_path)) < best
 
@@ -111,10 +111,10 @@ def test_a_run_that_leaves_and_fails_ends_as_if_undisturbed(
     raise RuntimeError('a fault')
 
   with monkeypatch.context() as context:  # once it has stopped
-    context.setattr(Hooks, 'report', fail)
+    context.setattr(RunHooks, 'report', fail)
     with pytest.raises(RuntimeError, match='a fault'):
       train_runs.train(tmp_path, digits_dir, *FLAGS)
-  assert not study.is_done(str(tmp_path))
+  assert result_of(tmp_path) is None
   steps = len(read_metrics(tmp_path))
   assert train_runs.train(tmp_path, digits_dir, *FLAGS) == 0
   assert [row.get('event') for row in read_metrics(tmp_path)[steps:]] == ['start', 'test', 'end']
@@ -156,7 +156,7 @@ def test_evaluations_that_decide_may_not_change(stopped, digits_dir, capsys):
 
 
 @pytest.mark.long
-def test_killed_again_and_again(digits_dir, tmp_path):
+def test_killed_again_and_again(digits_dir, tmp_path, rng):
   def started(folder):
     return train_runs.start(tmp_path / folder, digits_dir, *FLAGS, cache=tmp_path / 'cache')
 
@@ -167,7 +167,7 @@ def test_killed_again_and_again(digits_dir, tmp_path):
   while code != 0:
     process = started('run')
     before = len(read_metrics(tmp_path / 'run'))
-    rows_to_come = random.randrange(2, 20)
+    rows_to_come = rng.randrange(2, 20)
     while process.poll() is None:
       if len(read_metrics(tmp_path / 'run')) >= before + rows_to_come:
         process.kill()

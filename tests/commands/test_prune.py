@@ -1,4 +1,4 @@
-"""`mixer-jax prune`: a small study, resumed; what it leaves behind is an ordinary Mixer."""
+"""`mixer-jax prune`: a small study, resumed; its results are ordinary Mixers."""
 
 import dataclasses
 import json
@@ -16,9 +16,11 @@ from mixer_jax.errors import UserError
 from mixer_jax.models import ResNetConfig
 from mixer_jax.models.depth import with_blocks
 from mixer_jax.runlog.metrics import read_metrics
-from mixer_jax.runs import config_file, experiment, initial_model
+from mixer_jax.runs import initial_model
+from mixer_jax.runs.config_file import load_config
+from mixer_jax.runs.experiment import build_experiment
+from mixer_jax.runs.run_config import RunConfig
 from mixer_jax.studies.pruning_plan import PruningConfig
-from mixer_jax.training.optimizer import OptimizerConfig
 from tests.helpers import train_runs
 
 
@@ -27,12 +29,14 @@ def trained(tmp_path_factory, digits_dir):
   """The state of a run of two blocks, whose weights are drawn: training would only take time."""
   workdir = tmp_path_factory.mktemp('trained') / 'run'
   flags = train_runs.flags(workdir, digits_dir, '--config.model.num_blocks=2')
-  config = config_file.load_config('configs/digits.py', flags[3:])
-  told = experiment.check(config, None).metadata()
+  config = RunConfig.from_fields(load_config('configs/digits.py', flags[3:]))
+  metadata = build_experiment(config).metadata()
   rng = np.random.default_rng(0)
   draw = lambda leaf: rng.normal(0, 0.3, leaf.shape).astype(np.float32)
   store = Store(workdir, keep=1)
-  store.save(6, {'params': jax.tree.map(draw, models.shapes(initial_model.model_of(config)))}, told)
+  store.save(
+    6, {'params': jax.tree.map(draw, models.shapes(initial_model.model_of(config)))}, metadata
+  )
   store.wait()
   return workdir
 
@@ -49,8 +53,8 @@ def flags(checkpoint, workdir, data_dir, *more: str) -> list[str]:
 
 
 def start(checkpoint, digits_dir, *more: str):
-  """The config of a run that goes on with some blocks of a checkpoint."""
-  config = config_file.load_config(
+  """The config of a run that starts from some blocks of a checkpoint."""
+  config = load_config(
     'configs/prune.py:digits',
     [
       f'--config.recovery.init_from={checkpoint}',
@@ -59,11 +63,11 @@ def start(checkpoint, digits_dir, *more: str):
       *(f'--config.recovery.{flag}' for flag in more),
     ],
   )
-  return config.recovery
+  return RunConfig.from_fields(config['recovery'])
 
 
 def figures(checkpoint, digits_dir, capsys) -> float:
-  """Top-1 by `mixer-jax evaluate`, of a checkpoint that may tell nothing of its data."""
+  """Top-1 by `mixer-jax evaluate`, of a checkpoint that may not name its data."""
   capsys.readouterr()
   argv = ['evaluate', '--config=configs/digits.py', f'--checkpoint={checkpoint}', '--json=-']
   assert main([*argv, f'--config.data.data_dir={digits_dir}']) == 0
@@ -98,7 +102,7 @@ def test_a_study_without_recovery_ends_in_a_table_and_a_picture(
 
 
 @pytest.mark.long
-def test_a_recovered_mixer_is_an_ordinary_one_and_a_study_goes_on(
+def test_a_recovered_mixer_is_an_ordinary_one_and_a_study_resumes(
   trained, digits_dir, tmp_path, capsys
 ):
   study = tmp_path / 'study'
@@ -145,13 +149,13 @@ def test_recovery_begins_with_the_blocks_and_the_head_that_were_trained(trained,
   for blocks in ((1,), (0, 1)):
     text = ','.join(map(str, blocks))
     config = start(trained, digits_dir, f'init_blocks={text}', 'init_head=keep')
-    begun = experiment.check(config, None)
+    begun = build_experiment(config)
     assert begun.initial_params is not None
     assert begun.model.num_blocks == len(blocks)
     _, wanted = with_blocks(mixer_jax.load(trained)[0], params, blocks)
     jax.tree.map(np.testing.assert_array_equal, begun.initial_params(), wanted)
     assert begun.initial_params()['head']['kernel'].any()
-  begun = experiment.check(start(trained, digits_dir, 'init_blocks=1'), None)
+  begun = build_experiment(start(trained, digits_dir, 'init_blocks=1'))
   assert begun.initial_params is not None
   assert not begun.initial_params()['head']['kernel'].any()
   assert begun.metadata()['origin'] == {'checkpoint': str(trained), 'blocks': [1]}
@@ -160,8 +164,8 @@ def test_recovery_begins_with_the_blocks_and_the_head_that_were_trained(trained,
 def test_a_grown_mixer_recovers_at_its_size(trained, digits_dir, tmp_path):
   config, params = mixer_jax.load(trained, image_size=32)
   mixer_jax.save(tmp_path / 'grown.npz', config, params)
-  begun = experiment.check(
-    start(tmp_path / 'grown.npz', digits_dir, 'init_blocks=0', 'init_head=keep'), None
+  begun = build_experiment(
+    start(tmp_path / 'grown.npz', digits_dir, 'init_blocks=0', 'init_head=keep')
   )
   assert begun.model == dataclasses.replace(config, num_blocks=1)
 
@@ -172,25 +176,24 @@ def test_a_grown_mixer_recovers_at_its_size(trained, digits_dir, tmp_path):
     (['init_blocks=2', 'init_head=keep'], 'this Mixer has blocks 0 to 1'),
     (['init_blocks=a'], 'config.init_blocks=a: whole numbers'),
     (['init_head=new'], "config.init_head must be 'zero' or 'keep'"),
-    (['init_head=keep', 'init_from='], 'are of a checkpoint: set init_from'),
+    (['init_head=keep', 'init_from='], 'need a checkpoint: set init_from'),
   ],
 )
 def test_other_beginnings_are_refused(more, message, trained, digits_dir):
   with pytest.raises(UserError, match=message):
-    experiment.check(start(trained, digits_dir, *more), None)
+    build_experiment(start(trained, digits_dir, *more))
 
 
 def test_a_head_is_kept_for_its_own_classes_only(trained, digits_dir, tmp_path, monkeypatch):
   config = start(trained, digits_dir, 'init_head=keep')
-  with config.unlocked():
-    config.model.num_classes = 7
-  with pytest.raises(UserError, match=r"init_head='keep': the head .* is of other classes"):
-    experiment.check(config, None)
+  config = config.with_fields({'model.num_classes': 7})
+  with pytest.raises(UserError, match=r"init_head='keep': the head .* has other classes"):
+    build_experiment(config)
   read = checkpoints.read(trained)
   read.metadata['classes'] = read.metadata['classes'][::-1]
   monkeypatch.setattr(checkpoints, 'read', lambda path: read)
-  with pytest.raises(UserError, match=r"init_head='keep': the head .* is of other classes"):
-    experiment.check(start(trained, digits_dir, 'init_head=keep'), None)
+  with pytest.raises(UserError, match=r"init_head='keep': the head .* has other classes"):
+    build_experiment(start(trained, digits_dir, 'init_head=keep'))
 
 
 BAD = [
@@ -236,12 +239,13 @@ def test_a_resnet_is_refused(trained, digits_dir, tmp_path, capsys, monkeypatch)
 
 
 def test_the_other_scale_is_the_papers_fine_tuning():
-  study = config_file.load_config('configs/prune.py:imagenet2012', [])
-  settings = experiment.build(PruningConfig, study.pruning, 'pruning')
+  study = load_config('configs/prune.py:imagenet2012')
+  settings = PruningConfig.from_fields(study['pruning'])
   assert settings.checked(mixer_jax.VARIANTS['B/16']).num_blocks == 12
-  optimizer = OptimizerConfig(**study.recovery.optimizer)
+  recovery = RunConfig.from_fields(study['recovery'])
+  optimizer = recovery.optimizer
   assert (optimizer.name, optimizer.weight_decay, optimizer.learning_rate) == ('sgd', 0, 0.003)
-  data = experiment.data_of(study.recovery)
+  data = recovery.data
   assert (data.name, data.eval_split, settings.score_split) == (
     *('imagenet2012', 'validation', 'train[:1%]'),
   )

@@ -17,7 +17,7 @@ from PIL import Image
 import mixer_jax
 from mixer_jax.checkpoints.store import Store, read_params
 from mixer_jax.runlog.metrics import read_metrics
-from mixer_jax.runs.base_hooks import Watch
+from mixer_jax.runs.base_hooks import BaseHooks
 from tests.helpers import reference, train_runs
 
 
@@ -26,8 +26,8 @@ def trained(tmp_path_factory, digits_dir, compilations):
   """The workdir of a finished small run."""
   workdir = tmp_path_factory.mktemp('trained') / 'run'
   with pytest.MonkeyPatch.context() as patch:
-    told = Watch.step
-    patch.setattr(Watch, 'step', lambda *a: (compilations.append(f'step {a[1]}'), told(*a)))
+    told = BaseHooks.step
+    patch.setattr(BaseHooks, 'step', lambda *a: (compilations.append(f'step {a[1]}'), told(*a)))
     assert train_runs.train(workdir, digits_dir) == 0
   return workdir
 
@@ -186,14 +186,14 @@ def test_a_fine_tuned_run_goes_on_without_the_weights_it_began_with(trained, dig
 
 BAD = [
   (['--config.total_step=3'], "no field 'total_step': did you mean config.total_steps?"),
-  (['--config.total_steps=many'], "config.total_steps is a int (now 6), not 'many'"),
+  (['--config.total_steps=many'], "config.total_steps is a whole number (now 6), not 'many'"),
   (['--config.total_steps=0'], 'config.total_steps must be a whole number, at least 1'),
   (['--config.model.image_size=18'], 'model.image_size 18 is not a multiple of model.patch_size 4'),
   (['--config.batch_size=12'], 'batch_size 12 cannot be shared evenly by 8 devices: take 16'),
   (['--config.eval_batch_size=9'], 'batch_size 9 cannot be shared evenly'),
   (['--config.accumulate=3'], '8 devices × 3 micro-batches: take 24'),
   (['--config.mesh.fsdp=3'], 'does not make a mesh of 8 devices'),
-  (['--config.data.name=digit'], "no TFDS data set is called 'digit'"),
+  (['--config.data.name=digit'], "no TFDS data set 'digit'"),
   (['--config.data.eval_split=validation'], "no split 'validation': it has train, test"),
   (['--config.data.name='], 'no data set: set --config.data.name'),
   (['--config.model.num_classes=7'], 'the model has 7 classes and digits/train 10'),

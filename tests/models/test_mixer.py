@@ -13,17 +13,9 @@ from mixer_jax import models
 from mixer_jax.errors import UserError
 from mixer_jax.models import mixer
 from mixer_jax.models.parameters import flatten
-from tests.helpers import reference
+from tests.helpers import factories, reference
 
-TINY = mixer_jax.MixerConfig(
-  patch_size=4,
-  num_blocks=3,
-  hidden_dim=16,
-  tokens_mlp_dim=8,
-  channels_mlp_dim=32,
-  image_size=16,
-  num_classes=5,
-)
+TINY = factories.tiny_mixer(num_blocks=3, num_classes=5)
 
 
 def images(count: int, size: int = 16) -> np.ndarray:

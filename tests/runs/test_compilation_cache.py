@@ -15,7 +15,7 @@ import logging
 logging.basicConfig(level='WARNING')
 import jax, jax.numpy as jnp
 from mixer_jax.runs import compilation_cache
-compilation_cache.keep()
+compilation_cache.enable()
 hits = []
 jax.monitoring.register_event_listener(lambda event, **_: hits.append(event))
 jax.config.update('jax_persistent_cache_min_compile_time_secs', 0.0)
@@ -81,4 +81,4 @@ def test_a_folder_that_was_chosen_for_jax_is_taken(tmp_path):
 def test_a_size_that_is_none(monkeypatch, size):
   monkeypatch.setenv(compilation_cache.SIZE_SETTING, size)
   with pytest.raises(UserError, match=f'MIXER_JAX_COMPILED_GIB={size}: give GiB'):
-    compilation_cache.keep()
+    compilation_cache.enable()

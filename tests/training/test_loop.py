@@ -37,7 +37,7 @@ class Recorder:
     self.events.append(('evaluate', step))
     return self.verdicts.get(step, Verdict(save=False, stop=False))
 
-  def told_to_leave(self, step):
+  def should_stop(self, step):
     return step == self.told_at
 
   def save(self, step, state):

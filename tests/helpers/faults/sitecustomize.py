@@ -18,10 +18,10 @@ import time
 def _install(kind: str, step: int, mark: pathlib.Path) -> None:
   from mixer_jax.checkpoints.store import Store
   from mixer_jax.data.source import Source
-  from mixer_jax.runs.hooks import Hooks
+  from mixer_jax.runs.hooks import RunHooks
 
   signals = {'kill': signal.SIGKILL, 'stop': signal.SIGSTOP, 'term': signal.SIGTERM}
-  told, saved, read = Hooks.step, Hooks.save, Source.__getitem__
+  told, saved, read = RunHooks.step, RunHooks.save, Source.__getitem__
   checked = Store._check_writable
   reached = 0
 
@@ -55,9 +55,9 @@ def _install(kind: str, step: int, mark: pathlib.Path) -> None:
       raise OSError(errno.EIO, 'a fault that a test asked for')
     return read(self, index)
 
-  setattr(Hooks, 'step', step_and_fault)  # noqa: B010
+  setattr(RunHooks, 'step', step_and_fault)  # noqa: B010
   setattr(Store, '_check_writable', write_and_fail)  # noqa: B010
-  setattr(Hooks, 'save', save_and_die)  # noqa: B010
+  setattr(RunHooks, 'save', save_and_die)  # noqa: B010
   setattr(Source, '__getitem__', read_and_fail)  # noqa: B010
 
 
@@ -72,16 +72,16 @@ def _at_the_data(kind: str) -> None:
     while True:
       time.sleep(1)
 
-  setattr(experiment, 'check_evaluation', open_and_fault)  # noqa: B010
+  setattr(experiment, 'open_evaluation', open_and_fault)  # noqa: B010
 
 
 def _record_batches(file: str) -> None:
   import jax
 
   from mixer_jax.checkpoints.digest import digest
-  from mixer_jax.runs import training_run as command
+  from mixer_jax.training import loop
 
-  train = command.train
+  train = loop.train
 
   def recorded(batches, step):
     for batch in batches:
@@ -96,7 +96,7 @@ def _record_batches(file: str) -> None:
     batches = recorded(batches, first_step)
     return train(state, train_step, batches, hooks, first_step=first_step, **how)
 
-  setattr(command, 'train', train_and_record)  # noqa: B010
+  setattr(loop, 'train', train_and_record)  # noqa: B010
 
 
 if 'MIXER_JAX_PROCESS_ID' in os.environ:

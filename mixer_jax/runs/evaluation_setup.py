@@ -1,0 +1,90 @@
+"""The images and devices that a model is evaluated on."""
+
+import dataclasses
+from collections.abc import Iterator
+
+import jax
+from jax.sharding import AbstractMesh, Mesh
+
+from mixer_jax.data import pipeline
+from mixer_jax.data.batch import Batch
+from mixer_jax.data.catalog import open_source
+from mixer_jax.data.pipeline import DataConfig, Process
+from mixer_jax.data.source import Source
+from mixer_jax.errors import UserError
+from mixer_jax.parallel import mesh as meshes
+from mixer_jax.runs.run_config import RunConfig
+
+IMAGES_PER_DEVICE = 32
+"""Default evaluation batch size per device."""
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationSetup:
+  """Images, how they are read, and the devices that a model is evaluated on."""
+
+  data: DataConfig
+  mesh: Mesh
+  batch_size: int
+  """Over all devices of all processes."""
+  source: Source
+
+  def batches(self, image_size: int) -> Iterator[Batch]:
+    """Return this process's part of all batches, on the host; each image is in one of them."""
+    return pipeline.eval_batches(
+      self.source,
+      self.data,
+      image_size=image_size,
+      batch_size=self.batch_size,
+      process=this_process(),
+    )
+
+
+def open_evaluation(config: RunConfig, source: Source | None = None) -> EvaluationSetup:
+  """Return the evaluation split of a config and its devices.
+
+  Args:
+    source: the images, if they are open already.
+
+  Raises:
+    UserError: there is no such data set, mesh or batch size.
+  """
+  data = data_of(config)
+  mesh = meshes.make_mesh(**config.mesh.sizes())
+  batch_size = eval_batch_size(config, mesh)
+  source = source or open_source(data.name, data.eval_split, data.data_dir)
+  return EvaluationSetup(data, mesh, batch_size, source)
+
+
+def open_train(data: DataConfig) -> Source:
+  """Return the training split."""
+  return open_source(data.name, data.train_split, data.data_dir)
+
+
+def data_of(config: RunConfig) -> DataConfig:
+  """Return the data of a config; raises `UserError` if it names no data set or recipe."""
+  data = config.data
+  if not data.name:
+    raise UserError('no data set: set --config.data.name, such as digits or imagenet2012')
+  check_recipe(data)
+  return data
+
+
+def check_recipe(data: DataConfig) -> None:
+  """Raises `UserError` if the recipe is still to be taken from a checkpoint."""
+  if data.takes_recipe_of_checkpoint:
+    raise UserError(
+      f'config.data.eval_recipe is {data.eval_recipe!r}, and there is none: name a recipe'
+    )
+
+
+def eval_batch_size(config: RunConfig, mesh: Mesh | AbstractMesh) -> int:
+  """Return the images per evaluation batch, over all devices of this mesh."""
+  size = config.eval_batch_size or IMAGES_PER_DEVICE * mesh.size
+  meshes.check_batch(mesh, size, name='eval_batch_size')
+  return size
+
+
+def this_process() -> Process:
+  """Return which part of each batch belongs to this process."""
+  return Process(jax.process_index(), jax.process_count())

@@ -1,0 +1,1 @@
+"""Evaluations during a run: one module per kind, listed in `registry.KINDS`."""

@@ -1,0 +1,102 @@
+"""Fields of a config as plain values: dotted names, lists in one string, typed groups."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+from mixer_jax.errors import UserError, one_line
+
+N = TypeVar('N', int, float)
+T = TypeVar('T')
+
+
+def flatten(fields: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
+  """Return dotted name -> value of all fields of nested groups; empty groups have none."""
+  flat = {}
+  for key, value in fields.items():
+    name = f'{prefix}{key}'
+    flat |= flatten(value, f'{name}.') if isinstance(value, Mapping) else {name: value}
+  return flat
+
+
+def parse_numbers(name: str, value: Any, kind: type[N]) -> tuple[N, ...]:
+  """Return the numbers of a flag or field: '1,5,10', (1, 5, 10) or a single number.
+
+  Args:
+    name: of the flag or field, for the message.
+    kind: int or float.
+
+  Raises:
+    UserError: `value` is no such list, or is empty.
+  """
+  parts = _parts(value)
+  try:
+    numbers = tuple(kind(part) for part in parts)
+    if not parts or any(isinstance(part, bool) for part in parts):
+      raise ValueError
+    if kind is int and any(isinstance(part, float) and part != int(part) for part in parts):
+      raise ValueError
+  except (ValueError, TypeError, OverflowError):
+    whole = 'whole ' if kind is int else ''
+    raise UserError(f'{name}={list_text(value)}: {whole}numbers, as in 1,5,10') from None
+  return numbers
+
+
+def parse_names(name: str, value: Any) -> tuple[str, ...]:
+  """Return the names of a flag or field: 'linear,rbf' or ('linear', 'rbf').
+
+  Raises:
+    UserError: `value` is no such list, or is empty.
+  """
+  names = _parts(value)
+  if not names or not all(isinstance(part, str) and part for part in names):
+    raise UserError(f'{name}={list_text(value)}: names, as in a,b,c')
+  return tuple(names)
+
+
+def _parts(value: Any) -> tuple[Any, ...]:
+  if isinstance(value, str):
+    return tuple(part.strip() for part in value.split(',')) if value else ()
+  return tuple(value) if isinstance(value, list | tuple) else (value,)
+
+
+def list_text(value: Any) -> str:
+  """Return a list as one string, '1,5,10', the form in which `config.json` holds it."""
+  return ','.join(map(str, _parts(value)))
+
+
+def plain(value: Any) -> Any:
+  """Return nested groups as dicts that JSON can hold; lists as one string each."""
+  if isinstance(value, Mapping):
+    return {name: plain(item) for name, item in value.items()}
+  return list_text(value) if isinstance(value, list | tuple) else value
+
+
+def build(cls: type[T], fields: Mapping[str, Any], group: str) -> T:
+  """Return the dataclass `cls(**fields)`.
+
+  Args:
+    group: name of the fields in the config, for messages.
+
+  Raises:
+    UserError: a field is unknown, missing or has a wrong value.
+  """
+  known = dataclasses.fields(cls)  # pyright: ignore[reportArgumentType]
+  if not hasattr(fields, 'keys'):
+    raise UserError(f'config.{group} is a group of fields, not {fields!r}')
+  needed = {
+    field.name
+    for field in known
+    if field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+  }
+  unknown = [name for name in fields if name not in {field.name for field in known}]
+  missing = sorted(name for name in needed if name not in fields)
+  if unknown:
+    raise UserError(f'config.{group} has unknown fields: {", ".join(unknown)}')
+  if missing:
+    hint = ', or take them from a checkpoint with --config.init_from' if group == 'model' else ''
+    raise UserError(f'config.{group} lacks {", ".join(missing)}: set them{hint}')
+  try:
+    return cls(**fields)
+  except TypeError as error:  # a value of a type that cannot be compared
+    raise UserError(f'config.{group}: {one_line(error)}') from error
