@@ -39,7 +39,7 @@ from mixer_jax.models.dispatch import (
   with_arithmetic,
   with_zero_head,
 )
-from mixer_jax.models.family import ModelConfig, capability, has_capability, register
+from mixer_jax.models.family import ModelConfig, capability, has_capability, register, source_file
 from mixer_jax.models.flops import forward_flops
 from mixer_jax.models.inputs import as_input, from_levels
 from mixer_jax.models.mixer import VARIANTS, MixerConfig
@@ -76,6 +76,7 @@ __all__ = [
   'param_shapes',
   'register',
   'shapes',
+  'source_file',
   'split',
   'summary',
   'variant_of',

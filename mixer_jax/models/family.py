@@ -48,6 +48,8 @@ module for another use):
 import functools
 import importlib
 import importlib.metadata
+import inspect
+import pathlib
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any, ClassVar, Protocol
@@ -186,6 +188,11 @@ def of(config) -> ModuleType:
     return load(name)
   known = ', '.join(sorted(family.Config.__name__ for family in load_all().values()))
   raise UserError(f'no model for a config of type {type(config).__name__}: use {known}')
+
+
+def source_file(config) -> pathlib.Path:
+  """Path of the module that defines the family of a config."""
+  return pathlib.Path(inspect.getfile(of(config)))
 
 
 def capability(config, name: str):
