@@ -1,4 +1,4 @@
-"""The registry of model families, and what a family's module has to define.
+"""The registry of model families, and the interface of a family's module.
 
 A family is one module and one row in `FAMILIES`, or one call of `register`. An installed package
 can add a family without a call, by an entry point:
@@ -59,7 +59,7 @@ from mixer_jax.models import parameters
 
 
 class ModelConfig(Protocol):
-  """What the configs of all families have: frozen dataclasses with these fields."""
+  """Fields that the configs of all families have; each is a frozen dataclass."""
 
   __dataclass_fields__: ClassVar[dict[str, Any]]
 
