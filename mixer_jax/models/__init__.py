@@ -45,6 +45,7 @@ from mixer_jax.models.family import (
   capability,
   has_capability,
   register,
+  source_file,
 )
 from mixer_jax.models.flops import forward_flops
 from mixer_jax.models.inputs import as_input, from_levels
@@ -83,6 +84,7 @@ __all__ = [
   'param_shapes',
   'register',
   'shapes',
+  'source_file',
   'split',
   'summary',
   'variant_of',

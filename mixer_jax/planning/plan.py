@@ -196,9 +196,9 @@ def _key(program: Program) -> str:
   versions = {name: _version(name) for name in packages}
   source = hashlib.sha256()
   package = pathlib.Path(models.__file__).parent.parent
-  for room in _COMPILED_ROOMS:
-    for path in sorted((package / room).rglob('*.py')):
-      source.update(path.read_bytes())
+  paths = [path for room in _COMPILED_ROOMS for path in sorted((package / room).rglob('*.py'))]
+  for path in (*paths, models.source_file(program.model)):  # of a family from outside the package
+    source.update(path.read_bytes())
   text = json.dumps([fields, versions, source.hexdigest()], sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()[:32]
 
