@@ -1,59 +1,66 @@
 """Every field of an experiment, with its unit and its value where an experiment says nothing.
 
-An experiment's `get_config(arg)` is this with a few edits. On the command line any
-field is set by `--config.field=value`.
+The `get_config(arg)` of an experiment is this with a few edits. On the command line
+`--config.field=value` sets any field.
 """
 
-from ml_collections import ConfigDict
+import dataclasses
+
+from ml_collections import ConfigDict, FieldReference
+
+from mixer_jax import models
 
 
 def get_config() -> ConfigDict:
-  """The paper's pre-training recipe (section 3, Table 4) for B/16, still without data."""
+  """Return the paper's pre-training recipe (section 3, Table 4) for B/16, without a data set."""
   config = ConfigDict()
 
   config.seed = 0  # of initialisation, order of examples, augmentation and dropout
   config.total_steps = 94_000  # updates; 300 epochs of ImageNet at batch 4096
   config.total_epochs = 0.0  # passes over train_split, in place of total_steps; 0: these count
-  config.batch_size = 4096  # images an update, over all devices of all processes
-  config.eval_batch_size = 4096  # images, likewise; 0: 32 a device
-  config.accumulate = 1  # micro-batches an update; the memory of batch_size / accumulate
+  config.batch_size = 4096  # images per update, over all devices of all processes
+  config.eval_batch_size = 4096  # images, likewise; 0: 32 per device
+  config.accumulate = 1  # micro-batches per update; memory as for batch_size / accumulate
   config.loss = 'softmax'  # or 'sigmoid', the authors' ImageNet recipe with model.head_bias=-6.9
-  config.mixup = (
-    0.0  # each image is mixed with a neighbour, by a share from Beta(mixup, mixup); 0: no
-  )
-  config.mixup_per = 'batch'  # one share for all of a batch, as the authors do; or 'example'
-  # Start from these weights instead of random ones: a workdir, one of its steps, a weights file, or
-  # the name of a published file (`mixer-jax models` lists them).
-  # `model` then holds only what is chosen anew.
+  config.mixup = 0.0  # mix each image with a neighbour, by a share from Beta(mixup, mixup); 0: no
+  config.mixup_per = 'batch'  # one share per batch, as in the authors' code; or 'example'
+  # Weights to start from, instead of random ones: a workdir, one of its steps, a weights file, or
+  # the name of a published file (`mixer-jax models` lists them). `model` then holds only the fields
+  # that differ from the checkpoint.
   config.init_from = ''
-  config.init_head = 'zero'  # its head starts from zero; or 'keep', for the classes that it has
-  config.init_blocks = ''  # of a Mixer: the blocks that stay, as in '0,1,3'; '': all
+  config.init_head = 'zero'  # a new head of zeros; or 'keep', if the classes are the same
+  config.init_blocks = _numbers()  # blocks of a Mixer to keep, as in (0, 1, 3); (): all
 
   config.log_every = 50  # steps between rows of metrics.jsonl
   config.eval_every = 1000  # steps between evaluations; 0: only at the end
   config.checkpoint_every = 1000  # steps between saved states; 0: only at the end
   config.keep_checkpoints = 3  # newest states kept
-  # Also keep the state of the best evaluation, which WORKDIR/best names, and report the run by it.
-  # Early stopping does so in any case.
+  # Also keep the state of the best evaluation as WORKDIR/best, and report the run by it. Early
+  # stopping does so in any case.
   config.keep_best = False
   config.tensorboard = False  # also write TensorBoard events (needs TensorFlow)
 
   config.early_stopping = ConfigDict()  # fields of mixer_jax.training.early_stopping
-  config.early_stopping.metric = 'top1'  # that tells the best: also top5, loss, real, 5-shot
-  config.early_stopping.patience = 0  # evaluations in a row without a better one; 0: never stops
+  config.early_stopping.metric = 'top1'  # or top5, loss, real, 5-shot, a figure of `evals`
+  config.early_stopping.patience = 0  # evaluations without improvement; 0: never stop
 
   config.fewshot = ConfigDict()  # ridge regression on the features of a few images (section 4)
-  config.fewshot.every = 0  # evaluations, of which one has it, as has the report; 0: none
+  config.fewshot.every = 0  # each n-th evaluation has it, and the final report; 0: none
   config.fewshot.name = 'imagenet2012'  # as data.name, of the same data_dir; '': data.name
-  config.fewshot.train_split = 'train'  # where the few are from
+  config.fewshot.train_split = 'train'  # the few images are from it
   config.fewshot.eval_split = 'validation'
-  config.fewshot.shots = '5'  # images a class, a figure each, as in '1,5,10,25'
+  config.fewshot.shots = _numbers(5)  # images per class, one figure each: (1, 5, 10, 25)
   config.fewshot.seeds = 3  # choices of them; a figure is the mean
   config.fewshot.l2 = 1024.0  # on the diagonal of XᵀX
   config.fewshot.constant = 100.0  # the value of the bias's feature
-  config.fewshot.max_reads = 0  # most labels read a choice to find them; 0: all there are
+  config.fewshot.max_reads = 0  # most labels to read per choice; 0: all
 
-  config.model = ConfigDict()  # fields of mixer_jax.MixerConfig; see `resnet` for the other family
+  # Further evaluations, name -> fields: `kind` (classification, few_shot or probe), `every` (each
+  # n-th evaluation, and the final report) and those of the kind, see mixer_jax/runs/evaluators.
+  # In a config file: config.evals.blocks = ConfigDict({'kind': 'probe', 'every': 5}).
+  config.evals = ConfigDict()
+
+  config.model = ConfigDict()  # fields of mixer_jax.MixerConfig; see `use_family` for others
   config.model.family = 'mixer'
   config.model.patch_size = 16  # pixels; this and the next four are B/16's of Table 1
   config.model.num_blocks = 12
@@ -67,34 +74,35 @@ def get_config() -> ConfigDict:
   config.model.head_bias = 0.0  # the head's bias at the start
   config.model.dtype = 'bfloat16'  # of activations and matrix multiplies
   config.model.stochastic_depth = 0.0  # probability to skip the last block, linear in depth
-  config.model.dropout = 0.0  # probability, behind each GELU
+  config.model.dropout = 0.0  # probability, after each GELU
   config.model.remat = False  # recompute blocks in the backward pass to save memory
 
   config.data = ConfigDict()  # fields of mixer_jax.data.pipeline.DataConfig
-  # TFDS name, 'digits', a task ('vtab/clevr_count'), or 'folder:DIR' with a folder for each class.
+  # TFDS name, 'digits', a task ('vtab/clevr_count'), or 'folder:DIR' with a folder per class.
   config.data.name = ''
   config.data.data_dir = ''  # of TFDS; '': $TFDS_DATA_DIR or ~/tensorflow_datasets
   config.data.train_split = 'train'  # TFDS slicing, as in 'train[:99%]'; of a task: 'train800'
-  config.data.eval_split = 'test'  # evaluated while it trains; early stopping looks at it
-  config.data.test_split = ''  # the report at the end; '': that is of eval_split
+  config.data.eval_split = 'test'  # for evaluations during training, and early stopping
+  config.data.test_split = ''  # for the final report; '': eval_split
   config.data.min_crop_area = 0.05  # inception crop: share of the image's area, from …
   config.data.max_crop_area = 1.0  # … to
   config.data.min_crop_aspect = 0.75  # width over height, from …
   config.data.max_crop_aspect = 4 / 3  # … to
   config.data.flip = True  # mirror half of the training images
-  config.data.randaugment_layers = 0  # operations an image, one after the other; 0: none
+  config.data.randaugment_layers = 0  # operations per image, one after the other; 0: none
   config.data.randaugment_magnitude = 0.0  # of each; the paper's are 10, 15 and 20
-  # Evaluation: resmall-crop (Table 3), resize-crop (Table 2), vit-jax, timm or timm-bilinear.
+  # Evaluation: resmall-crop (Table 3), resize-crop (Table 2), vit-jax, timm, timm-bilinear; or
+  # 'checkpoint', the recipe of the checkpoint that is evaluated.
   config.data.eval_recipe = 'resmall-crop'
   config.data.eval_crop_fraction = 0.875  # central crop's share of a side: 224 of 256
-  # Of every finished image, to train and to evaluate (section 3.4): 'patches' shuffles the patches
-  # and the pixels in them, 'pixels' all pixels; 'none'.
+  # Of every image that a model sees (section 3.4): 'patches' shuffles the patches and the pixels
+  # in them, 'pixels' all pixels; or 'none'.
   config.data.permutation = 'none'
   config.data.permutation_patch = 16  # pixels, the side of those patches
   config.data.permutation_seed = 0
-  # A training image that does not decode: 'fatal' stops, 'skip' names it and takes the next one.
+  # Training images that do not decode: 'fatal' stops the run, 'skip' logs and replaces them.
   config.data.undecodable = 'fatal'
-  config.data.threads = 16  # that read and decode; 0: the loop's own, between steps
+  config.data.threads = 16  # for reading and decoding; 0: the thread of the loop, between steps
   config.data.prefetch = 512  # examples kept ready
 
   config.optimizer = ConfigDict()  # fields of mixer_jax.training.optimizer.OptimizerConfig
@@ -110,32 +118,45 @@ def get_config() -> ConfigDict:
   config.optimizer.momentum = 0.9  # SGD
 
   config.processes = ConfigDict()  # fields of mixer_jax.parallel.processes.ProcessesConfig
-  config.processes.distributed = 'auto'  # join the others where there are TPUs; 'on', 'off'
-  config.processes.start_seconds = 300  # until all have come together
-  config.processes.heartbeat_seconds = 100  # one that is silent for so long is dead, and all leave
-  config.processes.shutdown_seconds = 60  # one that has ended waits so long for the others
+  config.processes.distributed = 'auto'  # join other processes if there are TPUs; 'on', 'off'
+  config.processes.start_seconds = 300  # for all processes to connect
+  config.processes.heartbeat_seconds = 100  # without a heartbeat a process counts as dead
+  config.processes.shutdown_seconds = 60  # that a process waits at its end for the others
 
-  config.mesh = ConfigDict()  # devices an axis; -1: the rest
+  config.mesh = ConfigDict()  # devices per axis; -1: the rest
   config.mesh.data = -1  # split the batch
   config.mesh.fsdp = 1  # split the batch, the parameters and the optimizer's moments
   config.mesh.model = 1  # split the hidden width of the MLPs
   return config
 
 
-def resnet(config: ConfigDict) -> None:
-  """BiT's ResNet50x1 in place of the Mixer, for the same images and classes."""
-  kept = ('image_size', 'num_classes', 'input_range', 'head_bias', 'dtype', 'remat')
-  model = ConfigDict({name: config.model[name] for name in kept})
-  model.family = 'resnet'  # the fields are those of mixer_jax.ResNetConfig
-  model.stages = '3,4,6,3'  # bottleneck units in each
-  model.width = 1.0  # times 64 channels inside the first stage's units, 256 behind them
-  model.stem = 'imagenet'  # 7×7 and max-pool, each halving the image; or 'cifar', 3×3
-  model.groups = 32  # of each GroupNorm
+def _numbers(*values: int) -> FieldReference:
+  """Return a list that config files may replace by a tuple or by a string such as '1,5'."""
+  return FieldReference(values, field_type=object)
+
+
+def use_family(config: ConfigDict, name: str) -> None:
+  """Put a model of another family in place of the one that is there.
+
+  Fields that both have keep their values; the others are the defaults of its config, such as
+  those of BiT's ResNet50x1 for 'resnet'. A field without a default is left to the caller.
+  """
+  fields = dataclasses.fields(models.config_type({'family': name}))
+  model = ConfigDict({f: v for f, v in config.model.items() if f in {x.name for x in fields}})
+  model.family = name
+  for field in fields:
+    if field.name not in model and field.default is not dataclasses.MISSING:
+      model[field.name] = field.default
   config.model = model
 
 
+def resnet(config: ConfigDict) -> None:
+  """Put BiT's ResNet50x1 in place of the Mixer, for the same images and classes."""
+  use_family(config, 'resnet')
+
+
 def finetune(config: ConfigDict) -> ConfigDict:
-  """The paper's fine-tuning recipe (section 3, Appendix C) in place of pre-training's."""
+  """Replaces the pre-training recipe by the paper's fine-tuning (section 3, Appendix C)."""
   config.optimizer.name = 'sgd'
   config.optimizer.schedule = 'cosine'
   config.optimizer.weight_decay = 0.0
@@ -146,15 +167,6 @@ def finetune(config: ConfigDict) -> ConfigDict:
 
 
 def keep_architecture(config: ConfigDict) -> None:
-  """Leaves to the checkpoint of `init_from` what only a checkpoint can say."""
-  for name in (
-    'family',
-    'patch_size',
-    'num_blocks',
-    'hidden_dim',
-    'tokens_mlp_dim',
-    'channels_mlp_dim',
-    'gelu',
-    'input_range',
-  ):
+  """Remove the fields of the model that the checkpoint of `init_from` decides."""
+  for name in models.fields_of_weights(config.model):
     del config.model[name]

@@ -6,7 +6,7 @@ from configs import common
 
 
 def get_config() -> ConfigDict:
-  """142k parameters, 16 tokens of 4×4 pixels; 1,200 steps, about 107 epochs."""
+  """Return a Mixer of 142k parameters, 16 tokens of 4×4 pixels; 1,200 steps, about 107 epochs."""
   config = common.get_config()
   config.total_steps = 1200
   config.batch_size = 128
@@ -28,9 +28,9 @@ def get_config() -> ConfigDict:
 
   config.data.name = 'digits'
   config.data.min_crop_area = 0.6
-  config.data.flip = False  # a mirrored digit is another sign
-  config.data.eval_recipe = 'vit-jax'  # 8×8 pixels enlarged as in training, nothing cropped
-  config.data.threads = 0  # 8×8 pixels are read faster than a thread is woken
+  config.data.flip = False  # a mirrored digit is no digit
+  config.data.eval_recipe = 'vit-jax'  # enlarges 8×8 pixels as in training, crops nothing
+  config.data.threads = 0  # reading 8×8 pixels takes less time than waking a thread
 
   config.fewshot.name = 'digits'
   config.fewshot.eval_split = 'test'

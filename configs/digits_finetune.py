@@ -1,4 +1,4 @@
-"""The Mixer of configs/digits.py goes on at twice the resolution: --config.init_from=WORKDIR."""
+"""Fine-tuning of configs/digits.py at twice the resolution: --config.init_from=WORKDIR."""
 
 from ml_collections import ConfigDict
 
@@ -6,7 +6,7 @@ from configs import common, digits
 
 
 def get_config() -> ConfigDict:
-  """32×32 pixels, 64 tokens: the token MLPs grow block-diagonally (Appendix C)."""
+  """Return 32×32 pixels, 64 tokens: the token MLPs grow block-diagonally (Appendix C)."""
   config = common.finetune(digits.get_config())
   config.total_steps = 200
   config.batch_size = 128

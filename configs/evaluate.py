@@ -1,7 +1,7 @@
 """A checkpoint on a data set: `configs/evaluate.py:DATASET`.
 
 DATASET is any TFDS name, such as imagenet2012, imagenet2012_real, imagenet_v2 or cifar10;
-`digits`; a task, such as vtab/clevr_count; or `folder:DIR`, with a folder of images for each class.
+`digits`; a task, such as vtab/clevr_count; or `folder:DIR`, with a folder of images per class.
 """
 
 from ml_collections import ConfigDict
@@ -13,12 +13,14 @@ _SPLITS = {'imagenet2012': 'validation', 'imagenet2012_real': 'validation'}
 
 
 def get_config(dataset: str) -> ConfigDict:
-  """The whole evaluation split, by the recipe that belongs to the checkpoint."""
+  """Return the whole evaluation split, by the recipe of the checkpoint."""
   config = common.get_config()
   config.data.name = dataset
   config.data.eval_split = _SPLITS.get(dataset.split(':')[0], 'test')
   if is_task(dataset):
     config.data.train_split, config.data.eval_split = find_task(dataset).reporting
-  config.data.eval_recipe = 'checkpoint'  # its run's, or the table's; otherwise resmall-crop
-  config.eval_batch_size = 0  # 32 images a device
+  config.data.eval_recipe = (
+    'checkpoint'  # of its run, or of its published file; otherwise resmall-crop
+  )
+  config.eval_batch_size = 0  # 32 images per device
   return config

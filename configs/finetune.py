@@ -2,7 +2,7 @@
 
 VARIANT is one of Table 1, such as B/16; DATASET is imagenet2012, cifar10, cifar100,
 oxford_iiit_pet or oxford_flowers102, or a task of VTAB-1k or Avg 5, such as vtab/clevr_count. It
-starts from the weights published for ImageNet-21k, where there are such, or from
+starts from the weights published for ImageNet-21k, if there are any, or from
 --config.init_from: a published name, a workdir or a weights file.
 """
 
@@ -19,16 +19,16 @@ _DATASETS = {
   'cifar10': (10, 10_000, 500, 'train', 'test'),
   'cifar100': (100, 10_000, 500, 'train', 'test'),
   'oxford_iiit_pet': (37, 500, 100, 'train', 'test'),
-  # Its train and validation parts are small; together they are what is fine-tuned on.
+  # Its train and validation splits are small; both are used.
   'oxford_flowers102': (102, 500, 100, 'train+validation', 'test'),
 }
 
 
 def get_config(arg: str) -> ConfigDict:
-  """224 px, or a VTAB-1k task's 448; --config.model.image_size=448 grows the token MLPs (K = 2).
+  """Return fine-tuning at 224 px, or at the size of a VTAB-1k task.
 
-  The paper tries the learning rates .003, .01, .03 and, but on VTAB-1k, .06; .01 is taken here,
-  and `mixer-jax transfer` tries them.
+  --config.model.image_size=448 grows the token MLPs (K = 2). The paper tries the learning rates
+  .003, .01, .03 and, except on VTAB-1k, .06. This is .01; `mixer-jax transfer` tries all.
   """
   name, _, data = arg.partition(',')
   if name not in VARIANTS or not (data in _DATASETS or is_task(data)):
@@ -42,7 +42,7 @@ def get_config(arg: str) -> ConfigDict:
   config.init_from = weights if weights in released else ''
   common.keep_architecture(config)
   for field in ('patch_size', 'num_blocks', 'hidden_dim', 'channels_mlp_dim'):
-    config.model[field] = getattr(VARIANTS[name], field)  # a checkpoint of another is refused
+    config.model[field] = getattr(VARIANTS[name], field)  # a checkpoint with other sizes is refused
   config.model.image_size = 224
   if is_task(data):
     to_task(config, find_task(data))
@@ -62,7 +62,7 @@ def _to_data_set(config: ConfigDict, name: str) -> None:
 
 
 def to_task(config: ConfigDict, task: Task) -> None:
-  """What a task has of its own; `config.model.image_size` is what is to be 224 px in the paper."""
+  """Sets the fields of a task; `config.model.image_size` stands for 224 px in the paper."""
   if task.group == 'avg5':
     _to_data_set(config, task.data_set)
   else:
@@ -71,7 +71,7 @@ def to_task(config: ConfigDict, task: Task) -> None:
     config.model.num_classes = task.classes
     config.model.image_size *= task.size // 224
     _crop_as_vtab(config, task)
-  config.eval_every = 0  # the test part is looked at once
+  config.eval_every = 0  # the test split is evaluated once
   config.keep_checkpoints = 1
   config.data.name = task.name
   config.data.train_split, config.data.eval_split = task.reporting
@@ -79,11 +79,11 @@ def to_task(config: ConfigDict, task: Task) -> None:
 
 
 def _crop_as_vtab(config: ConfigDict, task: Task) -> None:
-  """Crops of VTAB-1k, whose figures are in Table 2: its evaluation is resize-crop.
+  """Sets the crops of VTAB-1k, whose figures are in Table 2: its evaluation is resize-crop.
 
-  The paper does not say how training crops. The authors' other codes for these tasks (BiT's, and
-  scenic's) resize to 256 × 256 and take a random 224 × 224: 77 % of the area, the nearest of which
-  is taken here. Where a label is a count, a place or a distance they see all of the image.
+  The paper does not say how training crops. Other code of the authors for these tasks (BiT,
+  scenic) resizes to 256 × 256 and takes a random 224 × 224, 77 % of the area; this is the closest
+  to it. If a label is a count, a place or a distance, nothing is cropped.
   """
   area, aspects, fraction = 0.875**2, (3 / 4, 4 / 3), 0.875
   if not task.crop:

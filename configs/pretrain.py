@@ -1,10 +1,10 @@
 """The paper's pre-training runs, Table 4: `configs/pretrain.py:VARIANT,ROW[,DATA]`.
 
 VARIANT is one of Table 1, such as L/16; ROW is imagenet2012, imagenet21k (which
-`mixer-jax data prepare imagenet21k` makes of the official archive) or jft300m, which was never
-public: it can be planned. DATA stands in for the row's images, as in B/32,jft300m,imagenet21k:
-a TFDS name, or folder:DIR with a folder for each class. The row's recipe then runs for the
-row's epochs of DATA.
+`mixer-jax data prepare imagenet21k` makes from the official archive) or jft300m, which was never
+public: it can be planned. DATA replaces the images of the row, as in B/32,jft300m,imagenet21k:
+a TFDS name, or folder:DIR with a folder per class. The recipe then runs for the
+epochs of the row on DATA.
 """
 
 from ml_collections import ConfigDict
@@ -20,7 +20,7 @@ _CLASSES = {'imagenet2012': 1000, 'imagenet21k': 21_843, 'jft300m': 18_291}
 
 # (size or variant, data set) -> epochs, learning rate, weight decay, RandAugment's magnitude,
 # mixup and stochastic depth. Dropout is 0 in all. On JFT-300M the paper trains L for 7 epochs and
-# for 14: Table 3 has L/32 with 7, and L/16 with both. --config.total_epochs=7 takes the other.
+# for 14: Table 3 has L/32 with 7, and L/16 with both. --config.total_epochs=7 selects the other.
 _ROWS = {
   ('B', 'imagenet2012'): (300, 1e-3, 0.1, 15, 0.5, 0.1),
   ('L', 'imagenet2012'): (300, 1e-3, 0.1, 15, 0.5, 0.1),
@@ -35,7 +35,7 @@ _ROWS = {
 
 
 def get_config(arg: str) -> ConfigDict:
-  """One row of Table 4 at 224 px, batch 4096; the last 1 % of train is held out."""
+  """Return one row of Table 4 at 224 px, batch 4096; the last 1 % of train is held out."""
   name, _, rest = arg.partition(',')
   row, _, stand_in = rest.partition(',')
   recipe = _ROWS.get((name, row)) or _ROWS.get((name[:1], row))
@@ -55,7 +55,7 @@ def get_config(arg: str) -> ConfigDict:
   config.model.stochastic_depth = stochastic_depth
 
   config.mixup = mixup
-  if row == 'imagenet2012':  # the loss of the authors' public recipe; the paper names none
+  if row == 'imagenet2012':  # as in the authors' public recipe; the paper names no loss
     config.loss = 'sigmoid'
     config.model.head_bias = -6.9
 
@@ -64,7 +64,7 @@ def get_config(arg: str) -> ConfigDict:
   config.data.train_split = 'train[:99%]'
   config.data.eval_split = 'train[99%:]'
   if config.data.name == 'imagenet2012':
-    config.data.test_split = 'validation'  # the paper's figures are of it
+    config.data.test_split = 'validation'  # the split of the paper's figures
   if magnitude is not None:
     config.data.randaugment_layers = 2
     config.data.randaugment_magnitude = float(magnitude)
@@ -75,7 +75,7 @@ def get_config(arg: str) -> ConfigDict:
 
 
 def _classes(data: str) -> int:
-  """How many, where that is known before the data set is prepared."""
+  """Return the number of classes; the data set need not be prepared."""
   if data.startswith('folder:'):
     return len(class_folders(data.removeprefix('folder:')))
   return _CLASSES.get(data) or len(class_ids(data))

@@ -1,6 +1,6 @@
 """`mixer-jax prune`: what a Mixer loses without some blocks, and what training on recovers."""
 
-from mixer_jax.commands.flags import CHECKPOINT, Parser
+from mixer_jax.commands.flags import CHECKPOINT, Parser, reading
 
 
 def main(argv: list[str]) -> None:
@@ -26,13 +26,6 @@ def main(argv: list[str]) -> None:
 
   console.setup_console()
   config = config_file.load_config(args.config, overrides)
-  report = pruning.run(
-    config,
-    args.workdir,
-    args.checkpoint,
-    recipe=args.recipe,
-    gelu=args.gelu,
-    input_range=args.input_range,
-  )
+  report = pruning.run(config, args.workdir, args.checkpoint, **reading(args))
   if report:
     print(report)

@@ -82,7 +82,7 @@ def build(cls: type[T], fields: Mapping[str, Any], group: str) -> T:
     UserError: a field is unknown, missing or has a wrong value.
   """
   known = dataclasses.fields(cls)  # pyright: ignore[reportArgumentType]
-  if not isinstance(fields, Mapping):
+  if not hasattr(fields, 'keys'):
     raise UserError(f'config.{group} is a group of fields, not {fields!r}')
   needed = {
     field.name

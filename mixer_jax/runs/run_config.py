@@ -169,6 +169,8 @@ class RunConfig:
         values[name] = build(kind, value, name)
     for name in ('model', 'evals'):
       values[name] = _frozen(f'config.{name}', values.get(name, {}))
+    for name, row in values['evals'].items():
+      _frozen(f'config.evals.{name}', row)
     return cls(**values)
 
   def to_fields(self) -> dict[str, Any]:

@@ -13,6 +13,7 @@ def test_outcomes_are_means_and_shares_over_seeds():
   assert (found['patches'].mean, found['patches'].lost) == (93, -1)
   assert found['pixels'].relative_loss == pytest.approx(0.5)
   assert found['pixels'].deviation == pytest.approx(6)
+  assert found['pixels'].noise is not None
   welch = scipy.stats.ttest_ind(finals['none'], finals['pixels'], equal_var=False)
   assert found['pixels'].lost / found['pixels'].noise == pytest.approx(welch.statistic)
 
