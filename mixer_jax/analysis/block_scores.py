@@ -9,7 +9,7 @@ leave_one_out: percentage points of top-1 lost without the block; the loss decid
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import jax
 import jax.numpy as jnp
