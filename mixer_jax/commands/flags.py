@@ -91,7 +91,7 @@ def check_targets(files: dict[str, str | None]) -> None:
       raise UserError(f'--{flag}={file} may not be written: name another file')
   for flag, other in itertools.combinations(named, 2):
     if named[flag] == named[other]:
-      raise UserError(f'--{flag} and --{other} name the same file: change one')
+      raise UserError(f'--{flag} and --{other} cannot both go to one place: name another file')
 
 
 def write(file: str | None, text: str) -> None:
