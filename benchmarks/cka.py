@@ -1,16 +1,16 @@
-"""Time and memory of CKA between all layers of a Mixer, beside the forward pass and torch_cka.
+"""Time and memory of CKA between all layers of a Mixer, next to the forward pass and torch_cka.
 
 Usage: python benchmarks/cka.py [--images=2000] [--batch=250] [--rounds=7] [--kernel=linear]
          [--features=flatten] [--torch-python=PYTHON] [--output=benchmarks/results/cka]
 
 A Mixer of 12 blocks, width 256 and 49 tokens with random weights; 50 layers: the stem, both norms,
-the hidden layer of token mixing and the output of every block, pre-logits. Images are made up and
-lie in memory. The works take turns within each round; medians of the rounds. Temporary memory is
-what the compiler reserves for a batch; it does not depend on the number of images.
+the hidden layer of token mixing and the output of every block, pre-logits. Images are random and
+in memory. Forward pass and CKA take turns within each round; medians of the rounds. Temporary
+memory is what the compiler reserves for a batch; it does not depend on the number of images.
 
-torch_cka takes the same weights, layers, images and batches in timm's Mixer, in an interpreter of
-its own (PYTHON), once: it takes minutes. It has the same estimator, linear, of whole features, and
-what the two find must agree. Writes OUTPUT.json.
+torch_cka gets the same weights, layers, images and batches in timm's Mixer, in a separate
+interpreter (PYTHON), once: it takes minutes. It has the same estimator, linear, of whole features,
+and the two results must agree. Writes OUTPUT.json.
 """
 
 import argparse
@@ -57,11 +57,11 @@ TIMM |= {
   for ours, theirs in _IN_A_BLOCK.items()
 }
 TOLERANCE = 0.005
-"""Between the two tools; torch_cka sums uncentred Gram matrices in float32."""
+"""Largest difference between the tools; torch_cka sums uncentred Gram matrices in float32."""
 
 
 def with_torch(python: str, params: dict, images: np.ndarray, batch: int, names: list[str]):
-  """(seconds, matrix, version) of torch_cka; None, and a word, where it is not installed."""
+  """Return (seconds, matrix, version) of torch_cka; None, with a message, if it is missing."""
   with tempfile.TemporaryDirectory() as folder:
     pixels, result = f'{folder}/images.npy', f'{folder}/cka.npy'
     np.save(pixels, images)
@@ -78,7 +78,7 @@ def with_torch(python: str, params: dict, images: np.ndarray, batch: int, names:
 
 
 def compare(args: argparse.Namespace) -> dict[str, Any]:
-  """What is written."""
+  """Measure, and return the report."""
   method = hsic.Method(args.kernel, bandwidth=0.5 if args.kernel == 'rbf' else None)
   mesh = meshes.make_mesh()
   names = layers.choose(layers.layer_names(CONFIG), LAYERS)
@@ -137,13 +137,13 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _memory(step: Any, params: dict, batch: dict) -> float:
-  """MiB of temporaries of a compiled step; NaN where the compiler does not tell."""
+  """Return the MiB of temporaries of a compiled step; NaN if the compiler does not report it."""
   analysis = step.lower(params, batch).compile().memory_analysis()
   return analysis.temp_size_in_bytes / 2**20 if analysis else float('nan')
 
 
 def main() -> None:
-  """Measures and tells."""
+  """Measure, write the report and print it."""
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )
@@ -156,7 +156,7 @@ def main() -> None:
   parser.add_argument('--output', default='benchmarks/results/cka')
   args = parser.parse_args()
   if args.torch_python and (args.kernel, args.features) != ('linear', 'flatten'):
-    parser.error('torch_cka knows no kernel but linear, of whole features')
+    parser.error('torch_cka has the linear kernel of whole features only')
   text = json.dumps(compare(args), indent=1)
   pathlib.Path(f'{args.output}.json').write_text(text + '\n')
   print(text)

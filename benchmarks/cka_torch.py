@@ -1,16 +1,16 @@
-"""torch_cka on timm's Mixer for cka.py, in an interpreter that has them, and not this package.
+"""torch_cka on timm's Mixer for cka.py, in an interpreter that has them but not this package.
 
 Usage: python cka_torch.py WEIGHTS CONFIG IMAGES BATCH LAYERS RESULT
 
-IMAGES is an .npy file of uint8 images, LAYERS names of timm's modules joined by commas. A line in
-is a request, a line out tells that it is done; the matrix is in the .npy file RESULT then.
+IMAGES is an .npy file of uint8 images, LAYERS names of timm's modules joined by commas. One
+line of input is a request; one line of output reports that the matrix is in the .npy file RESULT.
 """
 
 import json
 import sys
 import warnings
 
-from peers_torch import DEVICE, answer, make_model  # first: what libraries print is no answer
+from peers_torch import DEVICE, answer, make_model  # first: output of libraries is not an answer
 
 try:
   import numpy as np
@@ -22,8 +22,8 @@ except ImportError as error:
 
 
 def main(weights: str, text: str, images: str, batch: str, names: str, result: str) -> None:
-  """Compares the model with itself as often as it is asked."""
-  warnings.simplefilter('ignore')  # it is meant to be one model and one data set
+  """Compare the model with itself, once per request."""
+  warnings.simplefilter('ignore')  # about comparing one model on one data set, as intended
   model = make_model(weights, json.loads(text))
   pixels = torch.from_numpy(np.load(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
   data = torch.utils.data.TensorDataset(pixels)
@@ -34,10 +34,10 @@ def main(weights: str, text: str, images: str, batch: str, names: str, result: s
     compared = CKA(model, model, 'x', 'y', layers, layers, device=DEVICE)
     with torch.inference_mode():
       compared.compare(loader)
-    # In order of the calls, as the layers are given.
+    # In the order of the calls, which is that of the layers.
     np.save(result, compared.export()['CKA'].cpu().numpy())
     for module in model.modules():
-      module._forward_hooks.clear()  # it leaves its own behind
+      module._forward_hooks.clear()  # torch_cka does not remove its own
     answer()
 
 

@@ -2,8 +2,8 @@
 
 Usage: python benchmarks/identify.py WORKDIR [SEEDS] [NAME=VALUE…]   (4)
 
-Trains configs/identify.py from SEEDS seeds into WORKDIR, where that is not done yet (NAME=VALUE
-are fields of the config), and asks `mixer-jax identify` for each pair and each kind of layer.
+Trains configs/identify.py from SEEDS seeds into WORKDIR, unless that is done already (NAME=VALUE
+are fields of the config), and runs `mixer-jax identify` for each pair and each kind of layer.
 Writes benchmarks/results/identify_digits.json, and .png for seeds 0 and 1; prints a table.
 """
 
@@ -23,16 +23,16 @@ KINDS = (
   'block_*/channel_mixing/norm',
   'block_*',
 )
-"""What a block's token mixing reads, what it leaves, what the channel MLP reads, the output."""
+"""Input and output of token mixing, input of the channel MLP, output of the block."""
 
 
 def command(*arguments: str, folder: pathlib.Path = ROOT) -> None:
-  """Runs mixer-jax, whose errors end this program."""
+  """Run mixer-jax; its errors end this program."""
   subprocess.run([sys.executable, '-m', 'mixer_jax', *arguments], cwd=folder, check=True)
 
 
 def identified(a: pathlib.Path, b: pathlib.Path, kind: str, kernel: str, output: str) -> dict:
-  """What the command reports of one pair, both ways."""
+  """Return the report of the command for one pair, in both directions."""
   report = f'{output}.json'
   command(
     'identify',
@@ -42,13 +42,13 @@ def identified(a: pathlib.Path, b: pathlib.Path, kind: str, kernel: str, output:
     f'--kernel={kernel}',
     f'--output={output}',
     f'--json={report}',
-    folder=a.parent,  # so that the picture calls them by their names
+    folder=a.parent,  # so that the picture shows their names
   )
   return json.loads(pathlib.Path(report).read_text())
 
 
 def main(workdir: str, seeds: str = '4', *fields: str) -> None:
-  """Trains, compares, writes."""
+  """Train, compare and write the results."""
   runs = [pathlib.Path(workdir).absolute() / f'seed{seed}' for seed in range(int(seeds))]
   for seed, run in enumerate(runs):
     more = [f'--config.{field}' for field in (f'seed={seed}', *fields)]
@@ -58,8 +58,8 @@ def main(workdir: str, seeds: str = '4', *fields: str) -> None:
     for kind, kernel in itertools.product(KINDS, ('linear', 'rbf')):
       for a, b in itertools.combinations(range(len(runs)), 2):
         output = f'{folder}/{a}{b}'
-        told = identified(runs[a], runs[b], kind, kernel, output)
-        ways = [told[key]['accuracy'] for key in ('identified', 'identified_back')]
+        report = identified(runs[a], runs[b], kind, kernel, output)
+        ways = [report[key]['accuracy'] for key in ('identified', 'identified_back')]
         rows.append({'layers': kind, 'kernel': kernel, 'seeds': [a, b], 'accuracy': ways})
         if (kind, kernel, a, b) == (KINDS[0], 'linear', 0, 1):
           (RESULTS / 'identify_digits.png').write_bytes(pathlib.Path(f'{output}.png').read_bytes())

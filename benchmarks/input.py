@@ -1,4 +1,4 @@
-"""Images a second of the training input, beside bare OpenCV and tf.data; its memory; a restart.
+"""Images/s of the training input, compared with OpenCV and tf.data; its memory; its restart.
 
 Usage: python benchmarks/input.py [IMAGES] [WORKERS] [ROUNDS] [JSON]   (2000, 2, 7, no file)
 
@@ -6,15 +6,15 @@ JPEGs of 500×375 pixels and about 65 KB are prepared as `imagenet2012` in a tem
 array_record for this package and as TFRecord for tf.data. All read, decode, cut out a random part
 (inception crop) and resize it to 224×224, mirror half of the images and make batches of 32; bare
 OpenCV has the encoded images in memory already, knows its crops, mirrors nothing and makes no
-batches. tf.data is run twice, with the whole JPEG decoded as here, and only the part. With
-RandAugment both do the authors' operations, TensorFlow those of tests/data/test_randaugment.py.
+batches. tf.data runs twice: decoding the complete JPEG as here, and decoding only the crop. With
+RandAugment both run the authors' operations, TensorFlow those of tests/data/test_randaugment.py.
 
-Each is a process of its own with WORKERS threads. They take turns, each round in another order;
-in its turn each makes all images once, behind those that it had kept ready. Prints medians of the
+Each is a separate process with WORKERS threads. They take turns, in random order in each round; in
+its turn each produces all images once, after those that it had prefetched. Prints medians of the
 rounds with their ranges, and the medians of the ratios within a round.
 
-Then: resident memory while 50,000 records are read, and fresh processes that begin at different
-steps: seconds to the first batch, and whether batches are those of a run that came there by itself.
+Then: resident memory while 50,000 records are read, and new processes that start at different
+steps: seconds to the first batch, and whether the batches equal those of an uninterrupted run.
 """
 
 import collections
@@ -37,10 +37,10 @@ from collections.abc import Iterator
 import numpy as np
 
 BATCH, SIZE, MAGNITUDE = 32, 224, 15
-READY = 512  # images that all of them keep ready, as many as training does
+READY = 512  # images that each prefetches, as training does
 UNCOUNTED = READY // BATCH + 4  # batches
 RECORDS = 50_000  # read for the memory
-STEPS = (0, 7, 1000, 93_750)  # to begin at; the last is the end of 300 epochs of 10,000 images
+STEPS = (0, 7, 1000, 93_750)  # to start at; the last is the end of 300 epochs of 10,000 images
 
 OURS, OPENCV, TF_DATA, TF_DATA_PART = 'mixer_jax', 'OpenCV', 'tf.data', 'tf.data, part decoded'
 AUGMENTED, TF_AUGMENTED = 'mixer_jax, RandAugment', 'tf.data, RandAugment'
@@ -49,11 +49,11 @@ RATIOS = (
   *((OURS, OPENCV, 0.9), (OURS, TF_DATA, 1.0), (OURS, TF_DATA_PART, None)),
   (AUGMENTED, TF_AUGMENTED, 0.9),
 )
-"""Which by which, and the goal."""
+"""(numerator, denominator, goal)."""
 
 
 def photographs(count: int) -> Iterator[bytes]:
-  """JPEGs of 500×375 pixels, each another."""
+  """Yield different JPEGs of 500×375 pixels."""
   from PIL import Image
   from sklearn.datasets import load_sample_images
 
@@ -66,7 +66,7 @@ def photographs(count: int) -> Iterator[bytes]:
 
 
 def prepare(folder: str, count: int) -> None:
-  """The data set in either format."""
+  """Prepare the data set in both formats."""
   import tensorflow_datasets as tfds
 
   for file_format in ('array_record', 'tfrecord'):
@@ -81,10 +81,10 @@ def prepare(folder: str, count: int) -> None:
 
 
 def ours(folder: str, workers: int, *, layers: int = 0, step: int = 0) -> Iterator[np.ndarray]:
-  """Batches as `mixer-jax train` reads them."""
+  """Yield batches as `mixer-jax train` reads them."""
   from configs import common
   from mixer_jax.data import pipeline
-  from mixer_jax.data.open import open_source
+  from mixer_jax.data.catalog import open_source
 
   config = pipeline.DataConfig(**common.get_config().data)
   config = dataclasses.replace(
@@ -106,10 +106,10 @@ def ours(folder: str, workers: int, *, layers: int = 0, step: int = 0) -> Iterat
 
 
 def opencv(folder: str, workers: int) -> Iterator[list[np.ndarray]]:
-  """Lists of images."""
+  """Yield lists of images, read with OpenCV alone."""
   import cv2
 
-  from mixer_jax.data.open import open_source
+  from mixer_jax.data.catalog import open_source
 
   cv2.setNumThreads(0)
   source = open_source('imagenet2012', 'train', f'{folder}/array_record')
@@ -143,7 +143,7 @@ def opencv(folder: str, workers: int) -> Iterator[list[np.ndarray]]:
 
 
 def tf_data(folder: str, workers: int, *, layers: int = 0, part: bool = False):
-  """Batches of tf.data."""
+  """Return an iterator over batches of tf.data."""
   import tensorflow as tf
   import tensorflow_datasets as tfds
 
@@ -179,7 +179,7 @@ def tf_data(folder: str, workers: int, *, layers: int = 0, part: bool = False):
 
 
 def _tf_operation(image):
-  """One of the 16 operations of RandAugment, in TensorFlow's."""
+  """Apply one random operation of the 16 of RandAugment, in TensorFlow."""
   import tensorflow as tf
 
   from tests.data.test_randaugment import SIGNED, TENSORFLOW
@@ -204,7 +204,7 @@ def _tf_operation(image):
 
 
 def serve(kind: str, folder: str, workers: int, count: int) -> None:
-  """For each line that comes, makes `count` images and says how many a second."""
+  """For each line of input, produce `count` images and print the images/s."""
   batches = {
     OURS: lambda: ours(folder, workers),
     OPENCV: lambda: opencv(folder, workers),
@@ -223,7 +223,7 @@ def serve(kind: str, folder: str, workers: int, count: int) -> None:
 
 
 def remember(folder: str, workers: int) -> None:
-  """Resident MiB, ten times while `RECORDS` are read."""
+  """Print the resident MiB, ten times while `RECORDS` records are read."""
   pages, found = os.sysconf('SC_PAGE_SIZE') / 2**20, []
   for number, _ in enumerate(ours(folder, workers, layers=2)):
     if number % (RECORDS // BATCH // 10) == 0 and number:
@@ -235,7 +235,7 @@ def remember(folder: str, workers: int) -> None:
 
 
 def begin(folder: str, workers: int, step: int) -> None:
-  """Seconds to the first batch from `step` on, and digests of three."""
+  """Print the seconds to the first batch from `step` on, and digests of three batches."""
   begun = time.perf_counter()
   batches = ours(folder, workers, layers=2, step=step)
   made = [next(batches)]
@@ -245,7 +245,7 @@ def begin(folder: str, workers: int, step: int) -> None:
 
 
 def walk(folder: str, workers: int) -> None:
-  """The digests of `begin` at all but the last of `STEPS`, by one run that comes by there."""
+  """Print the digests of `begin` at all `STEPS` but the last, from one uninterrupted run."""
   last = STEPS[-2] + 3
   batches = itertools.islice(ours(folder, workers, layers=2), last)
   digests = [hashlib.sha256(batch.tobytes()).hexdigest() for batch in batches]
@@ -256,7 +256,7 @@ TASKS = {'serve': serve, 'remember': remember, 'begin': begin, 'walk': walk, 'pr
 
 
 def started(task: str, *argv) -> subprocess.Popen:
-  """A process that does it."""
+  """Start a process for a task."""
   return subprocess.Popen(
     [sys.executable, __file__, '--task', task, *map(str, argv)],
     stdin=subprocess.PIPE,
@@ -268,13 +268,13 @@ def started(task: str, *argv) -> subprocess.Popen:
 
 
 def answer(task: str, *argv):
-  """What a process prints that does it."""
+  """Run a task in a new process, and return what it prints."""
   out, _ = started(task, *argv).communicate()
   return json.loads(out)
 
 
 def rates(folder: str, workers: int, rounds: int, count: int) -> dict[str, list[float]]:
-  """Images/s by kind, one of each round."""
+  """Return images/s by kind, one per round."""
   servers = {kind: started('serve', kind, folder, workers, count) for kind in KINDS}
   figures: dict[str, list[float]] = {kind: [] for kind in KINDS}
   for turn in range(rounds + 1):
@@ -292,7 +292,7 @@ def rates(folder: str, workers: int, rounds: int, count: int) -> dict[str, list[
 
 
 def main(images='2000', workers='2', rounds='7', output='') -> None:
-  """Prints the tables; `output` is the JSON file."""
+  """Measure, and print the tables; `output` is the JSON file."""
   count, threads = int(images), int(workers)
   with tempfile.TemporaryDirectory() as folder:
     started('prepare', folder, count).communicate()
@@ -322,7 +322,7 @@ def main(images='2000', workers='2', rounds='7', output='') -> None:
         same &= digests == known.setdefault(str(step), digests)
     for step, found in seconds.items():
       print(f'first batch from step {step:,}: {statistics.median(found):.2f} s')
-    print(f'batches are those of a run that comes by there: {same}')
+    print(f'batches equal those of an uninterrupted run: {same}')
   if output:
     result = {'images_per_second': figures, 'ratios': ratios, 'resident_MiB': memory}
     result |= {'seconds_to_first_batch': seconds, 'same_batches': same}

@@ -1,10 +1,11 @@
-"""Time and memory of loading a full-size weights file, beside `numpy.load` reading every array.
+"""Time and memory of loading a full-size weights file, compared with `numpy.load`.
 
 Usage: python benchmarks/loading.py [VARIANT] [ROUNDS]   (L/16, 9 rounds)
 
-Files of random weights are made in a temporary folder. Readers take turns, each round in
-another order; every reading is a process of its own, behind one that warms the page cache.
-Prints medians, their ratios to `numpy.load`, and the peak memory over the interpreter's own.
+Files of random weights are written to a temporary folder. Readers take turns, in random order in
+each round; every read is a separate process, after one that warms the page cache. `numpy.load`
+reads every array. Prints medians, their ratios to `numpy.load`, and the peak memory beyond the
+interpreter's own.
 """
 
 import json
@@ -20,7 +21,7 @@ import json, resource, sys, time
 kind, path, small = sys.argv[1:]
 import numpy as np
 from mixer_jax.checkpoints import layouts
-layouts.read(small)  # imports are not what is measured
+layouts.read(small)  # so that imports are not measured
 def numpy_load():
   with np.load(path) as file:
     return {name: file[name] for name in file.files}
@@ -35,9 +36,9 @@ MAKE = """
 import sys
 import numpy as np
 from mixer_jax.checkpoints import layouts
-from mixer_jax.models import VARIANTS, parameters
+from mixer_jax.models import VARIANTS, param_shapes, parameters
 config, rng = VARIANTS[sys.argv[1]], np.random.default_rng(0)
-shapes = parameters.expected(config).items()
+shapes = param_shapes(config).items()
 params = parameters.unflatten({n: rng.standard_normal(s, np.float32) for n, s in shapes})
 for path in sys.argv[2:]:
   layouts.save(path, config, params)
@@ -45,13 +46,13 @@ for path in sys.argv[2:]:
 
 
 def python(code: str, *argv) -> str:
-  """What this code prints. (A process of its own: a child inherits its parent's peak.)"""
+  """Run this code in a new process, and return its output; a child inherits its parent's peak."""
   command = [sys.executable, '-c', code, *map(str, argv)]
   return subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
 
 
 def main(variant: str = 'L/16', rounds: str = '9') -> None:
-  """Prints the table."""
+  """Measure, and print the table."""
   small = pathlib.Path(__file__).parent.parent / 'tests' / 'golden' / 'mixer_tiny.npz'
   with tempfile.TemporaryDirectory() as folder:
     files = {name: pathlib.Path(folder) / f'weights{name}' for name in ('.npz', '.safetensors')}

@@ -1,10 +1,10 @@
-"""A run of `mixer-jax train` from its own input, beside its step alone and its input alone.
+"""A run of `mixer-jax train` with its own input, compared with its step alone and its input alone.
 
 Usage: python benchmarks/loop.py [CONFIG] [ROUNDS] [--config.FIELD=VALUE…]   (configs/digits.py 7)
 
-The run is read off its metrics.jsonl, the rows behind step 100. Then the step, on one batch that
-lies on the device, and the input take turns within each round; medians. `mixer-jax bench
---what=loop` is the same loop with an input that costs nothing.
+The rate of the run comes from its metrics.jsonl, rows after step 100. Then the step, on one batch
+on the device, and the input take turns within each round; medians. `mixer-jax bench --what=loop`
+is the same loop with an input that costs nothing.
 """
 
 import itertools
@@ -21,15 +21,16 @@ from mixer_jax.data import pipeline
 from mixer_jax.parallel import mesh as meshes
 from mixer_jax.runlog.metrics import read_metrics
 from mixer_jax.runs.config_file import load_config
-from mixer_jax.runs.experiment import build_experiment, this_process
+from mixer_jax.runs.evaluation_setup import this_process
+from mixer_jax.runs.experiment import build_experiment
 from mixer_jax.runs.run_config import RunConfig
 from mixer_jax.training import step as steps
 
-STEPS = 100  # in a round
+STEPS = 100  # per round
 
 
 def trained(config: str, flags: list[str]) -> float:
-  """Images/s of the run, from its log."""
+  """Train, and return the images/s of the run from its log."""
   with tempfile.TemporaryDirectory() as workdir:
     command = [sys.executable, '-m', 'mixer_jax', 'train', f'--config={config}', *flags]
     subprocess.run([*command, f'--workdir={workdir}'], check=True, stdout=subprocess.DEVNULL)
@@ -38,21 +39,21 @@ def trained(config: str, flags: list[str]) -> float:
 
 
 def main(config: str = 'configs/digits.py', rounds: str = '7', *flags: str) -> None:
-  """Measures and tells."""
+  """Measure the run, the step and the input, and print them."""
   fields = RunConfig.from_fields(load_config(config, flags))
   run = trained(config, list(flags))
-  checked = build_experiment(fields)
-  mesh, size = checked.evaluated.mesh, fields.batch_size
-  params = models.init(checked.model, jax.random.key(0))
-  state = steps.state_from_params(params, checked.optimizer, mesh)
+  built = build_experiment(fields)
+  mesh, size = built.evaluated.mesh, fields.batch_size
+  params = models.init(built.model, jax.random.key(0))
+  state = steps.state_from_params(params, built.optimizer, mesh)
   step = steps.make_train_step(
-    checked.model, checked.optimizer, checked.schedule, mesh, loss=fields.loss, mixup=fields.mixup
+    built.model, built.optimizer, built.schedule, mesh, loss=fields.loss, mixup=fields.mixup
   )
   begin = lambda: pipeline.train_batches(
-    checked.source,
-    checked.evaluated.data,
+    built.source,
+    built.evaluated.data,
     seed=0,
-    image_size=checked.model.image_size,
+    image_size=built.model.image_size,
     batch_size=size,
     process=this_process(),
   )
@@ -70,11 +71,11 @@ def main(config: str = 'configs/digits.py', rounds: str = '7', *flags: str) -> N
 
   seconds = measure.interleaved({'step': compute, 'input': read}, int(rounds))
   alone = {name: STEPS * size / statistics.median(found) for name, found in seconds.items()}
-  behind = STEPS * size / statistics.median(map(sum, zip(*seconds.values(), strict=True)))
+  in_sequence = STEPS * size / statistics.median(map(sum, zip(*seconds.values(), strict=True)))
   print(f'{config}: {run:,.0f} images/s, {100 * run / alone["step"]:.0f} % of the step alone')
   print(
-    f'step alone {alone["step"]:,.0f}, input alone {alone["input"]:,.0f}, one behind the other '
-    f'{behind:,.0f} images/s'
+    f'step alone {alone["step"]:,.0f}, input alone {alone["input"]:,.0f}, one after the other '
+    f'{in_sequence:,.0f} images/s'
   )
 
 

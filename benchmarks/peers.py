@@ -3,15 +3,15 @@
 Usage: python benchmarks/peers.py [--model=B/16] [--batch=16|auto] [--dtype=float32] [--rounds=7]
          [--what=forward,train] [--torch-python=PYTHON] [--output=benchmarks/results/peers]
 
-All have the same sizes, the same random weights and GELU by the error function, as timm computes
-it, and must agree on logits first. A training step is forward, backward, clipping by the global
-norm, and AdamW that decays kernels only. timm runs in an interpreter of its own (PYTHON, with torch
-and timm), eager and through `torch.compile`, in `channels_last`, under autocast for bfloat16. All
-take the same uint8 images from the device; one that is not installed is left out, and named.
+All have the same sizes, the same random weights and exact GELU, as in timm, and must agree on
+logits first. A training step is forward, backward, clipping by the global norm, and
+AdamW that decays kernels only. timm runs in a separate interpreter (PYTHON, with torch and timm),
+eager and through `torch.compile`, in `channels_last`, under autocast for bfloat16. All read the
+same uint8 images from the device; one that is not installed is left out, with a message.
 
-They take turns within each round, each behind a step that is not counted. Told are medians with
-their ranges, the median of the rounds' ratios to the plain module, what a large multiply of the
-same library (JAX or torch) reaches in the same rounds, and the peer's share of that. With
+They take turns within each round, each after a step that is not counted. Reported are medians with
+their ranges, the median over the rounds of the ratio to the plain module, the rate of a large
+multiply of the same library (JAX or torch) in the same rounds, and the share of it. With
 --batch=auto each takes the batch that is fastest for it. Writes OUTPUT.json and OUTPUT.png.
 """
 
@@ -39,20 +39,19 @@ import optax
 
 from mixer_jax import checkpoints, models
 from mixer_jax.bench import batch_size, measure, programs
-from mixer_jax.bench.suite import OPTIMIZER
 from mixer_jax.errors import DoesNotFitError
 from mixer_jax.parallel import mesh as meshes
 from mixer_jax.training import step as steps
-from mixer_jax.training.optimizer import make_optimizer, make_schedule
+from mixer_jax.training.optimizer import PAPER_ADAM, make_optimizer, make_schedule
 
 OURS, PLAIN, EAGER, COMPILED = 'mixer_jax', 'Flax Linen', 'timm', 'timm, torch.compile'
-SCHEDULE = make_schedule(OPTIMIZER, 100_000)
+SCHEDULE = make_schedule(PAPER_ADAM, 100_000)
 TOLERANCE = {'float32': 1e-3, 'bfloat16': 0.1}
-"""Of logits, whose standard deviation is about 1, between any two."""
+"""Largest difference between two peers' logits, whose standard deviation is about 1."""
 
 Step = Callable[[], Any]
 Run = Callable[[int], Any]
-"""A number of steps, awaited."""
+"""Runs this many steps, and waits for them."""
 
 
 class PlainMlp(nn.Module):
@@ -68,7 +67,7 @@ class PlainMlp(nn.Module):
 
 
 class PlainBlock(nn.Module):
-  """Mixes tokens, then channels."""
+  """A block that mixes tokens, then channels."""
 
   tokens_width: int
   channels_width: int
@@ -85,7 +84,7 @@ class PlainBlock(nn.Module):
 
 
 class PlainMixer(nn.Module):
-  """The Mixer as a textbook has it; its parameters are called as in this package."""
+  """A textbook Mixer; its parameters have the names of this package."""
 
   config: models.MixerConfig
 
@@ -112,14 +111,14 @@ class Jax:
     self._module = PlainMixer(config)
 
   def logits(self, images: np.ndarray) -> np.ndarray:
-    """Float32 logits."""
+    """Return float32 logits."""
     return np.asarray(self._forward()(self.params, {'image': jnp.asarray(images)}), np.float32)
 
   def steps(self, what: str, size: int) -> Run:
-    """`size` images a step.
+    """Prepare steps of `size` images.
 
     Raises:
-      DoesNotFitError: the device has not the memory.
+      DoesNotFitError: the device has too little memory.
     """
     key = jax.random.key(1)
     image = (size, self.config.image_size, self.config.image_size, 3)
@@ -127,7 +126,7 @@ class Jax:
       'image': jax.random.bits(key, image, 'uint8'),
       'label': jax.random.randint(key, (size,), 0, self.config.num_classes),
     }
-    with measure.out_of_memory_told():
+    with measure.out_of_memory_as_does_not_fit():
       batch = jax.device_put(batch, meshes.batch_sharding(self._mesh))
       step = self._forward_steps(batch) if what == 'forward' else self._train_steps(batch)
       jax.block_until_ready(step())
@@ -144,9 +143,9 @@ class Jax:
 
   def _train_steps(self, batch) -> Step:
     function: Callable[[Any, Any], Any]
-    params = jax.tree.map(jnp.array, self.params)  # a step consumes what it is given
+    params = jax.tree.map(jnp.array, self.params)  # a step donates its arguments
     if self.name == OURS:
-      optimizer = make_optimizer(OPTIMIZER, SCHEDULE)
+      optimizer = make_optimizer(PAPER_ADAM, SCHEDULE)
       function = steps.make_train_step(self.config, optimizer, SCHEDULE, self._mesh, loss='softmax')
       state = steps.state_from_params(params, optimizer, self._mesh)
     else:
@@ -165,7 +164,7 @@ class Jax:
     is_kernel = lambda tree: jax.tree.map(lambda leaf: leaf.ndim > 1, tree)
     optimizer = optax.chain(
       optax.clip_by_global_norm(1.0),
-      optax.adamw(SCHEDULE, weight_decay=OPTIMIZER.weight_decay, mask=is_kernel),
+      optax.adamw(SCHEDULE, weight_decay=PAPER_ADAM.weight_decay, mask=is_kernel),
     )
 
     def loss_of(params, batch):
@@ -182,16 +181,16 @@ class Jax:
 
 
 class Torch:
-  """A model of peers_torch.py, in a process of its own that is idle between its turns."""
+  """A model of peers_torch.py, in a separate process that is idle between its turns."""
 
   def __init__(self, name: str, process: subprocess.Popen):
     self.name, self._process = name, process
 
   def ask(self, do: str, **more: Any) -> dict[str, Any]:
-    """One request and its answer.
+    """Send a request, and return its answer.
 
     Raises:
-      DoesNotFitError: the device has not the memory.
+      DoesNotFitError: the device has too little memory.
     """
     stdin, stdout = self._process.stdin, self._process.stdout
     assert stdin
@@ -201,13 +200,13 @@ class Torch:
     answer = stdout.readline()
     if not answer:
       raise SystemExit(f'{self.name} ended with exit code {self._process.wait()}')
-    told = json.loads(answer)
-    if told.get('out_of_memory'):
-      raise DoesNotFitError(f'{self.name}: {told["out_of_memory"]}')
-    return told
+    fields = json.loads(answer)
+    if fields.get('out_of_memory'):
+      raise DoesNotFitError(f'{self.name}: {fields["out_of_memory"]}')
+    return fields
 
   def logits(self, images: np.ndarray) -> np.ndarray:
-    """Float32 logits."""
+    """Return float32 logits."""
     with tempfile.TemporaryDirectory() as folder:
       asked, given = f'{folder}/images.npy', f'{folder}/logits.npy'
       np.save(asked, images)
@@ -215,7 +214,7 @@ class Torch:
       return np.load(given)
 
   def steps(self, what: str, size: int) -> Run:
-    """`size` images a step."""
+    """Prepare steps of `size` images."""
     self.ask('prepare', what=what, batch=size)
     return lambda times: self.ask('run', what=what, times=times)
 
@@ -224,7 +223,7 @@ Peer = Jax | Torch
 
 
 def random_weights(config: models.MixerConfig) -> dict:
-  """All drawn, so that no part is without effect; the head as the other kernels."""
+  """Draw all parameters, so that no part is without effect; the head like the other kernels."""
   rng = np.random.default_rng(0)
 
   def draw(path, leaf):
@@ -239,17 +238,17 @@ def random_weights(config: models.MixerConfig) -> dict:
 def start_torch(
   python: str, script: str, config: models.MixerConfig, params: dict, folder: str, *more: str
 ):
-  """(process, its first answer) of a script beside this one, called with WEIGHTS CONFIG and `more`.
+  """Start a script of this folder with WEIGHTS CONFIG and `more`; returns (process, first answer).
 
-  The weights are written into `folder`. (None, {}), and a word, where a package is not installed.
+  The weights are written to `folder`. If a package is missing: (None, {}), and a message.
   """
   weights = f'{folder}/weights.safetensors'
   checkpoints.save(weights, config, params)
-  told = json.dumps(dataclasses.asdict(config))
+  fields = json.dumps(dataclasses.asdict(config))
   place = pathlib.Path(__file__).with_name(script)
   try:
     process = subprocess.Popen(
-      [python, str(place), weights, told, *more],
+      [python, str(place), weights, fields, *more],
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
       text=True,
@@ -258,7 +257,7 @@ def start_torch(
     print(f'{script} is left out: {error}')
     return None, {}
   assert process.stdout
-  ready = json.loads(process.stdout.readline() or '{"missing": "it ended at once"}')
+  ready = json.loads(process.stdout.readline() or '{"missing": "it exited immediately"}')
   if 'missing' in ready:
     process.wait()
     print(f'{script} is left out: {python}: {ready["missing"]}; --torch-python names another')
@@ -267,7 +266,7 @@ def start_torch(
 
 
 def check_logits(peers: list[Peer], config: models.MixerConfig) -> dict[str, float]:
-  """Largest difference to this package's logits, by peer; one that does not agree ends all."""
+  """Return the largest difference to this package's logits, by peer; exits if they disagree."""
   size = config.image_size
   images = np.random.default_rng(1).integers(0, 256, (2, size, size, 3), np.uint8)
   logits = {peer.name: peer.logits(images) for peer in peers}
@@ -279,7 +278,7 @@ def check_logits(peers: list[Peer], config: models.MixerConfig) -> dict[str, flo
 
 
 def batch_of(peer: Peer, what: str, asked: str) -> int:
-  """What was asked for, or the fastest for this peer."""
+  """Return the batch size that was asked for, or the fastest for this peer."""
   if asked != 'auto':
     return int(asked)
 
@@ -295,7 +294,7 @@ def batch_of(peer: Peer, what: str, asked: str) -> int:
 def compared(
   peers: list[Peer], what: str, asked: str, rounds: int, flops: int, dtype: str
 ) -> dict[str, Any]:
-  """Peer -> what is told of it."""
+  """Measure the peers in turn; returns peer -> its row of the report."""
   multiply = measure.Multiply(dtype)
   library = {peer.name: 'torch' if isinstance(peer, Torch) else 'jax' for peer in peers}
   sizes, runs, times = {}, {}, {}
@@ -318,9 +317,9 @@ def compared(
   works: dict[str, measure.Work] = {
     name: lambda name=name: runs[name](times[name]) for name in runs
   }
-  # Behind a turn of the other process a step pays for memory that the system gave away meanwhile
-  # (on two cores half as much again), so that each turn begins with one that is not counted.
-  seconds = measure.interleaved(works, rounds, ahead=lambda name: runs[name](1))
+  # After a turn of the other process, the first step pays for memory that the system reassigned
+  # (1.5 times as long on two cores), so that each turn begins with a step that is not counted.
+  seconds = measure.interleaved(works, rounds, before=lambda name: runs[name](1))
   rates = {name: [sizes[name] * times[name] / value for value in seconds[name]] for name in sizes}
   reached = {
     name: [multiply.flops * times[name] / value for value in seconds[name]]
@@ -345,7 +344,7 @@ def compared(
 
 
 def table(what: str, rows: Mapping[str, Mapping[str, Any]]) -> str:
-  """Lines of text."""
+  """Return the table of one part as text."""
   lines = [
     f'{what:22} batch    images/s  (range)               to plain  ours to it  of a multiply'
   ]
@@ -364,7 +363,7 @@ def table(what: str, rows: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def plot(report: Mapping[str, Any]) -> bytes:
-  """PNG: images/s by peer, a panel for each of forward and train."""
+  """Draw images/s by peer, one panel per part; returns a PNG."""
   from matplotlib.figure import Figure
 
   parts = report['parts']
@@ -388,7 +387,7 @@ def plot(report: Mapping[str, Any]) -> bytes:
 
 
 def main() -> None:
-  """Compares and tells."""
+  """Compare the peers, print the tables and write the report."""
   parser = argparse.ArgumentParser(
     description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
   )

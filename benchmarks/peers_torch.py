@@ -1,6 +1,8 @@
-"""timm's Mixer for peers.py, in an interpreter that has torch and timm, and not this package.
+"""timm's Mixer for peers.py, in an interpreter that has torch and timm but not this package.
 
-Usage: python peers_torch.py WEIGHTS CONFIG: a line of JSON in is a request, a line out its answer.
+Usage: python peers_torch.py WEIGHTS CONFIG
+
+A line of JSON on stdin is a request; a line of JSON on stdout is its answer.
 """
 
 import contextlib
@@ -8,14 +10,14 @@ import json
 import os
 import sys
 
-# What libraries print must not be taken for answers.
+# Output of libraries must not be mistaken for answers.
 ANSWERS = os.fdopen(os.dup(1), 'w')
 os.dup2(2, 1)
 
 
-def answer(**told) -> None:
-  """One line, at once."""
-  ANSWERS.write(json.dumps(told) + '\n')
+def answer(**fields) -> None:
+  """Write one line without delay."""
+  ANSWERS.write(json.dumps(fields) + '\n')
   ANSWERS.flush()
 
 
@@ -33,7 +35,7 @@ DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
 
 
 def make_model(weights: str, config: dict) -> torch.nn.Module:
-  """A MlpMixer of these sizes and weights, on the device."""
+  """Return an MlpMixer of these sizes and weights, on the device."""
   ratio = tuple(
     config[f'{which}_mlp_dim'] / config['hidden_dim'] for which in ('tokens', 'channels')
   )
@@ -50,7 +52,7 @@ def make_model(weights: str, config: dict) -> torch.nn.Module:
 
 
 class Mixer:
-  """The model with its steps; `compile` takes all of it through torch.compile."""
+  """The model with its steps; with `compile` through torch.compile."""
 
   def __init__(self, weights: str, config: dict, compile: bool):
     self.dtype, self.size = config['dtype'], config['image_size']
@@ -67,7 +69,7 @@ class Mixer:
     )
 
   def forward(self, images: torch.Tensor) -> torch.Tensor:
-    """(B, H, W, 3) uint8 -> float32 logits."""
+    """Map (B, H, W, 3) uint8 images to float32 logits."""
     pixels = images.permute(0, 3, 1, 2).float() / 127.5 - 1  # strides of channels_last
     with self._cast():
       return self.model(pixels).float()
@@ -78,7 +80,7 @@ class Mixer:
     return torch.autocast(DEVICE, torch.bfloat16)
 
   def prepare(self, what: str, batch: int) -> None:
-    """Random images and labels, or what `multiply` takes: square matrices."""
+    """Draw random images and labels, or for `multiply` two square matrices."""
     torch.manual_seed(0)
     if what == 'multiply':
       self.a, self.b = torch.randn(2, batch, batch).to(DEVICE, getattr(torch, self.dtype))
@@ -88,7 +90,7 @@ class Mixer:
     self.labels = torch.randint(0, self.classes, (batch,)).to(DEVICE)
 
   def run(self, what: str, times: int) -> None:
-    """Steps, awaited."""
+    """Run steps, and wait for them."""
     for _ in range(times):
       if what == 'multiply':
         torch.matmul(self.a, self.b)
@@ -108,7 +110,7 @@ class Mixer:
 
 
 def main(weights: str, text: str) -> None:
-  """Answers until there is nothing more to read."""
+  """Answer requests until the input ends."""
   config = json.loads(text)
   torch.backends.cuda.matmul.allow_tf32 = True  # as JAX does
   made: dict[bool, Mixer] = {}

@@ -1,10 +1,10 @@
-"""Images/s of 2 processes × 4 virtual devices beside 1 process × 8, on the same cores.
+"""Images/s of 2 processes × 4 virtual devices compared with 1 process × 8, on the same cores.
 
 Usage: python benchmarks/processes.py [ROUNDS]   (3)
 
 The digits Mixer at a batch of 1024, whose step takes more than 200 ms; the two take turns, each in
-a process or a pod of its own. A run's figure is the median of its logged rates, which leave out
-the first step and saving; then medians over the rounds.
+a new process or pod. The rate of a run is the median of its logged rates, which leave out the
+first step and saving; then medians over the rounds.
 """
 
 import json
@@ -24,7 +24,7 @@ FLAGS = (
 
 
 def images_per_second(processes: int, devices: int, data: str) -> float:
-  """Median over the logged steps of one run."""
+  """Train once, and return the median over the logged steps."""
   with tempfile.TemporaryDirectory() as folder:
     workdir = pathlib.Path(folder) / 'run'
     pod = ROOT / 'launch' / 'local_pod.sh'
@@ -43,7 +43,7 @@ def images_per_second(processes: int, devices: int, data: str) -> float:
 
 
 def main() -> None:
-  """Prints both rates, the step's time and the ratio."""
+  """Print both rates, the time of a step and the ratio."""
   rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 3
   rates = {(1, 8): [], (2, 4): []}
   with tempfile.TemporaryDirectory() as data:
@@ -53,7 +53,7 @@ def main() -> None:
   for (processes, devices), found in rates.items():
     rate = statistics.median(found)
     seconds = 1024 / rate
-    print(f'{processes} × {devices}: {rate:,.0f} images/s, {1000 * seconds:.0f} ms a step')
+    print(f'{processes} × {devices}: {rate:,.0f} images/s, {1000 * seconds:.0f} ms per step')
   ratios = [two / one for one, two in zip(rates[1, 8], rates[2, 4], strict=True)]
   print(f'2 × 4 / 1 × 8: {statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})')
 

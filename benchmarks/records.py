@@ -1,12 +1,12 @@
-"""Records a second, read at random from TFRecord through the index and from array_record.
+"""Records per second, read at random from TFRecord through the index and from array_record.
 
 Usage: python benchmarks/records.py [RECORDS] [ROUNDS] [SHARDS]   (8192, 9 rounds, 64)
 
 ImageNet-like records (110 KB of noise as the image, a label, a file name) are prepared in
 either format in a temporary folder: about a gigabyte each at 8,192. The formats take turns,
-each round in another order; every round reads the same random sample of 2,048 examples, as
-the training does, decoded but for the image. 'cold': the files have first been dropped from
-the page cache. Prints medians with their ranges, and how fast the index is made and loaded.
+in random order in each round; every round reads the same random sample of 2,048 examples as
+training does, decoded except for the image. 'cold': the files were dropped from the page cache
+before. Prints medians with their ranges, and how fast the index is built and loaded.
 """
 
 import concurrent.futures
@@ -22,7 +22,7 @@ import time
 FORMATS = ('tfrecord', 'array_record')
 SAMPLE = 2048
 
-# A process of its own, so that what is measured holds no TensorFlow.
+# A separate process, so that the measured one does not load TensorFlow.
 MAKE = """
 import io, random, sys
 import tensorflow_datasets as tfds
@@ -40,7 +40,7 @@ builder.download_and_prepare(download_config=config)
 
 
 def drop(folder: str) -> None:
-  """Drops a data set from the page cache, as far as the kernel follows."""
+  """Drop a data set from the page cache, as far as the kernel complies."""
   for path in pathlib.Path(folder).rglob('*record*'):
     with path.open('rb') as file:
       os.fsync(file.fileno())
@@ -48,7 +48,7 @@ def drop(folder: str) -> None:
 
 
 def rate(count: int, action) -> float:
-  """How many a second, where `action` does `count`."""
+  """Return the rate per second of an action that processes `count` records."""
   begun = time.perf_counter()
   action()
   return count / (time.perf_counter() - begun)
@@ -59,8 +59,8 @@ def line(name: str, figures: list[float]) -> str:
 
 
 def main(records: str = '8192', rounds: str = '9', shards: str = '64') -> None:
-  """Prints the table."""
-  from mixer_jax.data.open import open_source
+  """Measure, and print the table."""
+  from mixer_jax.data.catalog import open_source
 
   with tempfile.TemporaryDirectory() as root:
     os.environ['MIXER_JAX_CACHE'] = f'{root}/cache'
@@ -110,8 +110,8 @@ def main(records: str = '8192', rounds: str = '9', shards: str = '64') -> None:
 
     print(f'{records} records of 110 KB in {shards} files; medians of {rounds} (range), records/s')
     for state, figures in making.items():
-      print(line(f'index made, {state} (with opening)', figures))
-    print(f'both sources opened, with the index kept: {loading:.2f} s')
+      print(line(f'index built, {state} (with opening)', figures))
+    print(f'both sources opened, with the index cached: {loading:.2f} s')
     for (state, threads, name), figures in reading.items():
       print(line(f'{name}, {threads} thread{"s" * (threads > 1)}, {state}', figures))
     for state in ('warm', 'cold'):

@@ -1,10 +1,10 @@
-"""Time from the command to the first step, by parts: of a run's first start, and of its second.
+"""Time from the command to the first step, by parts: of the first start of a run, and the second.
 
 Usage: python benchmarks/startup.py [ROUNDS] [CONFIG] [FLAGS…]   (3 configs/digits.py)
 
-Each round begins with a new workdir and an empty cache of compiled programs. A start is told to
-leave (SIGTERM) behind its first step, and saves; the second is the same command again. A third
-may not use the cache: it shows what that spares. Medians of the rounds.
+Each round begins with a new workdir and an empty cache of compiled programs. A run gets a SIGTERM
+after its first step, and saves; the second start is the same command again. A third start may not
+use the cache, which shows how much time that saves. Medians of the rounds.
 """
 
 import json
@@ -21,15 +21,15 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 
 def rows(workdir: pathlib.Path) -> list[dict]:
-  """The rows `startup` that there are, oldest first."""
+  """Return the rows `startup` written so far, oldest first."""
   file = workdir / 'metrics.jsonl'
   lines = file.read_text().splitlines() if file.exists() else []
-  told = [json.loads(line) for line in lines if line.endswith('}')]
-  return [row for row in told if row.get('event') == 'startup']
+  complete = [json.loads(line) for line in lines if line.endswith('}')]
+  return [row for row in complete if row.get('event') == 'startup']
 
 
 def start(command: list[str], workdir: pathlib.Path, **environment: str) -> dict:
-  """One start up to behind its first step: its row `startup`."""
+  """Start a run, end it after its first step, and return its row `startup`."""
   before = len(rows(workdir))
   with subprocess.Popen(
     [*command, f'--workdir={workdir}'],
@@ -47,7 +47,7 @@ def start(command: list[str], workdir: pathlib.Path, **environment: str) -> dict
 
 
 def main(count: str = '3', config: str = 'configs/digits.py', *flags: str) -> None:
-  """Prints a table: a line a start, a column a part, seconds."""
+  """Print a table of seconds: one line per start, one column per part."""
   command = [sys.executable, '-m', 'mixer_jax', 'train', f'--config={config}', *flags]
   starts: dict[str, list[dict]] = {'first': [], 'second': [], 'second, no cache': []}
   for _ in range(int(count)):

@@ -1,15 +1,15 @@
-"""What the TPU compiler expects of every variant on a TPU v3: the forward pass and a training step.
+"""Estimates of the TPU compiler for every variant on a TPU v3: forward pass and training step.
 
 Usage: python benchmarks/tpu.py [VARIANT[:IMAGES]…]   (all of them; needs the compiler, no TPU)
 
 Both steps are those of `mixer-jax evaluate` and `mixer-jax train` at 224 px and 1000 classes,
 bfloat16 with float32 parameters, Adam with clipping and decay, on the eight cores of v3:2x2. The
-batch a core is doubled from 32 on while that brings anything and fits; then half as much again,
-and three quarters of the best, are tried. VARIANT:IMAGES adds one batch a core.
+batch per core is doubled from 32 on while that helps and fits; then 1.5 times and 0.75 times the
+best are tried. VARIANT:IMAGES adds one batch size per core.
 
-The compiler's times are estimates, and optimistic ones: they rank, they do not promise. The
-paper's images/s a core (Table 3) were measured. Writes benchmarks/results/tpu_v3.json after each
-compilation, and goes on there when it is started again; at the end tpu_v3.md and tpu_v3.png.
+The compiler's times are optimistic estimates: use them for a ranking only. The paper's images/s per
+core (Table 3) were measured. Writes benchmarks/results/tpu_v3.json after each compilation, and
+resumes from it when it is started again; at the end tpu_v3.md and tpu_v3.png.
 """
 
 import dataclasses
@@ -22,44 +22,44 @@ from typing import Any
 
 from mixer_jax import models
 from mixer_jax.bench import batch_size
-from mixer_jax.bench.suite import OPTIMIZER
 from mixer_jax.errors import DoesNotFitError
 from mixer_jax.models import paper
 from mixer_jax.planning import compiler, topologies
 from mixer_jax.training.mixup import MixupConfig
+from mixer_jax.training.optimizer import PAPER_ADAM
 
 RESULTS = pathlib.Path(__file__).parent / 'results'
 TOPOLOGY = topologies.find('v3:2x2')
-LEAST = 32  # images a core
+LEAST = 32  # images per core
 
 Row = dict[str, Any]
 
 
-class Kept:
-  """The file of results: variant -> images a core -> what the compiler said."""
+class Results:
+  """The file of results: variant -> images per core -> numbers of the compiler."""
 
   def __init__(self, path: pathlib.Path):
     self._path = path
     self.rows: dict[str, dict[str, Row]] = json.loads(path.read_text()) if path.exists() else {}
 
-  def row(self, variant: str, a_core: int) -> Row:
-    """From the file, or from the compiler and into it."""
+  def row(self, variant: str, per_core: int) -> Row:
+    """Return a row of the file; compiles it first if it is missing."""
     known = self.rows.setdefault(variant, {})
-    if str(a_core) not in known:
-      print(f'{variant}, {a_core} images a core', file=sys.stderr, flush=True)
-      known[str(a_core)] = _compiled(variant, a_core)
+    if str(per_core) not in known:
+      print(f'{variant}, {per_core} images per core', file=sys.stderr, flush=True)
+      known[str(per_core)] = _compiled(variant, per_core)
       self._path.write_text(json.dumps(self.rows, indent=1) + '\n')
-    return known[str(a_core)]
+    return known[str(per_core)]
 
 
-def _compiled(variant: str, a_core: int) -> Row:
+def _compiled(variant: str, per_core: int) -> Row:
   model = dataclasses.replace(models.VARIANTS[variant], dtype='bfloat16')
-  images = a_core * TOPOLOGY.devices
+  images = per_core * TOPOLOGY.devices
   program = compiler.Program(
     topology=TOPOLOGY.name,
     mesh=(TOPOLOGY.devices, 1, 1),
     model=model,
-    optimizer=OPTIMIZER,
+    optimizer=PAPER_ADAM,
     total_steps=100_000,
     loss='softmax',
     batch_size=images,
@@ -73,7 +73,7 @@ def _compiled(variant: str, a_core: int) -> Row:
     return {'fits': False, 'needed_bytes': facts.step.needed}
   held = facts.parameters + facts.optimizer + facts.batch + facts.step.temporaries
   row: Row = {'fits': True, 'bytes': held}
-  forward = models.forward_flops(model) * a_core
+  forward = models.forward_flops(model) * per_core
   for name, step, useful in (
     ('train', facts.step, 3 * forward),
     ('forward', facts.evaluation, forward),
@@ -81,9 +81,9 @@ def _compiled(variant: str, a_core: int) -> Row:
     if step is None or step.optimal_seconds is None:
       continue
     row[name] = {
-      'images_per_second': a_core / step.optimal_seconds,
-      'share_of_peak': step.flops / step.optimal_seconds / TOPOLOGY.generation.peak,
-      'model_share_of_peak': useful / step.optimal_seconds / TOPOLOGY.generation.peak,
+      'images_per_second': per_core / step.optimal_seconds,
+      'share_of_peak': step.flops / step.optimal_seconds / TOPOLOGY.chip.peak,
+      'model_share_of_peak': useful / step.optimal_seconds / TOPOLOGY.chip.peak,
       'flops': step.flops,
       'bytes_accessed': step.bytes_accessed,
       'temporaries': step.temporaries,
@@ -92,62 +92,62 @@ def _compiled(variant: str, a_core: int) -> Row:
   return row
 
 
-def search(kept: Kept, variant: str) -> None:
-  """Fills in the rows of a variant."""
+def search(results: Results, variant: str) -> None:
+  """Compile the rows of a variant that are missing."""
 
   def rate(images: int) -> float:
-    row = kept.row(variant, images // TOPOLOGY.devices)
+    row = results.row(variant, images // TOPOLOGY.devices)
     if not row['fits']:
-      raise DoesNotFitError(f'{row["needed_bytes"] / 2**30:.1f} GiB a core')
+      raise DoesNotFitError(f'{row["needed_bytes"] / 2**30:.1f} GiB per core')
     return row['train']['images_per_second']
 
   best = batch_size.best(rate, LEAST * TOPOLOGY.devices) // TOPOLOGY.devices
   for other in (best * 3 // 2, best * 3 // 4):
-    kept.row(variant, other)
+    results.row(variant, other)
 
 
 def best(rows: dict[str, Row], what: str) -> tuple[int, Row]:
-  """(images a core, what is told of that step) of the most images/s."""
-  fitting = {int(a_core): row[what] for a_core, row in rows.items() if what in row}
+  """Return (images per core, numbers of that step) of the row with the most images/s."""
+  fitting = {int(per_core): row[what] for per_core, row in rows.items() if what in row}
   return max(fitting.items(), key=lambda item: item[1]['images_per_second'])
 
 
 def measured(variant: str) -> int | None:
-  """The paper's images/s a core; None: it has none."""
+  """Return the paper's images/s per core; None: it has none."""
   found = [row.images_per_second for row in paper.published(variant, None) if row.size == 224]
   return found[0] if found else None
 
 
-def table(kept: Kept, variants: Sequence[str]) -> str:
-  """Markdown."""
+def table(results: Results, variants: Sequence[str]) -> str:
+  """Return a Markdown table."""
   lines = [
-    '| | train: images/s a core | images a core | share of peak | GiB a core | GB moved an image '
-    '| forward: images/s a core | share of peak | the paper measured |',
+    '| | train: images/s per core | images per core | share of peak | GiB per core '
+    '| GB moved per image | forward: images/s per core | share of peak | the paper measured |',
     '|---|---|---|---|---|---|---|---|---|',
   ]
   for variant in variants:
-    a_core, train = best(kept.rows[variant], 'train')
-    _, forward = best(kept.rows[variant], 'forward')
-    held = kept.rows[variant][str(a_core)]['bytes'] / 2**30
+    per_core, train = best(results.rows[variant], 'train')
+    _, forward = best(results.rows[variant], 'forward')
+    held = results.rows[variant][str(per_core)]['bytes'] / 2**30
     known = measured(variant)
     lines.append(
-      f'| {variant} | {train["images_per_second"]:,.0f} | {a_core} | '
+      f'| {variant} | {train["images_per_second"]:,.0f} | {per_core} | '
       f'{100 * train["share_of_peak"]:.1f} % | {held:.1f} | '
-      f'{train["bytes_accessed"] / a_core / 1e9:.3f} | {forward["images_per_second"]:,.0f} | '
+      f'{train["bytes_accessed"] / per_core / 1e9:.3f} | {forward["images_per_second"]:,.0f} | '
       f'{100 * forward["share_of_peak"]:.1f} % | {f"{known:,}" if known else "–"} |'
     )
   return '\n'.join(lines) + '\n'
 
 
-def plot(kept: Kept, variants: Sequence[str]) -> bytes:
-  """PNG: images/s a core by variant."""
+def plot(results: Results, variants: Sequence[str]) -> bytes:
+  """Draw images/s per core by variant; returns a PNG."""
   from matplotlib.figure import Figure
 
   figure = Figure(figsize=(9, 4.5), layout='constrained')
   axis = figure.subplots()
   series = {
-    'training step, estimated': [best(kept.rows[v], 'train')[1] for v in variants],
-    'forward pass, estimated': [best(kept.rows[v], 'forward')[1] for v in variants],
+    'training step, estimated': [best(results.rows[v], 'train')[1] for v in variants],
+    'forward pass, estimated': [best(results.rows[v], 'forward')[1] for v in variants],
   }
   bars = {name: [row['images_per_second'] for row in rows] for name, rows in series.items()}
   bars["the paper's inference, measured"] = [measured(v) or float('nan') for v in variants]
@@ -155,10 +155,10 @@ def plot(kept: Kept, variants: Sequence[str]) -> bytes:
     places = [place + (number - 1) * 0.27 for place in range(len(variants))]
     drawn = axis.bar(places, heights, 0.25, label=name)
     axis.bar_label(drawn, [f'{h:,.0f}' if h == h else '' for h in heights], fontsize=6)
-  axis.set(yscale='log', ylabel='images/s a core', xticks=range(len(variants)))
+  axis.set(yscale='log', ylabel='images/s per core', xticks=range(len(variants)))
   axis.set_xticklabels(variants)
   axis.set_title(
-    'TPU v3, 224 px, bfloat16: estimates of its compiler beside the paper', fontsize=10
+    'TPU v3, 224 px, bfloat16: estimates of its compiler next to the paper', fontsize=10
   )
   axis.legend(fontsize=8)
   file = io.BytesIO()
@@ -167,18 +167,18 @@ def plot(kept: Kept, variants: Sequence[str]) -> bytes:
 
 
 def main(*chosen: str) -> None:
-  """Compiles what is not there yet, and tells of all that is."""
-  kept = Kept(RESULTS / 'tpu_v3.json')
+  """Compile the rows that are missing, and report all rows."""
+  results = Results(RESULTS / 'tpu_v3.json')
   for word in chosen or models.VARIANTS:
-    variant, _, a_core = word.partition(':')
-    if a_core:
-      kept.row(variant, int(a_core))
+    variant, _, per_core = word.partition(':')
+    if per_core:
+      results.row(variant, int(per_core))
     else:
-      search(kept, variant)
-  told = [variant for variant in models.VARIANTS if variant in kept.rows]
-  text = table(kept, told)
+      search(results, variant)
+  shown = [variant for variant in models.VARIANTS if variant in results.rows]
+  text = table(results, shown)
   (RESULTS / 'tpu_v3.md').write_text(text)
-  (RESULTS / 'tpu_v3.png').write_bytes(plot(kept, told))
+  (RESULTS / 'tpu_v3.png').write_bytes(plot(results, shown))
   print(text, end='')
 
 

@@ -13,7 +13,7 @@ _CLASSES = {'cifar10': 10, 'cifar100': 100}
 
 
 def get_config(arg: str) -> ConfigDict:
-  """An experiment for each model, the number of seeds, and what is looked at behind them."""
+  """Return an experiment for each model, the number of seeds, and settings of CKA and probes."""
   if arg == 'digits':
     return _digits()
   if arg in _CLASSES:
@@ -22,13 +22,14 @@ def get_config(arg: str) -> ConfigDict:
 
 
 def _study(models: dict[str, ConfigDict]) -> ConfigDict:
-  """All else that a study has. Layers are seen on the images that the first model by name is
-  evaluated on.
+  """Return the study of these models.
+
+  Layers are compared on the evaluation images of the model that is first by its name.
   """
   study = ConfigDict()
   study.seeds = 2  # runs of each model
   study.layers = 'block_*'  # patterns of names, as of `mixer-jax cka --layers`
-  study.features = 'flatten'  # one row an image of all tokens and channels; 'tokens': their mean
+  study.features = 'flatten'  # one row per image of all tokens and channels; 'tokens': their mean
   study.kernels = 'linear,rbf'
   study.bandwidth = 0.5  # of rbf: share of the median distance in each minibatch
   study.probe = ConfigDict()  # fields of mixer_jax.evaluation.probe.ProbeConfig
@@ -41,7 +42,7 @@ def _study(models: dict[str, ConfigDict]) -> ConfigDict:
 
 
 def _edited(base: ConfigDict, **fields) -> ConfigDict:
-  """A copy with other sizes of the Mixer; both MLPs follow the width as they do in Table 1."""
+  """Return a copy with other sizes; both MLPs follow the width as they do in Table 1."""
   config = base.copy_and_resolve_references()
   config.model.update(fields)
   config.model.tokens_mlp_dim = config.model.hidden_dim // 2
@@ -50,7 +51,7 @@ def _edited(base: ConfigDict, **fields) -> ConfigDict:
 
 
 def _digits() -> ConfigDict:
-  """4, 8 and 12 blocks of width 64, 8 blocks of width 32 and 128, and two halves of the images."""
+  """Return 4, 8, 12 blocks of width 64, 8 of width 32 and 128, and two halves of the images."""
   base = digits.get_config()
   base.total_steps = 800
   base.batch_size = 64
@@ -61,7 +62,7 @@ def _digits() -> ConfigDict:
   models = {f'blocks_{n}': _edited(base, num_blocks=n, hidden_dim=64) for n in (8, 4, 12)}
   for width in (32, 128):
     models[f'width_{width}'] = _edited(base, num_blocks=8, hidden_dim=width)
-  # There is one small data set that needs no download: its halves stand in for two.
+  # Only one small data set needs no download: its halves replace two data sets.
   for name, half in (('half_a', 'train[:50%]'), ('half_b', 'train[50%:]')):
     models[name] = _edited(base, num_blocks=8, hidden_dim=64)
     models[name].data.train_split = half
@@ -69,9 +70,9 @@ def _digits() -> ConfigDict:
 
 
 def _cifar(name: str) -> ConfigDict:
-  """32 px, 64 tokens of 4×4 pixels, 200 epochs by the recipe of Table 4's B/16; two seeds.
+  """Return models at 32 px, 64 tokens of 4×4 pixels, 200 epochs by Table 4's recipe for B/16.
 
-  Without RandAugment, which moves and covers by pixels of 224: of 32 px it would leave little.
+  Without RandAugment: it moves and covers images by pixels of 224, which leaves little of 32 px.
   """
   base = common.get_config()
   base.total_steps = 19_600
@@ -82,7 +83,7 @@ def _cifar(name: str) -> ConfigDict:
   base.keep_checkpoints = 1
   base.mixup = 0.5
   base.model.update(image_size=32, patch_size=4, stochastic_depth=0.1)
-  base.data.eval_recipe = 'vit-jax'  # 32 px as they are: nothing resized, nothing cropped
+  base.data.eval_recipe = 'vit-jax'  # neither resizes nor crops 32 px
   base.optimizer.warmup_steps = 980
   _learn(base, name)
   models = {f'blocks_{n}': _edited(base, num_blocks=n, hidden_dim=384) for n in (12, 8, 24, 32)}

@@ -1,7 +1,7 @@
 """Accuracy against the number of training images: `configs/data_scaling.py:DATA`.
 
-DATA is digits, minutes on a laptop's CPU, or what stands in for JFT-300M at full scale: a TFDS
-name such as imagenet21k, or folder:DIR. For `mixer-jax scaling`.
+DATA is digits, which takes minutes on a laptop's CPU, or, at full scale, a replacement for
+JFT-300M: a TFDS name such as imagenet21k, or folder:DIR. For `mixer-jax scaling`.
 """
 
 from ml_collections import ConfigDict
@@ -10,16 +10,17 @@ from configs import common, digits, pretrain
 
 
 def get_config(data: str) -> ConfigDict:
-  """The study of JFT-300M's parts: 3, 10, 30 and 100 % for 233, 70, 23 and 7 epochs.
+  """Return the study of JFT-300M's parts: 3, 10, 30 and 100 % for 233, 70, 23 and 7 epochs.
 
-  Each run stops early, on images that are held out of all parts.
+  Each run stops early, by images that are held out of all parts.
   """
   study = ConfigDict()
   study.seeds = 1  # runs of each model on each part
   study.percents = '3,10,30,100'  # of the train_split of each experiment: its first images
   study.epochs = '233,70,23,7'  # passes over each of these parts, unless early stopping ends them
-  # What is compared, of the best state of each run: top1 of its test_split, or of its eval_split
-  # where there is no other; or 5-shot, the paper's, of experiments that have it (`fewshot.every`).
+  # Metric of the best state of each run that is compared: top1 of its test_split, or of its
+  # eval_split if it has no other; or 5-shot, as in the paper, for experiments that have it
+  # (`fewshot.every`).
   study.metric = 'top1'
   study.models = ConfigDict()  # an experiment each, with the fields of configs/common.py
   if data == 'digits':
@@ -32,7 +33,7 @@ def get_config(data: str) -> ConfigDict:
 
 
 def _digits(study: ConfigDict) -> None:
-  """16 px; two Mixers and a ResNet, twice the epochs, and three seeds."""
+  """Adds two Mixers and a ResNet at 16 px; twice the epochs, and three seeds."""
   config = digits.get_config()
   config.batch_size = 64
   config.eval_batch_size = 72

@@ -1,4 +1,4 @@
-"""Eight blocks on the embedded handwritten digits: models whose layers are told apart.
+"""Eight blocks on the embedded handwritten digits: a model whose layers can be identified.
 
 Train it with two values of --config.seed, and give both workdirs to `mixer-jax identify`.
 """
@@ -9,9 +9,9 @@ from configs import digits
 
 
 def get_config() -> ConfigDict:
-  """64 tokens of 2×2 pixels, 1,000 steps: a few minutes on two cores.
+  """Return 64 tokens of 2×2 pixels, 1,000 steps: a few minutes on two cores.
 
-  With the 16 tokens of configs/digits.py a few blocks do the task, and the rest stay alike.
+  With the 16 tokens of configs/digits.py a few blocks suffice, and the others stay alike.
   """
   config = digits.get_config()
   config.total_steps = 1000

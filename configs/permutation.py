@@ -11,7 +11,7 @@ from mixer_jax import UserError
 
 
 def get_config(arg: str) -> ConfigDict:
-  """An experiment for each model, which differ in nothing else, and the number of seeds."""
+  """Return an experiment for each model, alike in everything else, and the number of seeds."""
   scales = {'digits': _digits, 'imagenet2012': _imagenet}
   if arg not in scales:
     raise UserError(f'configs/permutation.py:{arg}: there are {" and ".join(scales)}')
@@ -19,7 +19,7 @@ def get_config(arg: str) -> ConfigDict:
 
 
 def _study(experiment: ConfigDict, seeds: int) -> ConfigDict:
-  """The models side by side; `experiment` has the Mixer's."""
+  """Return the study of both models; `experiment` is the Mixer's."""
   study = ConfigDict()
   study.seeds = seeds  # runs of each model on each kind of input
   study.models = ConfigDict()  # an experiment each, with the fields of configs/common.py
@@ -30,14 +30,14 @@ def _study(experiment: ConfigDict, seeds: int) -> ConfigDict:
 
 
 def _digits() -> ConfigDict:
-  """16 px: a Mixer of 16 tokens, and a ResNet of three units."""
+  """Return the study at 16 px: a Mixer of 16 tokens, and a ResNet of three units."""
   config = digits.get_config()
   config.total_steps = 400
   config.batch_size = 64
   config.eval_every = 25
   config.checkpoint_every = 200
   config.keep_checkpoints = 1
-  config.data.train_split = 'train[:10%]'  # of all of it any order of the pixels is learnt
+  config.data.train_split = 'train[:10%]'  # on all of it both models learn any order of the pixels
   config.data.permutation_patch = config.model.patch_size
   study = _study(config, seeds=3)
   study.models.resnet.model.update(stages='1,1,1', width=0.125, stem='cifar', groups=4)
@@ -45,8 +45,8 @@ def _digits() -> ConfigDict:
 
 
 def _imagenet() -> ConfigDict:
-  """B/16 and ResNet50x1 for 300 epochs at batch 4096, one seed."""
+  """Return B/16 and ResNet50x1, 300 epochs at batch 4096, one seed."""
   config = pretrain.get_config('B/16,imagenet2012')
   config.data.permutation_patch = config.model.patch_size
-  config.data.test_split = ''  # what is compared are curves of the evaluation split, and their ends
+  config.data.test_split = ''  # curves of the evaluation split are compared
   return _study(config, seeds=1)

@@ -11,8 +11,8 @@ from ml_collections import ConfigDict
 
 from configs import common
 from mixer_jax import VARIANTS, UserError
+from mixer_jax.data.catalog import class_ids
 from mixer_jax.data.folders import class_folders
-from mixer_jax.data.open import class_ids
 from mixer_jax.models.paper import IMAGES
 
 # JFT-300M's number is that of Sun et al. 2017 (arXiv 1707.02968).

@@ -1,7 +1,7 @@
-"""Blocks of a trained Mixer left out, and trained on: `configs/prune.py:SCALE`.
+"""Pruning of a trained Mixer, block by block: `configs/prune.py:SCALE`.
 
-SCALE is digits, minutes on a laptop's CPU, or imagenet2012. For `mixer-jax prune`, which takes the
-Mixer from --checkpoint.
+SCALE is digits, which takes minutes on a laptop's CPU, or imagenet2012. For `mixer-jax prune`,
+which takes the Mixer from --checkpoint.
 """
 
 from ml_collections import ConfigDict
@@ -11,7 +11,7 @@ from mixer_jax import UserError
 
 
 def get_config(arg: str) -> ConfigDict:
-  """What is left out by which scores, and the experiment that a pruned Mixer recovers in."""
+  """Return the settings of pruning, and the experiment that trains pruned Mixers on."""
   scales = {'digits': _digits, 'imagenet2012': _imagenet}
   if arg not in scales:
     raise UserError(f'configs/prune.py:{arg}: there are {" and ".join(scales)}')
@@ -21,13 +21,13 @@ def get_config(arg: str) -> ConfigDict:
 def _study(recovery: ConfigDict) -> ConfigDict:
   study = ConfigDict()
   study.pruning = ConfigDict()  # fields of mixer_jax.studies.pruning_plan.PruningConfig
-  # What decides which blocks go; the first four look at images (analysis/block_scores.py).
+  # Scores that choose the blocks; the first four need images (analysis/block_scores.py).
   study.pruning.scores = 'block_cka,output_cka,cosine,leave_one_out,random,first,last'
-  study.pruning.ways = 'at_once,one_by_one'  # k of one scoring, or one after the other, scored anew
-  study.pruning.removed = '0,1,2,3,4'  # blocks; 0: none, which tells what recovery does by itself
+  study.pruning.ways = 'at_once,one_by_one'  # k blocks of one scoring, or one after another
+  study.pruning.removed = '0,1,2,3,4'  # blocks; 0: none, which shows the effect of recovery alone
   study.pruning.random_seeds = 5  # orders of random
-  study.pruning.score_split = 'train'  # images that blocks are scored on, of recovery.data
-  study.pruning.recovery_seeds = 1  # recovery runs of each pruned Mixer; 0: none
+  study.pruning.score_split = 'train'  # of recovery.data; its images score the blocks
+  study.pruning.recovery_seeds = 1  # recovery runs per pruned Mixer; 0: none
   study.pruning.latency_batch = 64  # images of a forward pass that is timed, on one device
   study.pruning.latency_rounds = 100  # times that each depth is timed, in turn; the median counts
 
@@ -39,7 +39,7 @@ def _study(recovery: ConfigDict) -> ConfigDict:
 
 
 def _digits() -> ConfigDict:
-  """150 steps, about 13 epochs, at a tenth of the learning rate that it was trained at."""
+  """Return recovery of 150 steps, about 13 epochs, at a tenth of the learning rate of training."""
   config = digits.get_config()
   config.total_steps = 150
   config.eval_every = 0
@@ -50,7 +50,7 @@ def _digits() -> ConfigDict:
 
 
 def _imagenet() -> ConfigDict:
-  """The paper's fine-tuning at the lowest of its rates, 5,000 steps, about two epochs."""
+  """Return the paper's fine-tuning at its lowest rate, 5,000 steps, about two epochs."""
   config = common.finetune(common.get_config())
   config.total_steps = 5000
   config.eval_batch_size = 512

@@ -1,8 +1,8 @@
 """Transfer to the tasks of VTAB-1k and Avg 5: `configs/transfer.py:VARIANT[,SIZE]`.
 
 VARIANT is one of Table 1, such as B/16; SIZE is 224, the pixels at which Table 3 has Avg 5, or 448
-as in Table 2 (VTAB-1k's tasks have sizes of their own). VARIANT `digits` is the Mixer of
-configs/digits.py, at 16 px: minutes a task on a laptop's CPU. For `mixer-jax transfer`.
+as in Table 2 (VTAB-1k's tasks have their own sizes). VARIANT `digits` is the Mixer of
+configs/digits.py, at 16 px: minutes per task on a laptop's CPU. For `mixer-jax transfer`.
 """
 
 from ml_collections import ConfigDict
@@ -13,7 +13,7 @@ from mixer_jax.data import tasks
 
 
 def get_config(arg: str) -> ConfigDict:
-  """An experiment for each task, which learning rates to try, and the number of seeds."""
+  """Return an experiment for each task, the learning rates to try, and the number of seeds."""
   variant, _, size = arg.partition(',')
   sizes = ('', '224', '448') if variant in VARIANTS else ('',)
   if variant not in (*VARIANTS, 'digits') or size not in sizes:
@@ -22,11 +22,11 @@ def get_config(arg: str) -> ConfigDict:
       '448, as in L/16,448; or digits'
     )
   study = ConfigDict()
-  study.seeds = 3  # runs of each task that are reported
-  study.learning_rates = ConfigDict()  # that are tried for each task of a suite
+  study.seeds = 3  # reported runs per task
+  study.learning_rates = ConfigDict()  # tried for each task of a suite
   study.learning_rates.vtab = '0.003,0.01,0.03'
   study.learning_rates.avg5 = '0.003,0.01,0.03,0.06'
-  study.keep_sweep = False  # whether the states of the runs that chose the rate stay on disk
+  study.keep_sweep = False  # keep the states of the runs that chose the rate
   study.tasks = ConfigDict()  # an experiment each, with the fields of configs/common.py
   for name in tasks.names():
     study.tasks[name] = _digits(name) if variant == 'digits' else _paper(variant, name, size)
@@ -42,7 +42,7 @@ def _paper(variant: str, name: str, size: str) -> ConfigDict:
 
 
 def _digits(name: str) -> ConfigDict:
-  """16 px where the paper has 224."""
+  """Return the experiment of a task at 16 px; the paper has 224."""
   config = common.finetune(digits.get_config())
   common.keep_architecture(config)
   finetune.to_task(config, tasks.find_task(name))

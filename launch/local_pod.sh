@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# A pod on one machine: N processes of D virtual CPU devices each, under a supervisor that starts
-# all of them again after a fault, but not after a refusal (2). Its exit code is the run's.
+# A pod on one machine: N processes of D virtual CPU devices each. A supervisor starts all of them
+# again after a failure, but not after bad input (2). Its exit code is the run's.
 # Usage: launch/local_pod.sh N D COMMAND [FLAGS…]
-#   PYTHON              that runs it (.venv/bin/python)
-#   MIXER_JAX_RESTARTS  how many times it starts again (10)
-#   MIXER_JAX_BACKOFF   seconds before the first new start (1); doubled each time, at most 60
+#   PYTHON              interpreter (.venv/bin/python)
+#   MIXER_JAX_RESTARTS  maximum number of restarts (10)
+#   MIXER_JAX_BACKOFF   seconds before the first restart (1); doubled each time, at most 60
 set -u
 if [[ $# -lt 3 || ! $1 =~ ^[1-9][0-9]*$ || ! $2 =~ ^[1-9][0-9]*$ ]]; then
   sed -n '2,7s/^# //p' "$0" >&2
@@ -14,7 +14,7 @@ processes=$1 devices=$2
 shift 2
 python=${PYTHON:-$(dirname "$0")/../.venv/bin/python}
 if ! command -v "$python" >/dev/null; then
-  echo "local_pod.sh: no $python: run 'make .venv', or set PYTHON to one that has mixer_jax" >&2
+  echo "local_pod.sh: no $python: run 'make .venv', or set PYTHON to an interpreter with mixer_jax" >&2
   exit 2
 fi
 restarts=${MIXER_JAX_RESTARTS:-10}
@@ -22,19 +22,19 @@ backoff=${MIXER_JAX_BACKOFF:-1}
 find_port='import socket; s = socket.socket(); s.bind(("127.0.0.1", 0)); print(s.getsockname()[1])'
 
 pids=()
-told_to_leave=''
+stop_signal=''
 
 signal_all() {
   local pid
   for pid in ${pids[@]+"${pids[@]}"}; do kill "-$1" "$pid" 2>/dev/null; done
 }
 
-pass_on() {
-  told_to_leave=$1
+forward() {
+  stop_signal=$1
   signal_all "$1"
 }
-trap 'pass_on TERM' TERM
-trap 'pass_on INT' INT
+trap 'forward TERM' TERM
+trap 'forward INT' INT
 trap 'signal_all KILL' EXIT
 
 start_all() {
@@ -49,9 +49,9 @@ start_all() {
   done
 }
 
-# Waits for all; $code becomes that of the first which failed, or 0. After a failure the others
-# have ten seconds to follow: a refusal or a preemption is told to all of them. Then they are
-# killed: one that hangs heeds nothing else.
+# Waits for all processes; $code is that of the first one that failed, or 0. After bad input or a
+# preemption, which all processes notice, the others have ten seconds to exit. Then they are killed,
+# since a process that hangs reacts to nothing else.
 wait_all() {
   local pid left patience=50
   code=0
@@ -61,7 +61,7 @@ wait_all() {
       if kill -0 "$pid" 2>/dev/null; then
         left+=("$pid")
       else
-        wait "$pid" 2>/dev/null # the shell would tell of a killed one
+        wait "$pid" 2>/dev/null # hides the shell's message about killed processes
         local own=$?
         ((code)) || code=$own
       fi
@@ -79,11 +79,11 @@ wait_all() {
 for ((attempt = 0; ; attempt++)); do
   start_all "$@"
   wait_all
-  if ((code == 0 || code == 2 || attempt >= restarts)) || [[ -n $told_to_leave ]]; then
+  if ((code == 0 || code == 2 || attempt >= restarts)) || [[ -n $stop_signal ]]; then
     exit "$code"
   fi
-  echo "local_pod: a process ended with code $code: all $processes start again in $backoff s" >&2
+  echo "local_pod: a process exited with code $code: restarting all $processes in $backoff s" >&2
   sleep "$backoff"
-  [[ -z $told_to_leave ]] || exit "$code"
+  [[ -z $stop_signal ]] || exit "$code"
   backoff=$((backoff * 2 > 60 ? 60 : backoff * 2))
 done

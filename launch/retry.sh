@@ -1,15 +1,15 @@
 # shellcheck shell=bash
-# For the scripts beside it: failures that may mend themselves.
+# For the other scripts of this folder: retries after temporary failures.
 backoff=${TPU_BACKOFF:-10}
 
-# Doubles $pause, which starts as $backoff.
+# Sleeps for $pause seconds and doubles it; it starts as $backoff.
 wait_longer() {
   sleep "$pause"
   pause=$((pause * 2 > 600 ? 600 : pause * 2))
 }
 
-# Installs and ssh fail now and then: five attempts.
-again() {
+# Runs a command up to five times, since installations and ssh fail now and then.
+retry() {
   local pause=$backoff left
   for left in 4 3 2 1 0; do
     "$@" && return

@@ -1,23 +1,24 @@
 #!/usr/bin/env bash
-# A run on a Cloud TPU VM, on all its workers at once, from a laptop that may lose its connection.
+# Runs a command on all workers of a Cloud TPU VM, from a laptop that may lose its connection.
 # Usage: launch/tpu_vm.sh COMMAND NAME --zone=ZONE [FLAGS] [-- MIXER_JAX_COMMAND …]
-#   create    --type=v3-8 [--spot | --reserved] [--queued [--valid-until=6h]] [--version=RUNTIME]
-#   setup     this checkout and its exact versions on every worker; [--mount=BUCKET:DIR] by gcsfuse
-#   run       starts `mixer-jax MIXER_JAX_COMMAND …` on all, follows it, ends with its exit code
-#   status    of the TPU, of its queued resource, and of the run on every worker
-#   logs      of the newest run: [--worker=N], [--follow] to its end
-#   stop      the run saves and leaves (75); what is still there after TPU_STOP_SECONDS is killed
-#   delete    the TPU and its queued resource
-#   babysit   create, setup and run, again after each preemption, until the run has ended by itself
-# Every command takes every flag, so that one variable can hold NAME and flags for all of them.
-#   --project=P, TPU_PROJECT  (gcloud's own)     --zone=ZONE, TPU_ZONE
-#   TPU_POLL          seconds between two looks (30)
-#   TPU_BACKOFF       seconds before the first new attempt (10); doubled each time, at most 600
-#   TPU_FAILURES      failures without a preemption between them, after which babysit gives up (5)
-#   TPU_PATIENCE      seconds the others have to leave behind one that failed; then killed (600)
-#   TPU_STOP_SECONDS  likewise behind stop (600)
-#   DRY_RUN=1         prints every gcloud command, and runs none
-# Exit code: the run's own; 0 done, 1 gcloud or a worker failed, 2 bad input, 75 the TPU is gone.
+#   create    create the TPU: --type=v3-8 [--spot | --reserved] [--queued [--valid-until=6h]] [--version=RUNTIME]
+#   setup     install this checkout and its exact versions on every worker;
+#             [--mount=BUCKET:DIR] mounts a bucket with gcsfuse
+#   run       start `mixer-jax MIXER_JAX_COMMAND …` on all workers, follow it, exit with its code
+#   status    print the state of the TPU, its queued resource, and the run on every worker
+#   logs      print the log of the newest run: [--worker=N], [--follow] to its end
+#   stop      let the run save and exit (75); after TPU_STOP_SECONDS it is killed
+#   delete    delete the TPU and its queued resource
+#   babysit   create, setup and run, again after each preemption, until the run is complete
+# Every command accepts every flag, so that one variable can hold NAME and the flags of all.
+#   --project=P, TPU_PROJECT  (gcloud's default)     --zone=ZONE, TPU_ZONE
+#   TPU_POLL          seconds between two checks (30)
+#   TPU_BACKOFF       seconds before the first retry (10); doubled each time, at most 600
+#   TPU_FAILURES      failures without a preemption in between, after which babysit gives up (5)
+#   TPU_PATIENCE      seconds before workers are killed if another one has failed (600)
+#   TPU_STOP_SECONDS  seconds before workers are killed after stop (600)
+#   DRY_RUN=1         print every gcloud command and run none
+# Exit code: that of the run; 0 done, 1 gcloud or a worker failed, 2 bad input, 75 the TPU is gone.
 set -u
 
 root=$(cd "$(dirname "$0")/.." && pwd)
@@ -32,7 +33,7 @@ fail() {
   exit "$1"
 }
 
-# Asks gcloud: its answer is in $scratch/out, its complaint in $scratch/err, its exit code $asked.
+# Runs gcloud: its output is in $scratch/out, its errors in $scratch/err, its exit code in $asked.
 ask() {
   local line
   set -- gcloud compute tpus "$@" --zone="$zone" ${project:+"--project=$project"} --quiet
@@ -46,9 +47,10 @@ ask() {
   return "$asked"
 }
 
-# Why gcloud failed: refused (for good), full (no quota or chips now), missing, exists, broken.
+# Prints why gcloud failed: refused (permanently), full (no quota or chips now), missing, exists or
+# broken.
 why() {
-  # Not ssh's "Permission denied (publickey)": on a fresh VM, the key may still be on its way.
+  # ssh's "Permission denied (publickey)" is not meant: a new VM may not have the key yet.
   local refused='PERMISSION_DENIED|permission denied on|not have permission|INVALID_ARGUMENT'
   refused="$refused|UNAUTHENTICATED|active account|reauthentication|has not been used"
   complains() { grep -Eqi "$1" "$scratch/err"; }
@@ -65,10 +67,10 @@ why() {
   fi
 }
 
-# What gcloud says; and the end, where no new attempt can mend it.
+# Prints the errors of gcloud; exits if a retry cannot help.
 complain() {
   sed 's/^/tpu_vm: gcloud: /' "$scratch/err" >&2
-  [[ $(why) != refused ]] || fail 1 "gcloud refuses, and would again: $name needs that mended first"
+  [[ $(why) != refused ]] || fail 1 "gcloud refuses, and a retry would not help: solve this for $name first"
 }
 
 unreachable() {
@@ -78,7 +80,7 @@ unreachable() {
 
 describe() { ask "$1" describe "$name" --format="value($2)"; }
 
-# $state: the TPU's, as gcloud names it; QUEUED_… of one that has only a queued resource; NOT_FOUND.
+# Sets $state: gcloud's state of the TPU; QUEUED_… if there is only a queued resource; NOT_FOUND.
 look() {
   if [[ -n $dry ]]; then
     describe tpu-vm state
@@ -114,7 +116,7 @@ runtime() {
 }
 
 create() {
-  say "asks for $name: $type${tier:+, $tier}${queued:+, queued}"
+  say "requesting $name: $type${tier:+, $tier}${queued:+, queued}"
   if [[ -n $queued ]]; then
     ask queued-resources create "$name" --node-id="$name" --accelerator-type="$type" \
       --runtime-version="$version" ${tier:+"--$tier"} \
@@ -126,7 +128,7 @@ create() {
 
 delete() {
   local found=''
-  # A TPU that was queued goes with its queued resource, and only so.
+  # A queued TPU can only be deleted with its queued resource.
   if ask queued-resources delete "$name" --force; then found=1; else is_missing || return; fi
   if ask tpu-vm delete "$name"; then found=1; else is_missing || return; fi
   if [[ -n $found ]]; then say "$name is deleted"; else say "there is no $name to delete"; fi
@@ -134,13 +136,13 @@ delete() {
 
 is_missing() { [[ $(why) == missing ]] || { complain && return 1; }; }
 
-# A dead connection is noticed within a minute.
+# Runs a command on workers; a dead connection is noticed within a minute.
 on_workers() {
   ask tpu-vm ssh "$name" --worker="$1" --ssh-flag=-oConnectTimeout=30 \
     --ssh-flag=-oServerAliveInterval=15 --ssh-flag=-oServerAliveCountMax=4 --command="$2"
 }
 
-# What all workers answer to a task, a line each: $said. Fails when not all could be asked.
+# Runs a task on all workers; $said has their answers, one per line. Fails if one is unreachable.
 workers() {
   local task
   said=''
@@ -151,16 +153,16 @@ workers() {
   said=$(sed -n 's/^@ //p' "$scratch/out" | sort -u)
 }
 
-tell() { [[ -z $said ]] || echo "$said"; }
+answers() { [[ -z $said ]] || echo "$said"; }
 
-any() { tell | grep -q "^[^ ]* $1"; }
+any() { answers | grep -q "^[^ ]* $1"; }
 
-# Whether all of $said have this word behind HOST, and the same behind it.
+# Succeeds if all lines of $said have this word after HOST, and the same rest of the line.
 agree() {
-  if tell | grep -Ev "^[^ ]+ $1( |$)" >&2; then
+  if answers | grep -Ev "^[^ ]+ $1( |$)" >&2; then
     say "not every worker of $name is $1: see above"
-  elif (($(tell | cut -d' ' -f2- | sort -u | wc -l) > 1)); then
-    tell >&2
+  elif (($(answers | cut -d' ' -f2- | sort -u | wc -l) > 1)); then
+    answers >&2
     say "the workers of $name have different versions: see above, and run setup again"
   else
     return 0
@@ -169,30 +171,30 @@ agree() {
 }
 
 setup() {
-  say "sets up every worker of $name"
-  # Tracked files as they are now; macOS would add a ._ file to each.
+  say "setting up every worker of $name"
+  # Tracked files in their current state; macOS would add a ._ file to each.
   [[ -n $dry ]] || (cd "$root" && git ls-files -z |
     COPYFILE_DISABLE=1 tar --null -czf "$scratch/mixer_jax.tar.gz" -T -) ||
-    fail 2 "$root cannot be packed: setup takes a git checkout with no tracked file missing"
-  if again ask tpu-vm scp "$scratch/mixer_jax.tar.gz" "$root/launch/tpu_worker.sh" \
-    "$root/launch/retry.sh" "$name:" --worker=all && again workers setup "$mount"; then
-    agree ready && tell
+    fail 2 "$root cannot be packed: setup needs a git checkout in which no tracked file is missing"
+  if retry ask tpu-vm scp "$scratch/mixer_jax.tar.gz" "$root/launch/tpu_worker.sh" \
+    "$root/launch/retry.sh" "$name:" --worker=all && retry workers setup "$mount"; then
+    agree ready && answers
   else
     complain
     return 1
   fi
 }
 
-# Starts the run $1 on the workers where it was not started yet.
-start() { again workers start "$@" && agree started; }
+# Starts the run $1 on the workers that have not started it yet.
+start() { retry workers start "$@" && agree started; }
 
-# $id of a new run: the command's checksum, and what makes it one of a kind.
+# Sets $id of a new run: the checksum of the command and a unique part.
 new_id() {
   serial=$((serial + 1))
   id=$(printf '%s\n' "$@" | cksum | cut -d' ' -f1)-$(date +%s)-$$-$serial
 }
 
-# What the log has behind the $shown lines.
+# Prints the log after the first $shown lines.
 show_log() {
   local lines
   on_workers "$worker" "bash tpu_worker.sh log $shown" || return
@@ -202,22 +204,22 @@ show_log() {
   shown=$lines
 }
 
-# To the end of the run on all workers, past any failure of ssh. $code: of the one that failed
-# first, or 0; 75 when the TPU is gone.
+# Follows the run to its end on all workers, also if ssh fails. $code: that of the worker that
+# failed first, or 0; 75 if the TPU is gone.
 follow() {
   local limit=''
   shown=0
   while :; do
     show_log
     if workers state; then
-      # HOST WORD ID CODE TIME; a worker that knows of no run was made anew.
-      code=$(tell | awk '$2 != "running" && $4 != "0" { print $3 ~ /-/ ? $5 " " $4 : "0 137" }' |
+      # HOST WORD ID CODE TIME; a worker that knows no run was created again.
+      code=$(answers | awk '$2 != "running" && $4 != "0" { print $3 ~ /-/ ? $5 " " $4 : "0 137" }' |
         sort -n | head -n 1 | cut -d' ' -f2)
       code=${code:-0}
       any running || break
       ((code == 0)) || limit=${limit:-$((SECONDS + ${TPU_PATIENCE:-600}))}
       if [[ -n $limit ]] && ((SECONDS >= limit)); then
-        say "a worker ended with code $code, and others do not: they are killed"
+        say "a worker exited with code $code but others did not: killing them"
         workers signal KILL
       fi
     elif look && is_gone; then
@@ -225,7 +227,7 @@ follow() {
       code=75 said=''
       return
     else
-      say "the workers of $name cannot all be reached (it is ${state:-not known}); looks again"
+      say "the workers of $name cannot all be reached (state: ${state:-unknown}); trying again"
     fi
     sleep "$poll"
   done
@@ -234,17 +236,17 @@ follow() {
 
 run() {
   local id
-  again workers check || unreachable
+  retry workers check || unreachable
   agree free || exit 2
   new_id "$@"
-  start "$id" "$@" || fail 1 "the run was not started on every worker of $name: stop it"
+  start "$id" "$@" || fail 1 "the run did not start on every worker of $name: stop it"
   follow
 }
 
 status() {
   look || exit
   [[ -n $dry ]] || echo "$name: $state"
-  [[ $state != READY ]] || { workers state || unreachable && tell; }
+  [[ $state != READY ]] || { workers state || unreachable && answers; }
 }
 
 logs() {
@@ -258,35 +260,35 @@ logs() {
 
 stop() {
   local limit=$((SECONDS + ${TPU_STOP_SECONDS:-600}))
-  again workers signal TERM || unreachable
+  retry workers signal TERM || unreachable
   while any running; do
     if ((SECONDS >= limit)); then
       workers signal KILL || unreachable
-      fail 1 "the run did not leave, and is killed: it goes on from its last saved state"
+      fail 1 "the run did not exit and was killed: it resumes from its last saved state"
     fi
     sleep "$poll"
-    workers state || say "the workers of $name cannot all be reached; looks again"
+    workers state || say "the workers of $name cannot all be reached; trying again"
   done
-  say "nothing runs on $name"
+  say "nothing is running on $name"
 }
 
-# One attempt on a TPU that is READY; $code is 1 where it does not come to a run.
+# One attempt on a TPU that is READY; $code is 1 if no run could be started.
 attempt() {
   local id current
   code=1
-  again workers state || { complain && return; }
+  retry workers state || { complain && return; }
   new_id "$@"
-  current=$(tell | awk '$2 == "running" { print $3; exit }')
+  current=$(answers | awk '$2 == "running" { print $3; exit }')
   if [[ -z $current ]]; then
     if [[ -n $unprepared ]] || any unset; then setup || return; fi
-    unprepared=1 # should anything be wrong from here to the start
-    again workers check && agree free && start "$id" "$@" || return
+    unprepared=1 # in case of a failure before the start
+    retry workers check && agree free && start "$id" "$@" || return
     unprepared=''
   elif [[ ${current%%-*} == "${id%%-*}" ]]; then
-    say 'goes on with the run that is under way'
+    say 'following the run that is already running'
     start "$current" "$@" || return
   else
-    fail 2 "$name runs another command: stop it first, or follow it with logs --follow"
+    fail 2 "$name runs another command: stop it first, or use logs --follow"
   fi
   follow
 }
@@ -297,39 +299,39 @@ babysit() {
   while :; do
     code=1
     if ! look; then
-      # This machine's connection, most likely: the run does not need it.
-      say "$name cannot be asked about; again in $pause s"
+      # Most likely the connection of this machine, which the run does not need.
+      say "the state of $name is not available; trying again in $pause s"
       wait_longer
       continue
     elif [[ $state == READY ]]; then
       attempt "$@"
       if ((code == 0 || code == 2)) || any stopped; then return; fi
-      problem="ended with code $code"
+      problem="exited with code $code"
     elif [[ $state == NOT_FOUND ]]; then
       ! create || { pause=$backoff && continue; }
       complain
       case $(why) in
-        full) problem='gets no quota or capacity' code=75 ;;
+        full) problem='has no quota or capacity' code=75 ;;
         exists) continue ;;
         *) problem='cannot be created' ;;
       esac
     elif is_gone; then
-      say "$name is $state: it is made anew"
-      # A request that always fails must not spin.
+      say "$name is $state: creating it again"
+      # A request that always fails must not be repeated without a pause.
       if delete && [[ $state != QUEUED_FAILED ]]; then continue; fi
       problem="was $state" code=75
     elif [[ $state == STOPPED || $state == HIDDEN ]]; then
-      fail 1 "$name is $state, by somebody's wish: delete it, or start it with gcloud"
+      fail 1 "$name is $state, which somebody requested: delete it, or start it with gcloud"
     else
-      say "$name is $state; looks again"
+      say "$name is $state; waiting"
       sleep "$poll"
       continue
     fi
-    # What the TPU's owner takes or lacks is no failure of ours.
+    # Preemption and lack of capacity are not failures of the run.
     if ((code == 75)); then failures=0; else failures=$((failures + 1)); fi
     ((failures < ${TPU_FAILURES:-5})) ||
-      fail "$code" "$name $problem: gives up after $failures failures"
-    say "$name $problem; again in $pause s"
+      fail "$code" "$name $problem: giving up after $failures failures"
+    say "$name $problem; trying again in $pause s"
     wait_longer
   done
 }
@@ -347,7 +349,7 @@ case $command in
     usage >&2
     exit 2
     ;;
-  *) fail 2 "no command '$command': $0 --help tells which there are" ;;
+  *) fail 2 "no command '$command': $0 --help lists them" ;;
 esac
 name='' type='' version='' tier='' queued='' valid_until='' mount='' following='' worker=0
 zone=${TPU_ZONE:-} project=${TPU_PROJECT:-} poll=${TPU_POLL:-30} dry=${DRY_RUN:+READY} serial=0 said=''
@@ -358,7 +360,7 @@ while (($#)); do
     --type=?*) type=${1#*=} ;;
     --version=?*) version=${1#*=} ;;
     --spot | --reserved)
-      [[ -z $tier || $tier == "${1#--}" ]] || fail 2 "$1 and --$tier: a TPU is one of both"
+      [[ -z $tier || $tier == "${1#--}" ]] || fail 2 "$1 and --$tier exclude each other"
       tier=${1#--}
       ;;
     --queued) queued=1 ;;
@@ -367,38 +369,38 @@ while (($#)); do
     --worker=?*) worker=${1#*=} ;;
     --follow) following=1 ;;
     --) break ;;
-    -*) fail 2 "$1 is no flag, or lacks its =VALUE: $0 --help tells which there are" ;;
+    -*) fail 2 "$1 is not a flag, or lacks its =VALUE: $0 --help lists them" ;;
     *)
-      [[ -z $name ]] || fail 2 "'$1' behind the name $name: what is to run stands behind --"
+      [[ -z $name ]] || fail 2 "'$1' after the name $name: write the command to run after --"
       name=$1
       ;;
   esac
   shift
 done
 [[ $name =~ ^[a-z]([a-z0-9-]{0,61}[a-z0-9])?$ ]] ||
-  fail 2 "'$name' names no TPU: small letters, digits and - , as in $0 $command my-tpu"
+  fail 2 "'$name' is not a TPU name: lower-case letters, digits and -, as in $0 $command my-tpu"
 [[ $zone =~ ^[a-z]+-[a-z]+[0-9]+-[a-z0-9]+$ ]] ||
-  fail 2 "'$zone' is no zone: --zone=us-central1-a, or TPU_ZONE"
-[[ $worker =~ ^[0-9]+$ ]] || fail 2 "--worker=$worker: the number of one worker, from 0"
+  fail 2 "'$zone' is not a zone: use --zone=us-central1-a, or TPU_ZONE"
+[[ $worker =~ ^[0-9]+$ ]] || fail 2 "--worker=$worker must be the number of a worker, from 0"
 [[ -z $mount || $mount =~ ^[a-z0-9._-]+:[A-Za-z0-9_/-]+$ ]] ||
-  fail 2 "--mount=$mount: BUCKET:DIR, without gs:// and dots, DIR in the home folder"
+  fail 2 "--mount=$mount must be BUCKET:DIR without gs:// and dots, with DIR in the home folder"
 [[ -z $valid_until || $valid_until =~ ^[0-9a-z]+$ ]] ||
-  fail 2 "--valid-until=$valid_until: a duration, such as 6h"
-[[ $poll =~ ^[0-9]+(\.[0-9]+)?$ ]] || fail 2 "TPU_POLL=$poll: seconds"
+  fail 2 "--valid-until=$valid_until must be a duration, such as 6h"
+[[ $poll =~ ^[0-9]+(\.[0-9]+)?$ ]] || fail 2 "TPU_POLL=$poll must be a number of seconds"
 for setting in TPU_BACKOFF TPU_FAILURES TPU_PATIENCE TPU_STOP_SECONDS; do
-  [[ ${!setting-0} =~ ^(0|[1-9][0-9]{0,8})$ ]] || fail 2 "$setting=${!setting}: a whole number"
+  [[ ${!setting-0} =~ ^(0|[1-9][0-9]{0,8})$ ]] || fail 2 "$setting=${!setting} must be an integer"
 done
 case $command in
   create | babysit)
-    [[ -z $valid_until || -n $queued ]] || fail 2 '--valid-until goes with --queued'
+    [[ -z $valid_until || -n $queued ]] || fail 2 '--valid-until needs --queued'
     version=${version:-$(runtime)}
-    [[ -n $type && -n $version ]] || fail 2 "'$type' is no TPU type whose runtime is known: \
+    [[ -n $type && -n $version ]] || fail 2 "'$type' is not a TPU type with a known runtime: \
 --type=v2-8, v3-8, v4-8, v5litepod-8 (v5e), v5p-8, v6e-8 and their pods; or add --version=RUNTIME"
     ;;
 esac
 case $command in
-  run | babysit) (($# > 1)) || fail 2 "what is to run? $0 $command $name … -- train FLAGS…" ;;
-  *) (($# == 0)) || fail 2 "$command runs nothing: it takes no --" ;;
+  run | babysit) (($# > 1)) || fail 2 "no command to run: write $0 $command $name … -- train FLAGS…" ;;
+  *) (($# == 0)) || fail 2 "$command does not accept a command after --" ;;
 esac
 (($#)) && shift # --
 [[ -n $dry ]] || command -v gcloud >/dev/null ||
@@ -406,7 +408,7 @@ esac
 
 scratch=$(mktemp -d) || exit
 trap 'rm -rf "$scratch"' EXIT
-trap 'say "leaves; what runs on $name goes on: status, logs --follow, stop"; exit 130' INT TERM
+trap 'say "interrupted; the run on $name continues: see status, logs --follow, stop"; exit 130' INT TERM
 
 case $command in
   create)

@@ -1,38 +1,38 @@
 #!/usr/bin/env bash
-# What tpu_vm.sh has a worker do, as `bash tpu_worker.sh TASK …` in its home folder, by ssh.
-# A task says one line, "@ HOST WORD …", and ends with 0: any other code is a failure of ssh. Each
-# may come twice, since gcloud repeats a command whose connection broke.
+# Tasks that tpu_vm.sh runs on a worker, as `bash tpu_worker.sh TASK …` in its home folder, by ssh.
+# A task prints one line, "@ HOST WORD …", and exits with 0: any other code is a failure of ssh. Each
+# may run twice, since gcloud repeats a command after a broken connection.
 set -u
 # shellcheck source=launch/retry.sh
 . "$(dirname "$0")/retry.sh"
 code_dir=$HOME/mixer_jax
-run_dir=$HOME/mixer_jax_run # newest, a run's id; ID.log, ID.pids, ID.code, ID.stop; two locks
+run_dir=$HOME/mixer_jax_run # newest (id of a run); ID.log, ID.pids, ID.code, ID.stop; two locks
 
-not_ready='unset (run setup)' # tpu_vm.sh says the same of a worker without this script
+not_ready='unset (run setup)' # tpu_vm.sh prints the same for a worker without this script
 
 answer() { echo "@ $(hostname) $*"; }
 
-# The processes of a run inherit its lock, and so hold it for as long as one of them lives.
+# The processes of a run inherit its lock and hold it while any of them lives.
 is_running() { ! flock -sn 9; } 9>>"$run_dir/lock"
 
 newest() { cat "$run_dir/newest" 2>/dev/null; }
 
-# A worker that booted again has lost its mounts.
+# A rebooted worker has lost its mounts.
 boot() { cat /proc/sys/kernel/random/boot_id 2>/dev/null || echo unknown; }
 
 is_set_up() { [[ $(head -n 1 "$code_dir/.ready" 2>/dev/null) == "$(boot)" ]]; }
 
-# Processes that have the chips, or libtpu's lock, open.
+# Prints the processes that hold the chips or libtpu's lock.
 tpu_holders() {
   sudo find /proc/[0-9]*/fd -maxdepth 1 \( -lname '/dev/accel*' -o -lname '/dev/vfio/[0-9]*' \
     -o -lname /tmp/libtpu_lockfile \) 2>/dev/null | cut -d/ -f3 | sort -u | tr '\n' ' '
 }
 
-# HOST WORD [ID [CODE TIME]]. A run that left no code was killed, whole, or the worker rebooted.
+# Prints HOST WORD [ID [CODE TIME]]. A run without a code was killed, or the worker rebooted.
 worker_state() {
   local id word=ended running=''
   id=$(newest)
-  is_running && running=1 # before the code is read: that is written under the lock
+  is_running && running=1 # before reading the code, which is written under the lock
   [[ ! -e $run_dir/$id.stop ]] || word=stopped
   if [[ -n $id && -e $run_dir/$id.code ]]; then
     answer "$word $id $(<"$run_dir/$id.code")"
@@ -51,7 +51,7 @@ worker_check() {
   local holders
   holders=$(tpu_holders)
   if is_running; then
-    answer 'busy with another run: stop it, or follow it with logs --follow'
+    answer 'busy with another run: stop it, or use logs --follow'
   elif ! is_set_up; then
     answer "$not_ready"
   elif [[ -n $holders ]]; then
@@ -64,27 +64,27 @@ worker_check() {
 worker_start() {
   local id=$1
   exec 9>>"$run_dir/lock"
-  # It may have been started before the connection broke, and even have ended.
+  # It may have started, and even ended, before the connection broke.
   if [[ $(newest) != "$id" ]]; then
     flock -w 5 9 || {
       answer 'busy with another run'
       return
     }
     echo "$id" >"$run_dir/newest"
-    # Left behind by a killed process, or another user's; nobody holds it, as worker_check saw.
+    # Left by a killed process or another user; worker_check has seen that nobody holds it.
     sudo rm -f /tmp/libtpu_lockfile
-    trap '' HUP # ssh may hang up before the run has its own session
+    trap '' HUP # ssh may disconnect before the run has its own session
     setsid bash "$0" supervise "$@" >"$run_dir/$id.log" 2>&1 </dev/null &
   fi
   answer started
 }
 
-# In a session of its own, which no hang-up of ssh reaches.
+# Runs in a session of its own, which a disconnect of ssh does not reach.
 supervise() {
   local id=$1 pid
   shift
   cd "$code_dir" || exit
-  trap : TERM # at a shutdown all processes are told; the code of the run is still written
+  trap : TERM # a shutdown signals all processes; the code of the run is still written
   PYTHONUNBUFFERED=1 .venv/bin/python -m mixer_jax "$@" &
   pid=$!
   echo "$$ $pid" >"$run_dir/$id.pids"
@@ -92,10 +92,10 @@ supervise() {
   wait "$pid"
   echo "$? $(date +%s)" >"$run_dir/$id.new"
   mv "$run_dir/$id.new" "$run_dir/$id.code"
-  kill -KILL 0 # this session, with whatever the run has left behind: the lock is free
+  kill -KILL 0 # this session, with all processes that the run has left: releases the lock
 }
 
-# TERM to the run, or KILL to its whole session.
+# Sends TERM to the run, or KILL to its session.
 worker_signal() {
   local id leader pid
   id=$(newest)
@@ -110,7 +110,7 @@ worker_signal() {
   worker_state
 }
 
-# Whole lines behind the first $1, then how many there are by now.
+# Prints the complete lines after the first $1, then their total number.
 worker_log() {
   local file lines
   file=$run_dir/$(newest).log
@@ -137,11 +137,11 @@ install_all() {
   [[ ! -d $code_dir/.venv ]] || mv "$code_dir/.venv" "$next/.venv"
   rm -rf "$code_dir" && mv "$next" "$code_dir" && cd "$code_dir" || return
   PATH=$HOME/.local/bin:$PATH
-  # uv brings a Python that this project supports: the older runtimes have 3.10.
-  again install_uv &&
-    again uv venv --quiet --allow-existing --python 3.12 .venv &&
-    again uv pip install --quiet -r requirements.txt &&
-    again uv pip install --quiet --no-deps --no-build-isolation -e . &&
+  # uv installs a Python that this project supports: older runtimes have 3.10.
+  retry install_uv &&
+    retry uv venv --quiet --allow-existing --python 3.12 .venv &&
+    retry uv pip install --quiet -r requirements.txt &&
+    retry uv pip install --quiet --no-deps --no-build-isolation -e . &&
     { [[ -z $1 ]] || mount_bucket "${1%%:*}" "$HOME/${1#*:}"; } &&
     { boot && versions; } >.ready
 }
@@ -158,13 +158,13 @@ versions() {
 }
 
 mount_bucket() {
-  mkdir -p "$2" && command -v gcsfuse || again install_gcsfuse || return
-  mountpoint -q "$2" || again gcsfuse -o ro --implicit-dirs "$1" "$2"
+  mkdir -p "$2" && command -v gcsfuse || retry install_gcsfuse || return
+  mountpoint -q "$2" || retry gcsfuse -o ro --implicit-dirs "$1" "$2"
 }
 
 install_gcsfuse() {
   local key=/usr/share/keyrings/gcsfuse.asc from=https://packages.cloud.google.com/apt
-  # A fresh VM installs its own updates in the background, and holds apt's lock.
+  # A new VM installs updates in the background and holds apt's lock.
   curl -fsSL "$from/doc/apt-key.gpg" | sudo tee "$key" >/dev/null &&
     echo "deb [signed-by=$key] $from gcsfuse-$(lsb_release -cs) main" |
     sudo tee /etc/apt/sources.list.d/gcsfuse.list &&

@@ -8,33 +8,37 @@ import sys
 import traceback
 
 import mixer_jax
+from mixer_jax import hardware
 from mixer_jax.errors import ApartError, DoesNotFitError, PreemptedError, StorageError, UserError
 
 COMMANDS = {
-  'train': 'pre-train or fine-tune a Mixer; the same command again goes on where it stopped',
-  'evaluate': 'accuracy of a checkpoint on a whole split',
-  'predict': 'what a checkpoint sees in image files',
-  'fewshot': 'accuracy of ridge regression on the features of a few images a class',
-  'probe': 'how well the classes can be told from each block, linearly',
-  'cka': 'how alike the layers of a checkpoint are, or those of two',
-  'identify': "is each block's most similar block in another checkpoint the one at its place",
-  'cka-study': 'CKA, identification and probes between depths, widths, seeds and data sets',
-  'transfer': 'a checkpoint fine-tuned to the tasks of VTAB-1k or Avg 5: a table beside the paper',
-  'permute': 'what shuffled pixels cost a Mixer and a ResNet: runs, a table and their curves',
-  'scaling': 'accuracy against the number of training images: runs, a table and their curves',
-  'report': "runs and studies on one page of HTML, beside the paper's figures",
-  'prune': 'what a Mixer loses without some of its blocks, and what training brings back',
-  'weights': 'what token mixing and the stem have learned, as pictures',
-  'convert': 'a checkpoint as a weights file: .npz, or .safetensors for timm',
-  'inspect': 'what a checkpoint is: layout, variant, sizes, largest arrays',
-  'shardings': 'who holds what of a training state, and the bytes a device',
-  'data': 'a data set prepared, checked record by record, or shown as training sees it',
-  'plan': 'memory, time and cost of a run on a TPU slice, compiled for it without one',
-  'bench': 'how fast a model runs here: images/s, shares of the peak, memory, start-up',
+  'train': 'pre-train or fine-tune a model; the same command resumes an unfinished run',
+  'evaluate': 'accuracy of a checkpoint on a complete split',
+  'predict': 'predictions of a checkpoint for image files',
+  'fewshot': 'accuracy of ridge regression on the features of a few images per class',
+  'probe': 'accuracy of a linear classifier on the output of each block',
+  'cka': 'similarity (CKA) of the layers of one or two checkpoints',
+  'identify': 'how often the most similar block of another checkpoint is at the same depth',
+  'cka-study': 'CKA, identification and probes across depths, widths, seeds and data sets',
+  'transfer': 'fine-tune a checkpoint to the tasks of VTAB-1k or Avg 5 and compare with the paper',
+  'permute': 'accuracy of a Mixer and a ResNet on shuffled pixels: runs, a table and curves',
+  'scaling': 'accuracy against the number of training images: runs, a table and curves',
+  'report': "runs and studies on one HTML page, next to the paper's figures",
+  'prune': 'accuracy of a Mixer without some of its blocks, before and after more training',
+  'weights': 'pictures of the weights of token mixing and the stem',
+  'convert': 'write a checkpoint as a weights file: .npz, or .safetensors for timm',
+  'inspect': 'layout, variant, sizes and largest arrays of a checkpoint',
+  'shardings': 'sharding of each array of a training state, and bytes per device',
+  'data': 'prepare a data set, check its records, or show them as training sees them',
+  'plan': 'memory, time and cost of a run on a TPU slice, compiled without a TPU',
+  'bench': 'speed of a model on this machine: images/s, share of the peak, memory, start-up',
   'models': "the paper's variants, and the published files",
 }
 
-# A disk or folder that refuses is the user's to mend; any other OSError is a fault of ours.
+RESUMABLE = ('train', 'transfer', 'permute', 'scaling', 'prune', 'cka-study')
+"""Commands that continue where they stopped when they are run again."""
+
+# The user can act on these; any other OSError is a bug of this package.
 _REFUSALS = {
   errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOENT,
   errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP,
@@ -46,17 +50,16 @@ _UNREACHED = {
 
 def _usage() -> str:
   lines = [f'  {name:10} {text}' for name, text in COMMANDS.items()]
-  return '\n'.join(
-    ['usage: mixer-jax COMMAND [FLAGS…]', '', *lines, '', 'mixer-jax COMMAND --help tells more.']
-  )
+  more = 'mixer-jax COMMAND --help explains the flags of a command.'
+  return '\n'.join(['usage: mixer-jax COMMAND [FLAGS…]', '', *lines, '', more])
 
 
 def main(argv: list[str] | None = None) -> int:
-  """Runs one command.
+  """Run one command and return its exit code.
 
-  0 done; 2 bad input, told in one line; 3 what is planned does not fit; 69 the processes of a pod
-  did not come together; 74 a state could not be written, or the network does not answer;
-  75 told to leave; 130 interrupted.
+  0: done. 2: bad input, reported in one line. 3: the planned program does not fit. 69: the
+  processes of a pod could not connect. 74: a state could not be written, or the network does not
+  answer. 75: asked to stop. 130: interrupted.
   """
   argv = sys.argv[1:] if argv is None else argv
   if not argv or argv[0] in ('-h', '--help'):
@@ -66,61 +69,75 @@ def main(argv: list[str] | None = None) -> int:
     print(f'mixer_jax {mixer_jax.__version__}')
     return 0
   if argv[0] not in COMMANDS:
-    return _complain(f'no command {argv[0]!r}: there are {", ".join(COMMANDS)}')
+    return _report(f'no command {argv[0]!r}: there are {", ".join(COMMANDS)}')
+  _choose_platforms()
   try:
     importlib.import_module(f'mixer_jax.commands.{argv[0].replace("-", "_")}').main(argv[1:])
   except ApartError as error:
-    _complain(str(error))
+    _report(str(error))
     return 69
   except StorageError as error:
-    _complain(str(error))
+    _report(str(error))
     return 74
   except DoesNotFitError as error:
-    _complain(str(error))
+    _report(str(error))
     return 3
   except UserError as error:
-    return _complain(str(error))
-  except BrokenPipeError:  # whoever read our output has enough of it
+    return _report(str(error))
+  except BrokenPipeError:  # the reader of our output has closed it
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
     return 1
   except OSError as error:
     number = error.errno or 0
     if number in _UNREACHED or number < 0:  # below 0: a host has no address
-      _complain(f'the network does not answer: {error}; try again, or name a local path')
+      _report(f'the network does not answer: {error}; try again, or name a local path')
       return 74
     if number not in _REFUSALS:
       raise
-    return _complain(f'{error.filename or "a file"}: {error.strerror}')
+    return _report(f'{error.filename or "a file"}: {error.strerror}')
   except PreemptedError as error:
-    _complain(f'{error}: saved; the same command goes on from there')
+    _report(f'{error}: its state is saved; run the same command again to resume')
     return 75
   except KeyboardInterrupt:
-    goes_on = '; the same command goes on from the last saved state'
-    _complain('interrupted' + (goes_on if argv[0] in ('train', 'transfer', 'permute') else ''))
+    _report(_interrupted(argv))
     return 130
   return 0
 
 
-def _complain(line: str) -> int:
-  # Names come from files, and may hold anything.
+def _choose_platforms() -> None:
+  """Set JAX_PLATFORMS for this command, unless it is set or JAX is imported already."""
+  if 'jax' in sys.modules or os.environ.get('JAX_PLATFORMS'):
+    return
+  if platforms := hardware.jax_platforms():
+    os.environ['JAX_PLATFORMS'] = platforms
+
+
+def _interrupted(argv: list[str]) -> str:
+  """Return the message after Ctrl-C."""
+  resume = '; run the same command again to resume from the last saved state'
+  return 'interrupted' + (resume if argv[:1] and argv[0] in RESUMABLE else '')
+
+
+def _report(line: str) -> int:
+  # Names come from files and may contain control characters.
   shown = ''.join(c if c.isprintable() else repr(c)[1:-1] for c in line)
   print(f'mixer-jax: {shown}', file=sys.stderr)
   return 2
 
 
 def entry() -> None:
-  """What the shell starts. After a fault it leaves at once: no thread is waited for."""
+  """Run as a program. After an error it exits at once, without waiting for threads."""
 
   def leave(*_):
-    os.write(2, b'\nmixer-jax: interrupted\n')
+    os.write(2, f'\nmixer-jax: {_interrupted(sys.argv[1:])}\n'.encode())
     os._exit(130)
 
   # Python's own handler raises inside imports and callbacks of libraries, which may swallow it.
-  # A command that has something to bring to an end takes it back.
+  # A command that must finish something first installs that handler again.
   signal.signal(signal.SIGINT, leave)
   try:
     code = main()
-  except Exception:  # a fault of ours; other processes must not wait for this one
+  except Exception:  # a bug of ours; other processes must not wait for this one
     traceback.print_exc()
     code = 1
   for stream in (sys.stdout, sys.stderr):

@@ -1,29 +1,47 @@
-"""What this machine has, asked without JAX: it would start what it finds."""
+"""Hardware of this machine, found without JAX, which would start the devices it finds."""
 
 import hashlib
+import importlib.util
+import os
 import pathlib
 import platform
 
+_NVIDIA = pathlib.Path('/dev/nvidiactl')
+
 
 def has_tpu() -> bool:
-  """Whether TPU chips are attached to this host."""
+  """Return True if TPU chips are attached to this host."""
   return any(pathlib.Path('/dev').glob('accel*')) or any(pathlib.Path('/dev/vfio').glob('[0-9]*'))
 
 
+def jax_platforms() -> str | None:
+  """Return the value that JAX_PLATFORMS should have; None if JAX finds its devices by itself.
+
+  If libtpu is installed on a host without a TPU, JAX tries it all the same: that takes seconds
+  and prints errors.
+  """
+  if importlib.util.find_spec('libtpu') is None:
+    return None
+  if has_tpu() or os.environ.get('TPU_NAME') or os.environ.get('TPU_WORKER_HOSTNAMES'):
+    return None
+  return 'cuda,cpu' if _NVIDIA.exists() else 'cpu'
+
+
 def cpu_kind() -> str:
-  """The same on CPUs that run the same machine code: 'x86_64-5b1d0c9a'."""
+  """Return a name that is the same on CPUs that run the same machine code: 'x86_64-5b1d0c9a'."""
   lines = _read('/proc/cpuinfo').splitlines()
-  told = sorted({line for line in lines if line.lower().startswith(('flags', 'features'))})
-  return f'{platform.machine()}-{hashlib.sha256("".join(told).encode()).hexdigest()[:8]}'
+  features = sorted({line for line in lines if line.lower().startswith(('flags', 'features'))})
+  digest = hashlib.sha256(''.join(features).encode()).hexdigest()
+  return f'{platform.machine()}-{digest[:8]}'
 
 
 def free_memory() -> int | None:
-  """Bytes of host memory that this process could still take; None where nothing tells."""
+  """Return the bytes of host memory that this process can still use; None if unknown."""
   found = [_bytes(line) for line in _read('/proc/meminfo').splitlines() if 'MemAvailable' in line]
   group = pathlib.Path('/sys/fs/cgroup')  # a container's limit
   limit, used = _read(group / 'memory.max').strip(), _read(group / 'memory.current').strip()
   if limit.isdecimal() and used.isdecimal():
-    # What files take in the cache gives way.
+    # The page cache is given back when memory is needed.
     cached = [
       int(line.split()[1])
       for line in _read(group / 'memory.stat').splitlines()
@@ -34,7 +52,7 @@ def free_memory() -> int | None:
 
 
 def _bytes(line: str) -> int:
-  """Of a line 'MemAvailable:   123 kB'."""
+  """Return the bytes of a line such as 'MemAvailable:   123 kB'."""
   return int(line.split()[1]) * 2**10
 
 

@@ -1,41 +1,44 @@
 """Paths as users write them: local, `file://…`, or in a bucket."""
 
+import contextlib
 import os
 import pathlib
+import uuid
+from collections.abc import Iterator
+from typing import IO
 
 from etils import epath
 
 from mixer_jax.errors import UserError, one_line
 
 CACHE_SETTING = 'MIXER_JAX_CACHE'
-"""Folder of what is kept between commands; by default mixer_jax in $XDG_CACHE_HOME or ~/.cache."""
+"""Variable that names the cache folder; default: mixer_jax in $XDG_CACHE_HOME or ~/.cache."""
 
 _BUCKETS = ('gs://', 's3://', 'az://')
 
 
 def cache_folder() -> pathlib.Path:
-  """Where downloaded files and computed plans are kept; it need not exist yet."""
+  """Return the folder of downloaded files and computed plans; it may not exist yet."""
   default = pathlib.Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache') / 'mixer_jax'
   return pathlib.Path(os.environ.get(CACHE_SETTING) or default).expanduser()
 
 
 def user_path(text) -> epath.Path:
-  """The path that a user means.
+  """Return the path that a user wrote: local, `file://…` or in a bucket.
 
   Raises:
-    UserError: an address of a kind that is not read from, or whose client is not
-      installed.
+    UserError: an address of another kind, or its client is not installed.
   """
   name = os.fspath(text)
   if name.startswith('file://'):
     name = name.removeprefix('file://')
   scheme, separator, _ = name.partition('://')
   if separator and f'{scheme}://' not in _BUCKETS:
-    raise UserError(f'{name}: no files are read from {scheme}://, only from folders and gs://')
+    raise UserError(f'{name}: files cannot be read from {scheme}://, only from folders and gs://')
   try:
     path = epath.Path(name).expanduser()
     if separator:
-      path.exists()  # now, and not in the middle of something, it shows whether it can be reached
+      path.exists()  # an unreachable bucket fails here, before any work is done
   except ImportError as error:
     raise UserError(f'{name}: {one_line(error)}') from error
   return path
@@ -47,21 +50,31 @@ def is_remote(path) -> bool:
 
 
 def is_regular(path: epath.Path) -> bool:
-  """Return True for a regular file: no folder, pipe or device. In a bucket all files are."""
+  """Return True for a regular file: not a folder, pipe or device. All files in a bucket are."""
   return is_remote(path) or os.path.isfile(path)
 
 
-def write_whole(path, data: bytes | str) -> None:
-  """Writes a file completely or not at all: next to it, then renamed into place.
+@contextlib.contextmanager
+def open_whole(path) -> Iterator[IO[bytes]]:
+  """Open a file that appears completely or not at all: written next to it, then renamed.
+
+  Several processes may write the same file; the last one to finish wins.
 
   Raises:
-    OSError: the disk or folder refuses; what was there before stays.
+    OSError: the disk or folder refuses; an earlier file stays as it was.
   """
   path = epath.Path(path)
-  aside = path.parent / f'{path.name}.tmp'
+  aside = path.parent / f'.{path.name}.{uuid.uuid4().hex}.tmp'
   try:
-    aside.write_bytes(data.encode() if isinstance(data, str) else data)
+    with aside.open('wb') as file:
+      yield file
     aside.replace(path)
   except BaseException:
     aside.unlink(missing_ok=True)
     raise
+
+
+def write_whole(path, data: bytes | str) -> None:
+  """Write a file completely or not at all; see `open_whole`."""
+  with open_whole(path) as file:
+    file.write(data.encode() if isinstance(data, str) else data)

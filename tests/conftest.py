@@ -1,25 +1,61 @@
-"""Eight virtual CPU devices for every test, and the prepared data set."""
+"""Eight virtual CPU devices for every test, the prepared data set, and one trained run."""
 
+import contextlib
 import fcntl
 import os
 import pathlib
+import random
+from collections.abc import Iterator
 
 os.environ['JAX_PLATFORMS'] = 'cpu'
-os.environ['MIXER_JAX_COMPILED_GIB'] = '0'  # what one test has compiled is of no use to another
+os.environ['MIXER_JAX_COMPILED_GIB'] = '0'  # no test can use what another one compiled
 os.environ['XLA_FLAGS'] = '--xla_force_host_platform_device_count=8'
 
 import pytest
 
 
-@pytest.fixture(scope='session')
-def digits_dir(tmp_path_factory) -> pathlib.Path:
-  """A TFDS data_dir with `digits` prepared, one for all test processes."""
-  from mixer_jax.data.open import open_source
-
+@contextlib.contextmanager
+def _shared(tmp_path_factory, name: str) -> Iterator[pathlib.Path]:
+  """A folder that all test processes share; one of them at a time is inside, by name."""
   root = tmp_path_factory.getbasetemp()
   if 'PYTEST_XDIST_WORKER' in os.environ:
     root = root.parent
-  with (root / 'digits.lock').open('w') as lock:
+  with (root / f'{name}.lock').open('w') as lock:
     fcntl.flock(lock, fcntl.LOCK_EX)
+    yield root
+
+
+@pytest.fixture
+def rng(request) -> random.Random:
+  """Random numbers that depend on the id of the test only."""
+  return random.Random(request.node.nodeid)
+
+
+@pytest.fixture(scope='session')
+def digits_dir(tmp_path_factory) -> pathlib.Path:
+  """A TFDS data_dir with `digits` prepared, one for all test processes."""
+  from mixer_jax.data.catalog import open_source
+
+  with _shared(tmp_path_factory, 'digits') as root:
     open_source('digits', 'test', str(root / 'tfds'))
-  return root / 'tfds'
+    return root / 'tfds'
+
+
+@pytest.fixture(scope='session')
+def trained(tmp_path_factory, digits_dir) -> pathlib.Path:
+  """The workdir of a finished run on `digits`, one for all test processes: read it only.
+
+  A Mixer of two blocks, width 16; six steps with states and evaluations at 3 and 6, few-shot
+  accuracy at 6.
+  """
+  from tests.helpers import train_runs
+  from tests.helpers.console import restored_logging
+
+  few = ('--config.fewshot.every=2', '--config.fewshot.shots=1,25', '--config.fewshot.seeds=2')
+  with _shared(tmp_path_factory, 'trained') as root:
+    done, workdir = root / 'trained.done', root / 'trained' / 'run'
+    if not done.exists():
+      with restored_logging():
+        assert train_runs.train(workdir, digits_dir, '--config.model.num_blocks=2', *few) == 0
+      done.touch()
+    return workdir

@@ -11,7 +11,7 @@ import mixer_jax
 from configs import evaluate, finetune, pretrain, transfer
 from mixer_jax import VARIANTS, UserError
 from mixer_jax.data import augment, tasks
-from mixer_jax.data.open import class_ids
+from mixer_jax.data.catalog import class_ids
 from mixer_jax.data.pipeline import DataConfig
 from mixer_jax.models import MixerConfig, num_params
 from mixer_jax.runs import initial_model

@@ -21,13 +21,15 @@ ALLOWED = {
   'runlog': set(),
   'pictures': set(),
   'models': set(),
-  'parallel': set(),
+  'parallel': {'models'},
   'data': set(),
   'checkpoints': {'models', 'parallel'},
   'training': {'models', 'parallel'},
   'evaluation': {'models', 'data', 'parallel'},
   'analysis': {'models', 'data', 'parallel', 'evaluation'},
-  'planning': {'models', 'parallel', 'training', 'evaluation'},
+  'planning': {
+    *('models', 'parallel', 'data', 'training', 'evaluation', 'runlog', 'pictures', 'runs'),
+  },
   'runs': {
     *('models', 'parallel', 'data', 'checkpoints', 'training', 'evaluation', 'analysis'),
     *('runlog', 'pictures'),
@@ -45,8 +47,19 @@ ALLOWED = {
     *('models', 'parallel', 'data', 'checkpoints', 'training', 'evaluation', 'analysis'),
     *('runlog', 'pictures', 'runs', 'planning', 'bench', 'webpage', 'studies'),
   },
+  'api': {'runs'},
   '__init__': {
-    *('models', 'checkpoints', 'runs', 'analysis', 'evaluation', 'planning', 'bench', 'studies'),
+    *(
+      'api',
+      'models',
+      'checkpoints',
+      'runs',
+      'analysis',
+      'evaluation',
+      'planning',
+      'bench',
+      'studies',
+    ),
   },
   '__main__': {'commands'},
 }
@@ -148,6 +161,27 @@ def test_model_and_step_need_jax_flax_optax_and_numpy_alone(room):
       assert name in BARE or name in sys.stdlib_module_names, f'{path}: {module}'
 
 
+def closure(path: pathlib.Path) -> set[pathlib.Path]:
+  """The files of the package that are read when this one is imported, itself included."""
+  found, left = set(), {path}
+  while left:
+    path = left.pop()
+    found.add(path)
+    modules = [module for module, at_import in imports(path) if at_import]
+    files = {file_of(module) for module in modules if module.startswith('mixer_jax.')}
+    packages = {file.parent / '__init__.py' for file in files if file}
+    left |= {file for file in files | packages if file and file.is_file()} - found
+  return found
+
+
+@pytest.mark.parametrize('name', ['cka', 'cka_all_pairs', 'hsic', 'identification', 'layers'])
+def test_cka_needs_jax_flax_optax_and_numpy_alone(name):
+  for path in closure(ROOT / 'analysis' / f'{name}.py'):
+    for module, at_import in imports(path):
+      name = module.split('.')[0]
+      assert not at_import or name in BARE or name in sys.stdlib_module_names, f'{path}: {module}'
+
+
 def python(code: str) -> str:
   done = subprocess.run([sys.executable, '-c', code], capture_output=True, text=True, check=False)
   assert done.returncode == 0, done.stderr
@@ -199,7 +233,7 @@ from mixer_jax.__main__ import main
 from mixer_jax.bench import measure
 measure._CPU_SIDE = 128
 VARIANTS['tiny'] = MixerConfig(16, 1, 16, 8, 16)
-sys.exit(main(['bench', '--model=tiny', '--image-size=32', '--what=forward,loop,evaluate,input',
+sys.exit(main(['bench', '--model=tiny', '--image-size=32', '--what=forward,loop,evaluate,cka,input',
                '--batch=8', '--rounds=1', '--steps=1']))
 """
 
@@ -215,7 +249,7 @@ def test_bench_runs_where_jax_flax_optax_and_numpy_were_installed_alone():
   }
   assert {'ml_collections', 'grain', 'tensorflow_datasets', 'clu', 'cv2', 'PIL'} <= blocked
   text = python(BARE_BENCH.replace('BLOCKED', repr(blocked)))
-  for part in ('forward ', 'loop ', 'evaluate '):
+  for part in ('forward ', 'loop ', 'evaluate ', 'cka '):
     assert f'\n{part}' in text
   assert '\ninput ' not in text
 

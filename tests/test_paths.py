@@ -12,7 +12,7 @@ def test_a_file_is_replaced_in_one_step(tmp_path):
   assert [path.name for path in tmp_path.iterdir()] == ['a.json']
 
 
-def test_a_write_that_fails_leaves_what_was_there(tmp_path, monkeypatch):
+def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
   from etils import epath
 
   write_whole(tmp_path / 'a.json', 'old')

@@ -11,32 +11,31 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
 from mixer_jax import models
-from mixer_jax.analysis.hsic import LEAST_IMAGES, Contributions, Method, contributions
+from mixer_jax.analysis.hsic import MIN_IMAGES, Contributions, Method, contributions
 from mixer_jax.analysis.layers import check_layers, check_reduction, reduced
-from mixer_jax.data.pipeline import Batch
+from mixer_jax.data.batch import Batch
 from mixer_jax.errors import UserError
 from mixer_jax.parallel import mesh as meshes
 
 
 class MinibatchCKA:
-  """CKA of all pairs of two lists of layers in one pass over the data.
+  """CKA of all pairs from two lists of layers, in one pass over the data.
 
       cka = MinibatchCKA(len(layers_x), len(layers_y))
       for images in batches:
         cka.update(features_x(images), features_y(images))
       cka.result()
 
-  Its memory does not depend on the number of batches. The sums over batches are float64 on
-  the host: these few numbers cost nothing there, and float32 would drift over many batches.
-  A batch counts in proportion to its images, as the variance of its estimate falls with them.
+  Memory does not depend on the number of batches. The sums over batches are float64 on the host:
+  these few numbers cost nothing there, and float32 would drift over many batches. A batch counts
+  in proportion to its images, because the variance of its estimate falls with them.
 
-  A batch's numbers are fetched when the next one has been dispatched, so that the device does
-  not wait for the host; what they show to be wrong is raised then, or by `result`.
+  A batch's numbers are fetched after the next one has been dispatched, so that the device does not
+  wait for the host; an error that they show is raised then, or by `result`.
   """
 
   def __init__(
@@ -51,10 +50,10 @@ class MinibatchCKA:
     names_x: Sequence[str] | None = None,
     names_y: Sequence[str] | None = None,
   ):
-    """For `n_x` by `n_y` layers; `Method` explains the rest, names are for messages.
+    """Start the sums of `n_x` by `n_y` layers; see `Method`; names are for messages.
 
     Raises:
-      UserError: as `Method`; no layers, or names of another number of them.
+      UserError: as `Method`; no layers, or a different number of names.
     """
     if min(n_x, n_y) < 1:
       raise UserError(f'CKA of {n_x} by {n_y} layers: give at least one of each')
@@ -77,18 +76,18 @@ class MinibatchCKA:
     features_y: Sequence[jax.Array | np.ndarray] | None = None,
     mask: jax.Array | np.ndarray | None = None,
   ) -> None:
-    """Adds a batch.
+    """Add a batch.
 
     Args:
       features_x: `n_x` arrays (B, …) of any float dtype, flattened to (B, D); D may differ.
         Arrays on a mesh stay there: each device takes part of the features.
-      features_y: `n_y` such arrays of the same images; None, or the same arrays, for the
-        layers of x with themselves.
-      mask: (B,) bool; rows where it is False are left out, exactly as if they were not there.
+      features_y: `n_y` such arrays of the same images; None, or the same arrays, to compare the
+        layers of x with each other.
+      mask: (B,) bool; rows where it is False are ignored, exactly as if they were absent.
 
     Raises:
-      UserError: other numbers of layers or of images, fewer than four images, or features
-        that are not finite (maybe only at the next call: see the class).
+      UserError: a different number of layers or images, fewer than four images, or features that
+        are not finite (possibly raised by the next call: see the class).
     """
     xs = tuple(features_x)
     ys = None if features_y is None else tuple(features_y)
@@ -122,7 +121,7 @@ class MinibatchCKA:
     self.add(contributions(self.method, _mesh_of(xs, ys), xs, ys, mask))
 
   def add(self, batch: Contributions) -> None:
-    """Adds what a step of `make_cka_step` returned; raises as `update`."""
+    """Add what a step of `make_cka_step` returned; raises as `update`."""
     shapes = (batch.self_x.shape, batch.self_y.shape)
     if shapes != tuple((len(names),) for names in self._names):
       raise UserError(
@@ -134,25 +133,25 @@ class MinibatchCKA:
 
   @property
   def images(self) -> int:
-    """How many counted."""
+    """Number of images that counted."""
     self._settle()
     return self._images
 
   @property
   def batches(self) -> int:
-    """How many had images that counted."""
+    """Number of batches with images that counted."""
     self._settle()
     return self._batches
 
   def result(self) -> np.ndarray:
-    """CKA of every pair, (n_x, n_y) float64.
+    """Return the CKA of every pair, (n_x, n_y) float64.
 
     NaN where a layer's HSIC with itself is not positive: its features are the same for every
-    image, or, corrected for features, are too few to tell. An estimate may lie outside [0, 1].
+    image, or, with the feature correction, are too few. An estimate may lie outside [0, 1].
 
     Raises:
-      UserError: there was no batch, or one with fewer than four images or features that are
-        not finite.
+      UserError: there was no batch, or one with fewer than four images, or with features that
+        are not finite.
     """
     self._settle()
     if not self._batches:
@@ -161,10 +160,10 @@ class MinibatchCKA:
       return self._cross / np.sqrt(self._norms())
 
   def standard_error(self) -> np.ndarray:
-    """Standard error over batches of `result`, (n_x, n_y) float64; NaN after one batch.
+    """Return the standard error of `result` over batches, (n_x, n_y) float64; NaN after one batch.
 
-    By the delta method for a ratio of means: of the three terms' covariance over batches,
-    times the ratio's derivatives. It knows the noise of drawing images, not a bias.
+    Computed by the delta method for a ratio of means, from the covariance of the three terms over
+    batches and the ratio's derivatives. It covers the noise of drawing images, not a bias.
     """
     ratio = self.result()
     if self._batches < 2:
@@ -188,7 +187,7 @@ class MinibatchCKA:
     while len(self._pending) > leave:
       batch = jax.device_get(self._pending.popleft())
       images = int(batch.images)
-      if images == 0:  # all of it filled up
+      if images == 0:  # padding only
         continue
       self._check_images(images, self._batches)
       units = [np.asarray(unit, np.float64) for unit in (batch.unit_x, batch.unit_y)]
@@ -197,7 +196,7 @@ class MinibatchCKA:
           if bad:
             raise UserError(
               f'features of {name} are not finite, or too large for float32, in batch '
-              f'{self._batches}: leave that layer out, or look for what overflows there'
+              f'{self._batches}: leave that layer out, or check it for overflow'
             )
       x, y = units[0][:, None], units[1][None, :]
       terms = {
@@ -214,10 +213,10 @@ class MinibatchCKA:
       self._batches += 1
 
   def _check_images(self, images: int, batch: int) -> None:
-    if images < LEAST_IMAGES:
+    if images < MIN_IMAGES:
       raise UserError(
-        f'batch {batch} has {images} images, the estimator needs {LEAST_IMAGES}: take a batch '
-        f'size that leaves none over, or {LEAST_IMAGES} and more'
+        f'batch {batch} has {images} images, the estimator needs {MIN_IMAGES}: take a batch '
+        f'size that leaves none over, or {MIN_IMAGES} and more'
       )
 
 
@@ -234,20 +233,20 @@ def make_cka_step(
   names_y: Sequence[str] | None = None,
   how: str = 'flatten',
 ) -> CkaStep:
-  """The jitted step for one model or two: features live inside it only.
+  """Make the jitted step for one model or two; features exist only inside it.
 
-  Without `config_y` it is `step(params, batch)`, of the layers `names_x` with themselves.
-  With it, `step(params_x, batch, params_y)` compares them with the layers `names_y` of the
+  Without `config_y` it is `step(params, batch)`, which compares the layers `names_x` with each
+  other. With it, `step(params_x, batch, params_y)` compares them with the layers `names_y` of the
   second model, on the same images; `step(params_x, batch_x, params_y, batch_y)` if the two
-  take images of different sizes. Batches are those of `data.pipeline.eval_batches`, on the
-  mesh; masked rows are left out. What it returns is for `MinibatchCKA.add`, and replicated.
+  models take images of different sizes. Batches are those of `data.pipeline.eval_batches`, on the
+  mesh; masked rows are ignored. Its result is for `MinibatchCKA.add`, and replicated.
 
   Args:
-    names_x, names_y: names in `models.features`, as `choose` gives them.
+    names_x, names_y: names in `models.features`, from `choose`.
     how: see `reduced`.
 
   Raises:
-    UserError: a name that the model does not have, or none.
+    UserError: no name, or one that the model does not have.
   """
   if (config_y is None) != (names_y is None):
     raise UserError('give both config_y and names_y, for two models, or neither')
@@ -271,20 +270,16 @@ def make_cka_step(
 
 
 def chosen_features(config, names: Sequence[str], how: str, params, batch) -> tuple:
-  """Features of the layers `names`, reduced, of a batch of `data.pipeline`; for use under jit."""
-  images = batch['image']
-  if images.dtype != jnp.uint8:
-    images = models.from_levels(config, images)
-  seen = models.features(config, params, images)
-  return tuple(reduced({name: seen[name] for name in names}, how).values())
+  """Return reduced features of the layers `names` for a batch; for use under jit."""
+  features = models.features(config, params, models.as_input(config, batch['image']))
+  return tuple(reduced(config, {name: features[name] for name in names}, how).values())
 
 
 def paired(batches_x: Iterable[Batch], batches_y: Iterable[Batch]) -> Iterator[tuple[Batch, Batch]]:
-  """Batches of two pipelines that read the same images, each in its own way.
+  """Yield pairs of batches from two pipelines that read the same images, each in its own way.
 
   Raises:
-    UserError: one ends before the other, or a batch holds other images than its partner, by
-      their places in the split.
+    UserError: one ends before the other, or the positions of a pair's images in the split differ.
   """
   for number, (x, y) in enumerate(itertools.zip_longest(batches_x, batches_y)):
     if x is None or y is None:
@@ -301,7 +296,7 @@ def paired(batches_x: Iterable[Batch], batches_y: Iterable[Batch]) -> Iterator[t
 
 
 def _mesh_of(xs: tuple, ys: tuple | None) -> Mesh | None:
-  """The mesh that the features lie on, if any does."""
+  """Return the mesh of the features, if one of them is on a mesh."""
   for array in (*xs, *(ys or ())):
     if isinstance(array, jax.Array) and isinstance(array.sharding, NamedSharding):
       mesh = array.sharding.mesh

@@ -1,8 +1,8 @@
 """CKA between all layers of many models, in one pass over the data.
 
-A layer's Gram matrix does not depend on what it is compared with. So each model makes those of its
-own layers, models of one config by one compiled program, and all pairs of layers of all models are
-one product of what they made: two models more cost two forward passes, not one for each pair.
+A layer's Gram matrix does not depend on what it is compared with. So each model computes those of
+its own layers, models of one config by one compiled program, and all pairs of layers of all models
+are one product of these matrices: two more models cost two forward passes, not one for each pair.
 """
 
 from collections.abc import Callable, Sequence
@@ -24,13 +24,13 @@ PairsStep = Callable[[Sequence[Grams]], Contributions]
 def make_grams_step(
   config, names: Sequence[str], mesh: Mesh, method: Method, *, how: str = 'flatten'
 ) -> GramsStep:
-  """The jitted `step(params, batch)` of one model: the Gram matrices of its layers `names`.
+  """Make the jitted `step(params, batch)` of one model: Gram matrices of its layers `names`.
 
-  They stay split over the devices. Batches are those of `data.pipeline.eval_batches`, on the
+  They stay divided over the devices. Batches are those of `data.pipeline.eval_batches`, on the
   mesh; `how` as in `layers.reduced`.
 
   Raises:
-    UserError: a name that the model does not have, none, or another `how`.
+    UserError: no name, one that the model does not have, or an unknown `how`.
   """
   check_reduction(how)
   check_layers(config, names)
@@ -43,13 +43,13 @@ def make_grams_step(
 
 
 def make_pairs_step(mesh: Mesh, method: Method) -> PairsStep:
-  """The jitted step from the `Grams` of all models, of the same images, to all their pairs.
+  """Make the jitted step from the `Grams` of all models, of the same images, to all their pairs.
 
-  What it returns is for `MinibatchCKA(n, n).add`, n layers of all models one behind the other.
+  Its result is for `MinibatchCKA(n, n).add`, with the n layers of all models in this order.
   """
 
-  def step(made):
-    joined = [jnp.concatenate(parts) for parts in zip(*(one[:3] for one in made), strict=True)]
-    return pairs_of(method, mesh, Grams(*joined, images=made[0].images), None)
+  def step(by_model):
+    joined = [jnp.concatenate(parts) for parts in zip(*(one[:3] for one in by_model), strict=True)]
+    return pairs_of(method, mesh, Grams(*joined, images=by_model[0].images), None)
 
   return jax.jit(step, out_shardings=meshes.replicated(mesh))

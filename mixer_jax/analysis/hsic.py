@@ -1,15 +1,15 @@
-"""HSIC between layers' features, of one minibatch: the part of CKA that runs on devices.
+"""HSIC between features of layers on one minibatch: the part of CKA that runs on devices.
 
 The unbiased HSIC_1 of Song et al. (2012). With K̃ the Gram matrix K with a zero diagonal,
 
   n(n−3)·HSIC_1(K, L) = tr(K̃L̃) + 1ᵀK̃1·1ᵀL̃1/((n−1)(n−2)) − 2/(n−2)·1ᵀK̃L̃1.
 
 U-centring, Kc_ij = K_ij − r_i/(n−2) − r_j/(n−2) + t/((n−1)(n−2)) off the diagonal and 0 on
-it (r: row sums of K̃, t: their sum), leaves every row with the sum 0, so that all but the
-trace falls away: n(n−3)·HSIC_1(K, L) = <Kc, Lc>. So all pairs of layers are one product of
-the stacked Kc with the stacked Lc, and the features are needed for the Gram matrices only.
+it (r: row sums of K̃, t: their sum), makes every row sum 0, so that only the trace remains:
+n(n−3)·HSIC_1(K, L) = <Kc, Lc>. So all pairs of layers are one product of the stacked Kc with the
+stacked Lc, and the features are needed for the Gram matrices only.
 
-Names of shapes: B images of a batch, n of them that count, D features of an image.
+Names of shapes: B images in a batch, n of them unmasked, D features per image.
 """
 
 import dataclasses
@@ -26,7 +26,7 @@ from jax.sharding import PartitionSpec as P
 from mixer_jax.errors import UserError
 from mixer_jax.parallel import mesh as meshes
 
-LEAST_IMAGES = 4
+MIN_IMAGES = 4
 """HSIC_1 divides by n−3."""
 
 KERNELS = ('linear', 'rbf')
@@ -35,24 +35,24 @@ ESTIMATORS = ('unbiased', 'feature-corrected')
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-  """What is computed. Hashable, so jit takes it static.
+  """Kernel and estimator of HSIC. Hashable, so that it can be a static argument of jit.
 
   Attributes:
     kernel: 'linear', <x, y>, or 'rbf', exp(−|x−y|²/(2σ²)).
-    bandwidth: of 'rbf': σ as a share of the median distance between two images of the
+    bandwidth: for 'rbf': σ as a share of the median distance between two images of the
       minibatch, for each layer and batch (Kornblith et al. 2019, section 5).
-    sigma: of 'rbf', in place of `bandwidth`: σ itself, in the unit of the features.
-    estimator: 'unbiased' in the images, or 'feature-corrected', which takes the D
-      features for a random sample of more and corrects for that too (Chun, Canatar, Chung,
-      Lee 2025, arXiv 2502.15104): the mean of the products k_a·k_b of single features'
-      kernels over a ≠ b estimates HSIC(K, K) without bias, whereas their mean over all a, b
-      is too large. For two layers the features are taken to be sampled independently: then
-      HSIC(K, L) needs no correction. Between layers that share their units (a residual
-      stream, with itself some blocks on) it still has some of the bias.
+    sigma: for 'rbf', in place of `bandwidth`: σ itself, in the unit of the features.
+    estimator: 'unbiased' in the images, or 'feature-corrected', which treats the D features as a
+      random sample of more and corrects for that too (Chun, Canatar, Chung, Lee 2025, arXiv
+      2502.15104): the mean of the products k_a·k_b of single features' kernels over a ≠ b
+      estimates HSIC(K, K) without bias, whereas their mean over all a, b is too large. The
+      features of two layers are assumed to be sampled independently: then HSIC(K, L) needs no
+      correction. Between layers that share their units (a residual stream at two depths) some of
+      the bias remains.
 
   Raises:
     UserError: an unknown name, an RBF kernel without exactly one width, a width that is
-      not positive, or a corrected estimator with a kernel that is no sum over features.
+      not positive, or the corrected estimator with a kernel that is no sum over features.
   """
 
   kernel: str = 'linear'
@@ -76,12 +76,29 @@ class Method:
     if self.estimator == 'feature-corrected' and self.kernel != 'linear':
       raise UserError("estimator 'feature-corrected' is for the linear kernel: take 'unbiased'")
 
+  def __str__(self) -> str:
+    """Such as 'kernel rbf, bandwidth 0.5, estimator unbiased'."""
+    fields = dataclasses.asdict(self).items()
+    return ', '.join(f'{name} {value}' for name, value in fields if value is not None)
+
+
+def check_images(size: int, batch_size: int) -> None:
+  """Raise `UserError` if a batch of a split of `size` images has too few for the estimator."""
+  if size < MIN_IMAGES:
+    raise UserError(f'there are {size} images, and the estimator needs {MIN_IMAGES}: take more')
+  left = size % batch_size or batch_size
+  if left < MIN_IMAGES:
+    raise UserError(
+      f'{size} images in batches of {batch_size} leave {left} for the last one, and the estimator '
+      f'needs {MIN_IMAGES}: set another --config.eval_batch_size'
+    )
+
 
 class Contributions(NamedTuple):
-  """What one batch adds; all float32, replicated.
+  """Terms of one batch; all float32, replicated.
 
-  Layers' Gram matrices are divided by `unit`, so that no product of two leaves float32's
-  range; the sums over batches multiply it back in.
+  The Gram matrix of a layer is divided by its `unit`, so that no product of two exceeds float32's
+  range; the sums over batches multiply by it again.
   """
 
   cross: jax.Array
@@ -90,27 +107,27 @@ class Contributions(NamedTuple):
   """HSIC of each layer with itself, (n_x,)."""
   self_y: jax.Array
   unit_x: jax.Array
-  """(n_x,); NaN for a layer with features that are not finite."""
+  """(n_x,); NaN for a layer whose features are not finite."""
   unit_y: jax.Array
   images: jax.Array
-  """How many of the batch counted, a scalar."""
+  """Number of unmasked images of the batch, a scalar."""
 
 
 class Grams(NamedTuple):
-  """What HSIC needs of a batch's layers, whatever they are compared with; all float32."""
+  """The part of HSIC that depends on one model's layers only; all float32."""
 
   centred: jax.Array
-  """U-centred Gram matrices by their `unit`, (layers, B, B)."""
+  """U-centred Gram matrices, divided by their `unit`, (layers, B, B)."""
   unit: jax.Array
   """(layers,); see `Contributions`."""
   own: jax.Array
-  """n(n−3)·HSIC of each layer with itself, corrected where the method does, (layers,)."""
+  """n(n−3)·HSIC of each layer with itself, corrected if the method is, (layers,)."""
   images: jax.Array
-  """How many of the batch count (n), a scalar."""
+  """Number of unmasked images of the batch (n), a scalar."""
 
 
 def grams(method: Method, mesh: Mesh | None, features, mask) -> Grams:
-  """The Gram matrices of a list of (B, …) features; for use under jit."""
+  """Return the Gram matrices of a list of (B, …) features; for use under jit."""
   mask = jnp.asarray(mask, bool)
   if mesh is not None:
     mask = jax.lax.with_sharding_constraint(mask, meshes.replicated(mesh))
@@ -123,7 +140,7 @@ def grams(method: Method, mesh: Mesh | None, features, mask) -> Grams:
 
 
 def pairs_of(method: Method, mesh: Mesh | None, x: Grams, y: Grams | None) -> Contributions:
-  """HSIC of all pairs of layers of the same images; `y` None: of `x` with themselves."""
+  """Return HSIC of all pairs of layers, on the same images; of `x` with itself if `y` is None."""
   n_pairs = x.images * (x.images - 3)
   other = x if y is None else y
   cross = _inner_products(x.centred, other.centred)
@@ -134,7 +151,7 @@ def pairs_of(method: Method, mesh: Mesh | None, x: Grams, y: Grams | None) -> Co
       # A layer and itself share their features: the corrected form is the numerator too.
       cross = jnp.where(same, own_x, cross)
     else:
-      own_x = own_y = jnp.diagonal(cross)  # to the last bit: CKA with itself is 1
+      own_x = own_y = jnp.diagonal(cross)  # so that CKA with itself is exactly 1
   batch = Contributions(
     cross=cross / n_pairs,
     self_x=own_x / n_pairs,
@@ -150,13 +167,13 @@ def pairs_of(method: Method, mesh: Mesh | None, x: Grams, y: Grams | None) -> Co
 
 @functools.partial(jax.jit, static_argnums=(0, 1), inline=True)
 def contributions(method: Method, mesh: Mesh | None, xs, ys, mask) -> Contributions:
-  """HSIC of all pairs for one batch of features; `ys` None: of `xs` with themselves."""
+  """Return HSIC of all pairs for one batch of features; of `xs` alone if `ys` is None."""
   x = grams(method, mesh, xs, mask)
   return pairs_of(method, mesh, x, None if ys is None else grams(method, mesh, ys, mask))
 
 
 def _without_alone(own, alone, features):
-  """HSIC of layers with themselves -> the mean over pairs of different features."""
+  """Turn HSIC of layers with themselves into the mean over pairs of different features."""
   counts = np.array([math.prod(array.shape[1:]) for array in features], np.float32)
   if counts.min() < 2:
     raise UserError("a layer with one feature: 'feature-corrected' needs two or more, leave it out")
@@ -166,34 +183,34 @@ def _without_alone(own, alone, features):
 def _inner_products(grams_x, grams_y):
   """(n_x, B, B), (n_y, B, B) -> (n_x, n_y).
 
-  Row by row first: one float32 sum over the B² terms would lose two digits at B = 256.
+  Summed by rows first: one float32 sum over the B² terms would lose two digits at B = 256.
   """
   rows = jnp.einsum('iab,jab->aij', grams_x, grams_y, precision=jax.lax.Precision.HIGHEST)
   return jnp.sum(rows, axis=0)
 
 
 def _gram(method: Method, mesh: Mesh | None, features, mask):
-  """U-centred Gram matrix (B, B) by its unit; the unit; single features' own part."""
+  """Return the U-centred Gram matrix (B, B) by its unit; the unit; single features' own part."""
   x_BD = jnp.reshape(features, (features.shape[0], -1))
   if mesh is not None:
-    # Each device gets all images of a part of the features: centring is local then, and the
-    # parts' Gram matrices add up. With images on different devices, all would need all.
-    # Zeros fill the parts up: they add nothing, and uneven parts would be copied to all.
+    # Each device gets all images of a part of the features: centring is then local, and the Gram
+    # matrices of the parts add up. With images on different devices, each would need all others.
+    # Zeros make the parts equal: they add nothing, and unequal parts would be copied to all.
     x_BD = jnp.pad(x_BD, ((0, 0), (0, -x_BD.shape[1] % mesh.size)))
     for sharding in (meshes.batch_sharding(mesh), NamedSharding(mesh, P(None, mesh.axis_names))):
       x_BD = jax.lax.with_sharding_constraint(x_BD, sharding)
   x_BD = x_BD.astype(jnp.float32)
   mask_B1, n = mask[:, None], jnp.sum(mask, dtype=jnp.float32)
-  # Less the first image, then less the mean: a large offset costs no digits in the Gram
-  # matrix, and features that are constant become 0 to the last bit.
+  # Subtract the first image, then the mean: a large offset costs no digits in the Gram matrix, and
+  # constant features become exactly 0.
   x_BD = jnp.where(mask_B1, x_BD - x_BD[jnp.argmax(mask)], 0)
   x_BD = jnp.where(mask_B1, x_BD - jnp.sum(x_BD, axis=0) / n, 0)
-  # HIGHEST: a TPU would else multiply in bfloat16.
+  # HIGHEST: by default a TPU multiplies in bfloat16.
   gram_BB = jnp.einsum('id,jd->ij', x_BD, x_BD, precision=jax.lax.Precision.HIGHEST)
   if mesh is not None:
     gram_BB = jax.lax.with_sharding_constraint(gram_BB, NamedSharding(mesh, P(mesh.axis_names)))
   size = jnp.trace(gram_BB) / n
-  varies = size != 0  # true of NaN
+  varies = size != 0  # True for NaN
   safe = jnp.where(varies, size, 1)
   gram_BB = gram_BB / safe
   alone = jnp.zeros(())
@@ -210,7 +227,7 @@ def _alone(x_BD, n):
   """Σ_a n(n−3)·HSIC_1(k_a, k_a), k_a the kernel of feature a alone.
 
   Of a centred column with Σx² = s2 and Σx⁴ = s4, HSIC_1's three terms are s2² − s4,
-  s2²/((n−1)(n−2)) and −2·s4/(n−2): no B×B matrix a feature is needed.
+  s2²/((n−1)(n−2)) and −2·s4/(n−2): no B×B matrix per feature is needed.
   """
   square = x_BD**2
   s2, s4 = jnp.sum(square, axis=0), jnp.sum(square**2, axis=0)
@@ -218,26 +235,26 @@ def _alone(x_BD, n):
 
 
 def _rbf(method: Method, gram_BB, unit, mask):
-  """Inner products by `unit` -> RBF kernel, less 1 where it is wide.
+  """Turn inner products divided by `unit` into the RBF kernel, minus 1 if it is wide.
 
-  U-centring takes the constant out again. With it a wide kernel, near 1 for all pairs, would
-  lose its digits, and without it a narrow one, near 0.
+  U-centring removes the constant again. A wide kernel, near 1 for all pairs, would lose its digits
+  with it; a narrow one, near 0, without it.
   """
   norms = jnp.diagonal(gram_BB)
   squared = jnp.maximum(norms[:, None] + norms[None, :] - 2 * gram_BB, 0)
   if method.sigma is not None:
     rate = unit / (2 * method.sigma**2)
   else:
-    assert method.bandwidth is not None  # `Method` saw to that
+    assert method.bandwidth is not None  # checked by `Method`
     width = method.bandwidth * _median_distance(squared, mask)
-    # Most images may be equal: the kernel tends to 1 for equal images and 0 for others.
+    # The median is 0 if most images are equal: the kernel is then 1 for equal images, else 0.
     rate = 1 / jnp.maximum(2 * width**2, jnp.finfo(jnp.float32).tiny)
   # The mean of `squared` is about 2, whatever the features.
   return jnp.where(rate < 0.5, jnp.expm1(-rate * squared), jnp.exp(-rate * squared))
 
 
 def _median_distance(squared, mask):
-  """Median over pairs of images that count; (i, j) and (j, i) twice is the same median."""
+  """Median over pairs of unmasked images; counting (i, j) and (j, i) does not change it."""
   ordered = jnp.sort(jnp.where(_pairs(mask), squared, jnp.inf).ravel())
   n = jnp.sum(mask)
   middle = n * (n - 1) // 2
@@ -245,12 +262,12 @@ def _median_distance(squared, mask):
 
 
 def _pairs(mask):
-  """(B, B): two different images that both count."""
+  """(B, B): True for two different unmasked images."""
   return mask[:, None] & mask[None, :] & ~jnp.eye(mask.size, dtype=bool)
 
 
 def _u_centred(gram_BB, mask):
-  """See the module's docstring; rows and columns that do not count are 0."""
+  """U-centre, see the module's docstring; masked rows and columns are 0."""
   pairs, n = _pairs(mask), jnp.sum(mask, dtype=jnp.float32)
   rows = jnp.sum(jnp.where(pairs, gram_BB, 0), axis=1)
   total = jnp.sum(rows) / ((n - 1) * (n - 2))

@@ -1,7 +1,7 @@
-"""Layer identification: is a layer's most similar layer in another model the one at its place?
+"""Layer identification: test whether a layer's most similar layer in another model has its depth.
 
 The sanity check of Kornblith et al. 2019 (section 6.1) for a measure of similarity: between two
-models that differ in their seed only, it should be.
+models that differ only in their seed, it should.
 """
 
 import dataclasses
@@ -13,14 +13,16 @@ from mixer_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Identification:
-  """Attributes:
-  nearest: for each layer of x, by depth, the number of the most similar layer of y; -1 where none
-    is a number.
-  accuracy: percent of the layers of x whose nearest is the one at their place; None if the models
-    differ in their number of layers.
-  chance: percent that a guess gets.
-  depth_error: mean distance between a layer and its nearest, as a share of the depth: 0 for the
-    same places, about 1/3 for guesses. Layers that have no nearest are left out.
+  """Result of `identify`.
+
+  Attributes:
+    nearest: for each layer of x, by depth, the index of the most similar layer of y; -1 if no
+      similarity is finite.
+    accuracy: percent of the layers of x whose nearest has the same index; None if the models
+      differ in their number of layers.
+    chance: percent expected of a random guess.
+    depth_error: mean distance between a layer and its nearest, as a share of the depth: 0 for
+      equal depths, about 1/3 for guesses. Layers without a nearest are ignored.
   """
 
   nearest: tuple[int, ...]
@@ -30,12 +32,12 @@ class Identification:
 
 
 def identify(similarity: np.ndarray) -> Identification:
-  """Sums up a (n_x, n_y) matrix of similarities of layers, both in order of depth.
+  """Identify layers from their (n_x, n_y) similarities, both in order of depth.
 
-  Its transpose asks the other way round, and may be answered otherwise.
+  The transposed matrix identifies the layers of y, and may give another accuracy.
 
   Raises:
-    UserError: no matrix, or one without layers.
+    UserError: not a matrix, or one without layers.
   """
   if similarity.ndim != 2 or not similarity.size:
     raise UserError(f'similarities of shape {similarity.shape}: give (n_x, n_y) layers')
@@ -43,11 +45,11 @@ def identify(similarity: np.ndarray) -> Identification:
   known = np.isfinite(similarity).any(axis=1)
   largest = np.argmax(np.where(np.isfinite(similarity), similarity, -np.inf), axis=1)
   nearest = np.where(known, largest, -1)
-  places = np.arange(n_x)
-  apart = np.abs(places / max(n_x - 1, 1) - nearest / max(n_y - 1, 1))[known]
+  own = np.arange(n_x)
+  distance = np.abs(own / max(n_x - 1, 1) - nearest / max(n_y - 1, 1))[known]
   return Identification(
     nearest=tuple(map(int, nearest)),
-    accuracy=float(100 * np.mean(nearest == places)) if n_x == n_y else None,
+    accuracy=float(100 * np.mean(nearest == own)) if n_x == n_y else None,
     chance=100 / n_y,
-    depth_error=float(np.mean(apart)) if known.any() else float('nan'),
+    depth_error=float(np.mean(distance)) if known.any() else float('nan'),
   )

@@ -1,35 +1,31 @@
-"""Layers of a model by name: which there are, which are chosen, and what is kept of an image."""
+"""Layers of a model by name: list, choice by patterns, and reduction of their features."""
 
 import difflib
-import functools
 import re
 from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
 
-from mixer_jax import models
 from mixer_jax.errors import UserError
+from mixer_jax.evaluation.features import feature_shapes, spatial_axes
 
 REDUCTIONS = ('flatten', 'tokens')
 
 
-@functools.lru_cache(maxsize=64)
 def layer_names(config) -> tuple[str, ...]:
-  """Names of all that `models.features` gives for this model, in order of depth."""
-  images = jax.ShapeDtypeStruct((1, config.image_size, config.image_size, 3), jnp.uint8)
-  seen = jax.eval_shape(functools.partial(models.features, config), models.shapes(config), images)
-  return tuple(seen)
+  """Return the names of everything `models.features` returns for this model, in order of depth."""
+  return tuple(feature_shapes(config))
 
 
 def choose(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
-  """The names that match any of the patterns, in the order of `names`: by depth.
+  """Return the names that match any of the patterns, in the order of `names`: by depth.
 
-  `*` stands for any characters but '/': 'block_*' is the blocks' outputs,
-  '*/channel_mixing/hidden' the hidden activations, '*/*/norm' all norms.
+  `*` stands for any characters except '/': 'block_*' selects the blocks' outputs, 'block_*/*/norm'
+  all norms.
 
   Raises:
-    UserError: a pattern that matches none, with the nearest that would; no patterns.
+    UserError: a pattern matches no name (the message has the nearest names), or no patterns.
   """
   patterns = [patterns] if isinstance(patterns, str) else list(patterns)
   if not patterns:
@@ -39,7 +35,7 @@ def choose(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
     expression = re.compile('[^/]*'.join(map(re.escape, pattern.split('*'))))
     matches = {name for name in names if expression.fullmatch(name)}
     if not matches:
-      # Names that differ in a number only would fill the message: they are told as one.
+      # Names that differ only in a number would fill the message: they are shown as one.
       kinds = list(dict.fromkeys(re.sub(r'\d+', '*', name) for name in names))
       near = ', '.join(difflib.get_close_matches(pattern, kinds, n=4, cutoff=0))
       raise UserError(f'no layer matches {pattern!r}: the nearest are {near}')
@@ -47,31 +43,27 @@ def choose(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
   return [name for name in names if name in chosen]
 
 
-def reduced(features: Mapping[str, jax.Array], how: str) -> dict[str, jax.Array]:
-  """Features with one row an image, as CKA takes them.
+def reduced(config, features: Mapping[str, jax.Array], how: str) -> dict[str, jax.Array]:
+  """Reduce features of a model by name, each (B, …); for use under jit.
 
-  'flatten' leaves them as they are: each token and channel is a feature. 'tokens' averages
-  (B, S, C) over tokens, in float32, to (B, C), and so does (B, H, W, C). What has no token
-  axis stays as it is: `pre_logits`, and `token_mixing/hidden`, (B, C, tokens_mlp_dim), where
-  the tokens have been mixed into units, of which each sees all tokens.
+  Args:
+    how: 'flatten' keeps everything. 'tokens' averages, in float32, over places in the image: (B, S,
+      C) becomes (B, C), and (B, H, W, C) too. Features without such an axis stay as they are:
+      `pre_logits`, or units into which the tokens have been mixed, of which each sees all tokens.
 
   Raises:
     UserError: another `how`.
   """
   check_reduction(how)
-
-  def without_tokens(name, array):
-    if name.endswith('token_mixing/hidden') or array.ndim < 3:
-      return array
-    return jnp.mean(array, axis=tuple(range(1, array.ndim - 1)), dtype=jnp.float32)
-
   if how == 'flatten':
     return dict(features)
-  return {name: without_tokens(name, array) for name, array in features.items()}
+  axes = spatial_axes(config)
+  mean = lambda array, over: jnp.mean(array, axis=over, dtype=jnp.float32) if over else array
+  return {name: mean(array, axes[name]) for name, array in features.items()}
 
 
 def check_layers(config, names: Sequence[str]) -> None:
-  """Raises `UserError` unless there are names, and the model has them all."""
+  """Raise `UserError` unless there are names, and the model has all of them."""
   known = set(layer_names(config))
   missing = [name for name in names if name not in known]
   if missing or not names:
@@ -79,6 +71,6 @@ def check_layers(config, names: Sequence[str]) -> None:
 
 
 def check_reduction(how: str) -> None:
-  """Raises `UserError` unless `reduced` knows it."""
+  """Raise `UserError` unless `reduced` knows this reduction."""
   if how not in REDUCTIONS:
     raise UserError(f'features are reduced by {" or ".join(map(repr, REDUCTIONS))}, not {how!r}')

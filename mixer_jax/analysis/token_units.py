@@ -1,42 +1,41 @@
-"""What token mixing and the stem have learned, as pictures in an order (section 3.5).
+"""Weights of token mixing and the stem as ordered pictures (section 3.5).
 
-A unit of a token MLP weighs all tokens: its column of the first kernel is a picture of the token
-grid. Units are ordered by spatial frequency, and stand in pairs of opposite sign.
+A unit of a token MLP has a weight for each token: its column of the first kernel is a picture of
+the token grid. Units are ordered by spatial frequency, in pairs of opposite sign.
 """
+
+import math
 
 import numpy as np
 
-from mixer_jax.errors import UserError
-from mixer_jax.models import MixerConfig
+from mixer_jax import models
 
 
-def token_units(config: MixerConfig, params: dict, block: int) -> np.ndarray:
-  """The units of a block's token MLP, (tokens_mlp_dim, G, G) with G tokens a side.
+def token_units(config: models.ModelConfig, params: dict, block: int) -> np.ndarray:
+  """Return the units of a block's token MLP, (tokens_mlp_dim, G, G) with G tokens per side.
 
-  Tokens are in raster order, in a grown Mixer too: there a unit that is as it grew is zero
-  outside its part of the image.
+  Tokens are in raster order, also in a grown Mixer: there a unit that was not trained further is
+  zero outside its part of the image.
 
   Raises:
     UserError: there is no such block.
   """
-  if not 0 <= block < config.num_blocks:
-    raise UserError(f'no block {block}: this Mixer has blocks 0 to {config.num_blocks - 1}')
-  kernel_ST = np.asarray(params[f'MixerBlock_{block}']['token_mixing']['Dense_0']['kernel'])
-  side = config.image_size // config.patch_size
+  kernel_ST = models.capability(config, 'token_mixing')(config, params, block)
+  side = math.isqrt(kernel_ST.shape[0])
   return kernel_ST.T.reshape(-1, side, side)
 
 
 def stem_patches(params: dict) -> np.ndarray:
-  """What each channel of the stem weighs of a patch, (C, P, P, 3), RGB."""
+  """Return the weights of each channel of the stem over a patch, (C, P, P, 3), RGB."""
   return np.moveaxis(np.asarray(params['stem']['kernel']), -1, 0)
 
 
 def frequencies(pictures: np.ndarray) -> np.ndarray:
-  """Mean spatial frequency of each picture, weighted by power, in cycles a token (or pixel).
+  """Return the power-weighted mean spatial frequency of each picture, cycles per token (or pixel).
 
   Σ |F(p, q)|²·√(p² + q²) / Σ |F(p, q)|², F the 2-D discrete Fourier transform with p and q in
-  [−1/2, 1/2) cycles a token, the constant part (0, 0) among them; of several colours, their
-  sum. 0 is a constant picture, or an empty one; √½ is the most, a checkerboard.
+  [−1/2, 1/2) cycles per token, including the constant part (0, 0); power is summed over colours. 0
+  for a constant picture, or an empty one; at most √½, for a checkerboard.
 
   Args:
     pictures: (N, G, G) or (N, G, G, colours).
@@ -50,11 +49,11 @@ def frequencies(pictures: np.ndarray) -> np.ndarray:
 
 
 def in_opposite_pairs(pictures: np.ndarray, frequency: np.ndarray) -> np.ndarray:
-  """An order of all pictures in which they stand in pairs, (N,) int.
+  """Return an order of all pictures in pairs of nearest opposites, (N,) int.
 
-  From the lowest frequency on, each picture that has no place yet is followed by the one, of
-  those that have none, that is nearest to its negative (least Euclidean distance). Where N is
-  odd, the last stands alone.
+  From the lowest frequency on, each picture not yet in the order is followed by that one of the
+  others not yet in it which is nearest to its negative (least Euclidean distance). If N is odd,
+  the last has no partner.
   """
   flat = pictures.reshape(len(pictures), -1).astype(np.float64)
   squares = (flat**2).sum(1)
@@ -66,7 +65,7 @@ def in_opposite_pairs(pictures: np.ndarray, frequency: np.ndarray) -> np.ndarray
     free[first] = False
     order.append(int(first))
     if free.any():
-      # |a + b|², but for |a|², which all share.
+      # |a + b|² without |a|², which is the same for all.
       distance = np.where(free, squares + 2 * (flat @ flat[first]), np.inf)
       second = int(np.argmin(distance))
       free[second] = False
@@ -75,7 +74,7 @@ def in_opposite_pairs(pictures: np.ndarray, frequency: np.ndarray) -> np.ndarray
 
 
 def pair_cosines(pictures: np.ndarray, order: np.ndarray) -> np.ndarray:
-  """Cosine of the two of each pair of an order, (N // 2,): −1 for exact opposites, 0 for empty."""
+  """Return the cosine of each pair of an order, (N // 2,): −1 for opposites, 0 for empty ones."""
   flat = pictures.reshape(len(pictures), -1).astype(np.float64)[order]
   first, second = flat[0 : len(flat) // 2 * 2 : 2], flat[1::2]
   norms = np.linalg.norm(first, axis=1) * np.linalg.norm(second, axis=1)
@@ -83,11 +82,11 @@ def pair_cosines(pictures: np.ndarray, order: np.ndarray) -> np.ndarray:
   return np.divide(products, norms, out=np.zeros_like(norms), where=norms > 0)
 
 
-def spread(order: np.ndarray, most: int, together: int = 2) -> np.ndarray:
-  """At most `most` of an order, in whole groups of `together`, evenly from end to end."""
+def spread(order: np.ndarray, most: int, group: int = 2) -> np.ndarray:
+  """Return at most `most` entries of an order, in complete groups, evenly from end to end."""
   if most >= len(order):
     return order
-  groups = -(-len(order) // together)
-  count = min(max(most // together, 1), groups)
+  groups = -(-len(order) // group)
+  count = min(max(most // group, 1), groups)
   chosen = np.unique(np.linspace(0, groups - 1, count).round().astype(int))
-  return np.concatenate([order[together * g : together * (g + 1)] for g in chosen])
+  return np.concatenate([order[group * g : group * (g + 1)] for g in chosen])

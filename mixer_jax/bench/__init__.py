@@ -1,1 +1,1 @@
-"""How fast the devices that are here run a model, its input and its loop."""
+"""Speed of a model, its input and its training loop on the devices of this machine."""

@@ -1,4 +1,4 @@
-"""Which batch size to take: the fastest that fits, or how much of what was asked does."""
+"""Search for a batch size: the fastest that fits, or the largest below one that does not."""
 
 import logging
 from collections.abc import Callable
@@ -8,42 +8,43 @@ from mixer_jax.errors import DoesNotFitError
 log = logging.getLogger(__name__)
 
 MOST = 2**20
-"""Images a batch, over all devices; beyond, arrays could have more elements than int32 counts."""
-_GAIN = 1.02  # that doubling must bring, once in two times, for the search to go on
+"""Images per batch, over all devices; above it, arrays could exceed int32 indices."""
+_GAIN = 1.02  # at least one of two doublings must bring this factor for the search to continue
 
 
 def best(rate: Callable[[int], float], unit: int) -> int:
-  """The batch size with the most images/s: of `unit`, twice as many, and so on.
+  """Return the batch size with the most images/s among `unit`, 2 × `unit`, 4 × `unit`, …
 
-  Ends where a batch does not fit, or two doublings on end were not worth it.
+  The search ends at a batch that does not fit, or after two doublings in a row without a gain.
 
   Args:
     rate: images/s at a batch size; raises `DoesNotFitError`.
-    unit: the least batch, an image a device.
+    unit: the smallest batch, one image per device.
 
   Raises:
     DoesNotFitError: not even `unit` fits.
   """
   rates: dict[int, float] = {}
-  size, vain = unit, 0
-  while vain < 2 and size <= MOST:
+  size, without_gain = unit, 0
+  while without_gain < 2 and size <= MOST:
     try:
       new = rate(size)
     except DoesNotFitError as error:
       if not rates:
         raise
-      log.info('batch %d does not fit: %s', size, error)
+      log.info('batch size %d does not fit: %s', size, error)
       break
-    vain = 0 if new > _GAIN * max(rates.values(), default=0.0) else vain + 1
+    gained = new > _GAIN * max(rates.values(), default=0.0)
+    without_gain = 0 if gained else without_gain + 1
     rates[size] = new
     size *= 2
   return max(rates, key=lambda size: rates[size])
 
 
 def largest(fits: Callable[[int], bool], asked: int, unit: int) -> int:
-  """The largest multiple of `unit` below `asked` that fits, within a sixteenth; 0: none does.
+  """Return the largest multiple of `unit` below `asked` that fits; 0: none does.
 
-  `asked` does not fit.
+  The result is exact to a sixteenth. `asked` itself does not fit.
   """
   low, high = 0, asked // unit
   while high - low > max(low // 16, 1):

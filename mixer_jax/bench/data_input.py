@@ -1,4 +1,4 @@
-"""Images from files: read alone, and on their way through an evaluation."""
+"""Speed of reading images from files: alone, and as part of an evaluation."""
 
 import contextlib
 import dataclasses
@@ -12,22 +12,23 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from mixer_jax.bench import measure
-from mixer_jax.bench.suite import Bench
+from mixer_jax.bench.settings import BenchSettings
 from mixer_jax.data.batch import Batch
 from mixer_jax.evaluation import classify
 from mixer_jax.parallel import mesh as meshes
 
 PHOTOGRAPHS = '500 × 375 JPEG photographs'
-"""The usual size of ImageNet's images."""
+"""Images of the usual size of ImageNet's."""
 _DIFFERENT = 256
 _LEAST_BATCHES = 4
 
 
 @contextlib.contextmanager
 def photographs(count: int) -> Iterator[str]:
-  """A folder of `count` JPEG files in two class folders, made of scikit-learn's two photographs."""
+  """Provide a folder of `count` JPEG files in two classes, made from two sample photographs."""
   from PIL import Image
   from sklearn.datasets import load_sample_images
 
@@ -43,42 +44,53 @@ def photographs(count: int) -> Iterator[str]:
     yield name
 
 
-def reading(bench: Bench, batch_size: int) -> dict[str, Any]:
-  """Images/s that the input gives, as training and as evaluation see them."""
+def reading(settings: BenchSettings, mesh: Mesh, batch_size: int) -> dict[str, Any]:
+  """Measure the images/s of the input pipeline, for training and for evaluation."""
   from mixer_jax.data import pipeline
+  from mixer_jax.runs.evaluation_setup import EvaluationSetup, this_process
 
   count = max(_LEAST_BATCHES * batch_size, _DIFFERENT)
   with photographs(count) as folder:
-    source, config = _opened(folder)
-    how = {'image_size': bench.model.image_size, 'batch_size': batch_size, 'process': _process()}
+    source, config = _open(folder)
+    size = settings.model.image_size
+    setup = EvaluationSetup(config, mesh, batch_size, source)
     steps = count // batch_size
 
     def train():
-      # From the beginning, lest what is ready from the last round be counted in this one.
-      for _ in itertools.islice(pipeline.train_batches(source, config, seed=0, **how), steps):
+      # A new iterator: batches prefetched in the last round must not count in this one.
+      batches = pipeline.train_batches(
+        source, config, seed=0, image_size=size, batch_size=batch_size, process=this_process()
+      )
+      for _ in itertools.islice(batches, steps):
         pass
 
     def evaluate():
-      for _ in pipeline.eval_batches(source, config, **how):
+      for _ in setup.batches(size):
         pass
 
-    seconds = measure.interleaved({'train': train, 'evaluate': evaluate}, bench.rounds)
+    seconds = measure.interleaved({'train': train, 'evaluate': evaluate}, settings.rounds)
   return {
     'images': PHOTOGRAPHS,
     'batch_size': batch_size,
     'images_per_second': steps * batch_size / statistics.median(seconds['train']),
     'evaluation_images_per_second': count / statistics.median(seconds['evaluate']),
     'cores': len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count(),
-    'rounds': bench.rounds,
+    'rounds': settings.rounds,
   }
 
 
-def evaluation(bench: Bench, batch_size: int, params: dict, *, photographs: bool) -> dict[str, Any]:
-  """A whole evaluation beside its forward pass and its input; without photographs, on noise."""
-  count = max(_LEAST_BATCHES * batch_size, _DIFFERENT if photographs else 0)
-  with _batches(bench, batch_size, count, photographs) as read:
-    step = classify.make_eval_step(bench.model, bench.mesh)
-    fixed = meshes.put(bench.mesh, next(read()))
+def evaluation(
+  settings: BenchSettings, mesh: Mesh, batch_size: int, params: dict, *, from_files: bool
+) -> dict[str, Any]:
+  """Measure an evaluation compared with its forward pass and its input.
+
+  Args:
+    from_files: evaluate photographs from files; False: noise in memory.
+  """
+  count = max(_LEAST_BATCHES * batch_size, _DIFFERENT if from_files else 0)
+  with _batches(settings, mesh, batch_size, count, from_files) as read:
+    step = classify.make_eval_step(settings.model, mesh)
+    fixed = meshes.put(mesh, next(read()))
     times = -(-count // batch_size)
 
     def consume():
@@ -86,64 +98,58 @@ def evaluation(bench: Bench, batch_size: int, params: dict, *, photographs: bool
         pass
 
     works = {
-      'evaluate': lambda: classify.evaluate(step, params, read(), bench.mesh, size=count),
+      'evaluate': lambda: classify.evaluate(step, params, read(), mesh, size=count),
       'forward': measure.repeated(lambda: step(params, fixed), times),
     }
-    works |= {'input': consume} if photographs else {}
-    seconds = measure.interleaved(works, bench.rounds)
+    works |= {'input': consume} if from_files else {}
+    seconds = measure.interleaved(works, settings.rounds)
   parts = list(zip(*(seconds[name] for name in works if name != 'evaluate'), strict=True))
-  is_shared = photographs and jax.default_backend() == 'cpu'
+  is_shared = from_files and jax.default_backend() == 'cpu'
   rates = {name: count / statistics.median(found) for name, found in seconds.items()}
   return {
-    'images': PHOTOGRAPHS if photographs else 'noise in memory',
+    'images': PHOTOGRAPHS if from_files else 'noise in memory',
     'batch_size': batch_size,
     'images_per_second': rates['evaluate'],
-    'images_per_second_per_device': rates['evaluate'] / jax.device_count(),
+    'images_per_second_per_device': rates['evaluate'] / mesh.size,
     'forward_images_per_second': rates['forward'],
     'input_images_per_second': rates.get('input'),
     'share_of_slower': measure.ratio([max(part) for part in parts], seconds['evaluate']),
-    # Where both take the same cores, no more is to be had than one behind the other.
+    # Where both run on the same cores, they cannot be faster than one after the other.
     'share_of_both': measure.ratio([sum(part) for part in parts], seconds['evaluate'])
     if is_shared
     else None,
-    'rounds': bench.rounds,
+    'rounds': settings.rounds,
   }
 
 
 @contextlib.contextmanager
 def _batches(
-  bench: Bench, batch_size: int, count: int, from_files: bool
+  settings: BenchSettings, mesh: Mesh, batch_size: int, count: int, from_files: bool
 ) -> Iterator[Callable[[], Iterator[Batch]]]:
-  """What begins to read the images from the first."""
-  size = bench.model.image_size
+  """Provide a function that returns an iterator over the batches of an epoch."""
+  size = settings.model.image_size
   if from_files:
-    from mixer_jax.data import pipeline
+    from mixer_jax.runs.evaluation_setup import EvaluationSetup
 
     with photographs(count) as folder:
-      source, config = _opened(folder)
-      how = {'image_size': size, 'batch_size': batch_size, 'process': _process()}
-      yield lambda: pipeline.eval_batches(source, config, **how)
+      source, config = _open(folder)
+      setup = EvaluationSetup(config, mesh, batch_size, source)
+      yield lambda: setup.batches(size)
     return
   local = batch_size // jax.process_count()
   draw = np.random.default_rng(0)
   batch = {
     'image': draw.integers(0, 256, (local, size, size, 3), np.uint8),
-    'label': draw.integers(0, bench.model.num_classes, local, np.int32),
+    'label': draw.integers(0, settings.model.num_classes, local, np.int32),
     'mask': np.ones(local, bool),
     'index': np.arange(local, dtype=np.int32),
   }
   yield lambda: iter([batch] * -(-count // batch_size))
 
 
-def _process() -> Any:
-  from mixer_jax.data.pipeline import Process
-
-  return Process(jax.process_index(), jax.process_count())
-
-
-def _opened(folder: str) -> tuple[Any, Any]:
-  """(source, config) of a folder of photographs: the recipe of the paper."""
-  from mixer_jax.data.open import open_source
+def _open(folder: str) -> tuple[Any, Any]:
+  """Return (source, config) of a folder of photographs, with the recipe of the paper."""
+  from mixer_jax.data.catalog import open_source
   from mixer_jax.data.pipeline import evaluation_only
 
   config = evaluation_only(

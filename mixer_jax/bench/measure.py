@@ -1,4 +1,4 @@
-"""Measuring what is here: interleaved times, compilation, memory, the rate of a plain multiply."""
+"""Measurements: interleaved times, compilation, memory, the rate of a plain matrix multiply."""
 
 import contextlib
 import dataclasses
@@ -17,22 +17,23 @@ from jax.experimental.compilation_cache import compilation_cache
 
 from mixer_jax.errors import DoesNotFitError
 from mixer_jax.hardware import free_memory
+from mixer_jax.parallel.compiled import program_bytes
 
 Work = Callable[[], Any]
-"""Returns when it is done, on the devices as well."""
+"""Returns when its work is done, also on the devices."""
 
-
-_SIDE, _CPU_SIDE = 8192, 2048  # of the multiplied matrices: beyond, they are multiplied no faster
+# Sides of the multiplied matrices: larger ones are multiplied no faster.
+_SIDE, _CPU_SIDE = 8192, 2048
 
 
 @dataclasses.dataclass(frozen=True)
 class Compilation:
-  """Seconds to make a program of a function.
+  """Seconds to turn a function into a program.
 
   Attributes:
-    trace: Python's part, which no cache spares.
-    cold: the compiler's, with putting the program into the cache.
-    cached: instead, where it is in the cache; None where this device's programs cannot be kept.
+    trace: tracing in Python, which no cache avoids.
+    cold: compilation, including the write to the cache.
+    cached: reading from the cache instead; None where programs of this device cannot be cached.
   """
 
   trace: float
@@ -43,41 +44,41 @@ class Compilation:
 def interleaved(
   works: Mapping[str, Work],
   rounds: int,
-  between: Callable[[str], None] = lambda name: None,
-  ahead: Callable[[str], Any] = lambda name: None,
+  before: Callable[[str], Any] = lambda name: None,
+  after: Callable[[str], Any] = lambda name: None,
 ) -> dict[str, list[float]]:
-  """Seconds of each work in each round; the works take turns, behind one turn that warms up.
+  """Return the seconds of each work in each round; they take turns, after one warm-up round.
 
   Args:
-    between: called behind each turn, outside the times.
-    ahead: called ahead of each turn, outside the times too.
+    before: called with the name before each turn, outside the timed part.
+    after: called with the name after each turn, outside the timed part.
   """
   seconds: dict[str, list[float]] = {name: [] for name in works}
   for turn in range(rounds + 1):
     for name, work in works.items():
-      ahead(name)
+      before(name)
       begun = time.perf_counter()
       work()
       if turn:
         seconds[name].append(time.perf_counter() - begun)
-      between(name)
+      after(name)
   return seconds
 
 
 def ratio(over: list[float], under: list[float]) -> float:
-  """Median over the rounds of `over` / `under`."""
+  """Return the median over the rounds of `over` / `under`."""
   return statistics.median(a / b for a, b in zip(over, under, strict=True))
 
 
 def repeats(work: Work, seconds: float) -> int:
-  """How often `work` is to run to take about so many seconds; at least once. It is warm."""
+  """Return how often a warmed-up work must run to take about `seconds`; at least once."""
   begun = time.perf_counter()
   work()
   return max(math.ceil(seconds / (time.perf_counter() - begun)), 1)
 
 
 def repeated(call: Callable[[], Any], times: int) -> Work:
-  """`call` so many times, dispatched one after the other and awaited at the end."""
+  """Return a work that dispatches `call` `times` times and waits for the last result."""
 
   def work():
     result = None
@@ -89,11 +90,11 @@ def repeated(call: Callable[[], Any], times: int) -> Work:
 
 
 class Multiply:
-  """A large matrix multiply on one device: what its libraries reach of its peak.
+  """A large matrix multiply on one device: the rate that its libraries reach in practice.
 
   Attributes:
-    side: of the square matrices.
-    flops: of one multiply.
+    side: rows and columns of the square matrices.
+    flops: FLOPs of one multiply.
   """
 
   def __init__(self, dtype: str):
@@ -108,24 +109,24 @@ class Multiply:
 
 
 def compiled(function: Any, arguments: tuple) -> jax.stages.Compiled:
-  """The program of a jitted function for arguments of these shapes.
+  """Compile a jitted function for arguments of these shapes.
 
   Raises:
-    DoesNotFitError: the devices, or the host that plays them, have not so much memory.
+    DoesNotFitError: the devices, or the host that simulates them, have too little memory.
   """
-  with out_of_memory_told():
+  with out_of_memory_as_does_not_fit():
     program = function.lower(*arguments).compile()
   limit = _limit()
   needed = program_bytes(program)
   if limit is not None and needed > limit:
-    raise DoesNotFitError(f'{needed / 2**30:.1f} GiB a device, of {limit / 2**30:.1f}')
+    raise DoesNotFitError(f'it needs {needed / 2**30:.1f} of {limit / 2**30:.1f} GiB per device')
   return program
 
 
 def compilation(function: Any, arguments: tuple) -> Compilation:
-  """How long it takes to make the program, all anew and from a cache that was filled by that."""
+  """Measure compilation twice: with an empty cache, and from the cache which that filled."""
   jax.clear_caches()
-  with _cache_of_its_own() as is_hit:
+  with _empty_cache() as is_hit:
     begun = time.perf_counter()
     lowered = function.lower(*arguments)
     traced = time.perf_counter()
@@ -140,8 +141,8 @@ def compilation(function: Any, arguments: tuple) -> Compilation:
 
 
 @contextlib.contextmanager
-def _cache_of_its_own() -> Iterator[Callable[[], bool]]:
-  """An empty compilation cache; what it gives tells whether anything was found in it."""
+def _empty_cache() -> Iterator[Callable[[], bool]]:
+  """Provide an empty compilation cache; yields a function: was anything read from it?"""
   names = (
     'jax_compilation_cache_dir',
     'jax_compilation_cache_max_size',
@@ -166,41 +167,22 @@ def _cache_of_its_own() -> Iterator[Callable[[], bool]]:
 
 
 @contextlib.contextmanager
-def out_of_memory_told() -> Iterator[None]:
-  """Turns what JAX or NumPy raise for want of memory into `DoesNotFitError`."""
+def out_of_memory_as_does_not_fit() -> Iterator[None]:
+  """Turn the out-of-memory errors of JAX and NumPy into `DoesNotFitError`."""
   try:
     yield
   except MemoryError as error:
-    raise DoesNotFitError('the host has no memory for it') from error
+    raise DoesNotFitError('the host has too little memory') from error
   except jax.errors.JaxRuntimeError as error:
     if 'RESOURCE_EXHAUSTED' not in str(error):
       raise
-    raise DoesNotFitError('a device has no memory for it') from error
-
-
-def program_bytes(program: jax.stages.Compiled) -> int:
-  """That a device holds while the program runs: arguments, results and temporaries."""
-  told = program.memory_analysis()
-  assert told
-  return (
-    told.argument_size_in_bytes
-    + told.output_size_in_bytes
-    + told.temp_size_in_bytes
-    - told.alias_size_in_bytes
-  )
-
-
-def program_flops(program: jax.stages.Compiled) -> float:
-  """By the compiler's count, of all devices."""
-  cost = program.cost_analysis()
-  assert cost
-  return cost['flops'] * jax.device_count()
+    raise DoesNotFitError('a device has too little memory') from error
 
 
 def peak_bytes() -> tuple[int, str]:
-  """(the most that was held since the process began, by whom): a device, or the host for CPUs."""
+  """Return (most bytes held since the process began, 'device' or, for CPUs, 'host')."""
   stats = [device.memory_stats() or {} for device in jax.local_devices()]
-  peaks = [told['peak_bytes_in_use'] for told in stats if 'peak_bytes_in_use' in told]
+  peaks = [stat['peak_bytes_in_use'] for stat in stats if 'peak_bytes_in_use' in stat]
   if peaks:
     return max(peaks), 'device'
   unit = 1 if sys.platform == 'darwin' else 2**10
@@ -208,7 +190,7 @@ def peak_bytes() -> tuple[int, str]:
 
 
 def _limit() -> float | None:
-  """Bytes that a device can give; the host's free memory, shared out, for CPUs."""
+  """Return the bytes available to each device; for CPUs its share of the host's free memory."""
   stats = jax.local_devices()[0].memory_stats() or {}
   if 'bytes_limit' in stats:
     return stats['bytes_limit']
@@ -217,5 +199,5 @@ def _limit() -> float | None:
 
 
 def spread(seconds: list[float]) -> tuple[float, float, float]:
-  """(median, least, most)."""
+  """Return (median, minimum, maximum)."""
   return statistics.median(seconds), min(seconds), max(seconds)

@@ -1,11 +1,11 @@
-"""What a device could do at most: multiply-adds a second, by its maker's data sheet."""
+"""Peak FLOP/s of a device, from its maker's data sheet."""
 
 import re
 
-from mixer_jax.planning.topologies import GENERATIONS
+from mixer_jax.parallel.chips import TPUS
 
 # JAX's names of a TPU's device kinds.
-_TPUS = {
+_TPU_KINDS = {
   'v2': r'TPU v2',
   'v3': r'TPU v3',
   'v4': r'TPU v4',
@@ -16,8 +16,8 @@ _TPUS = {
 
 _DTYPES = ('bfloat16', 'float16', 'float32')
 
-# TFLOP/s in each dtype: dense, with sums in float32, as XLA multiplies. float32
-# is TensorFloat-32, JAX's default precision, where there is that.
+# TFLOP/s in each dtype: dense, accumulated in float32, as XLA multiplies. float32
+# is TensorFloat-32, JAX's default precision, where the device has it.
 _GPUS = {
   r'.*\bB200\b.*': (2250, 2250, 1125),
   r'.*\bG?H200\b.*|.*\bH100 80GB HBM3.*': (989.4, 989.4, 494.7),
@@ -31,20 +31,20 @@ _GPUS = {
   r'.*\bRTX 4090': (165.2, 165.2, 82.6),
   r'.*\bRTX 3090': (71, 71, 35.6),
   r'.*\bRTX A6000': (154.8, 154.8, 77.4),
-  r'.*\bV100-SXM2.*': (None, 125, 15.7),  # its tensor cores know no bfloat16
+  r'.*\bV100-SXM2.*': (None, 125, 15.7),  # its tensor cores have no bfloat16
   r'.*\bV100-PCIE.*': (None, 112, 14),
   r'.*\bT4': (None, 65, 8.1),
 }
 
 
 def peak(device_kind: str, dtype: str) -> float | None:
-  """FLOP/s of a device, as JAX counts devices, multiplying in `dtype`; None: not known.
+  """Return the peak FLOP/s of one JAX device that multiplies in `dtype`; None: unknown.
 
-  A TPU multiplies float32 in bfloat16, unless JAX is told otherwise.
+  A TPU multiplies float32 in bfloat16, unless JAX is configured otherwise.
   """
-  for generation, pattern in _TPUS.items():
+  for generation, pattern in _TPU_KINDS.items():
     if re.fullmatch(pattern, device_kind):
-      return GENERATIONS[generation].peak
+      return TPUS[generation].peak
   for pattern, rates in _GPUS.items():
     if re.fullmatch(pattern, device_kind):
       rate = rates[_DTYPES.index(dtype)]

@@ -1,4 +1,4 @@
-"""The programs that are measured, and what is told of each."""
+"""The programs that are measured, and the measurements of one program."""
 
 import dataclasses
 import functools
@@ -13,8 +13,8 @@ from jax.sharding import Mesh
 from mixer_jax import models
 from mixer_jax.bench import measure
 from mixer_jax.bench.measure import Multiply
+from mixer_jax.parallel import compiled, processes
 from mixer_jax.parallel import mesh as meshes
-from mixer_jax.parallel import processes
 from mixer_jax.training import step as steps
 from mixer_jax.training.optimizer import OptimizerConfig, make_optimizer, make_schedule
 
@@ -24,10 +24,11 @@ class Program:
   """A jitted function of (weights, batch).
 
   Attributes:
-    weights: makes the first argument on the mesh.
-    abstract: the shapes and shardings of the first argument.
-    flops: the model's count an image.
-    carries: whether the first argument is donated, and comes back as the first result.
+    function: the jitted function.
+    weights: creates the first argument on the mesh.
+    abstract: shapes and shardings of the first argument.
+    flops: model FLOPs per image.
+    carries: whether the first argument is donated and returned as the first result.
     masked: whether its batches have a mask and an index.
   """
 
@@ -40,15 +41,18 @@ class Program:
 
 
 def forward(model: models.ModelConfig, mesh: Mesh) -> Program:
-  """Images -> logits."""
+  """Return the forward pass: images -> logits."""
   return of_params(model, mesh, lambda params, batch: models.apply(model, params, batch['image']))
 
 
 def of_params(model, mesh: Mesh, function: Callable[[dict, steps.Batch], Any], **more) -> Program:
-  """A function of (params, batch) with a forward pass in it; jitted unless it is so already."""
+  """Return the program of a function of (params, batch) that contains one forward pass.
+
+  A function that is not jitted yet is jitted here.
+  """
   shapes = models.shapes(model)
   out = meshes.shardings(mesh, shapes)
-  abstract = jax.tree.map(_like, shapes, out)
+  abstract = jax.tree.map(_with_sharding, shapes, out)
   init = jax.jit(functools.partial(models.init, model), out_shardings=out)
   jitted = function if hasattr(function, 'lower') else jax.jit(function)
   weights = lambda: init(jax.random.key(0))
@@ -56,7 +60,7 @@ def of_params(model, mesh: Mesh, function: Callable[[dict, steps.Batch], Any], *
 
 
 def training(model, mesh: Mesh, optimizer_config: OptimizerConfig, loss: str) -> Program:
-  """The training step of `mixer-jax train`, with plain batches."""
+  """Return the training step of `mixer-jax train`, without mixup or micro-batches."""
   schedule = make_schedule(optimizer_config, total_steps=10**6)
   optimizer = make_optimizer(optimizer_config, schedule)
   return Program(
@@ -68,27 +72,12 @@ def training(model, mesh: Mesh, optimizer_config: OptimizerConfig, loss: str) ->
   )
 
 
-def _like(leaf, sharding) -> jax.ShapeDtypeStruct:
+def _with_sharding(leaf, sharding) -> jax.ShapeDtypeStruct:
   return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding)
 
 
-def batch_shapes(program: Program, model, mesh: Mesh, size: int) -> dict[str, Any]:
-  """The batch that the program takes, `size` images over all devices."""
-  rows = {
-    'image': ((size, model.image_size, model.image_size, 3), 'uint8'),
-    'label': ((size,), 'int32'),
-  }
-  if program.masked:
-    rows |= {'mask': ((size,), 'bool'), 'index': ((size,), 'int32')}
-  sharding = meshes.batch_sharding(mesh)
-  return {
-    name: jax.ShapeDtypeStruct(shape, jnp.dtype(dtype), sharding=sharding)
-    for name, (shape, dtype) in rows.items()
-  }
-
-
-def batch(shapes: dict[str, Any], classes: int) -> steps.Batch:
-  """Random pixels and labels, made on the devices; every row counts."""
+def random_batch(shapes: dict[str, Any], classes: int) -> steps.Batch:
+  """Generate random pixels and labels on the devices; every row counts."""
 
   def make(key):
     made = {
@@ -104,21 +93,24 @@ def batch(shapes: dict[str, Any], classes: int) -> steps.Batch:
   return jax.jit(make, out_shardings=out)(jax.random.key(1))
 
 
-class Fed:
-  """A program compiled for a batch size, with arguments for it: `fed()` dispatches a step.
+class LoadedProgram:
+  """A program compiled for one batch size, with its arguments on the devices.
+
+  Calling it dispatches one step.
 
   Raises:
-    DoesNotFitError: the devices have not the memory.
+    DoesNotFitError: the devices have too little memory.
   """
 
   def __init__(self, program: Program, model, mesh: Mesh, size: int):
-    self.program, self.size = program, size
-    self.shapes = (program.abstract, batch_shapes(program, model, mesh, size))
+    self.program, self.size, self.devices = program, size, mesh.size
+    batch = compiled.abstract_batch(mesh, size, model.image_size, masked=program.masked)
+    self.shapes = (program.abstract, batch)
     self.compiled = measure.compiled(program.function, self.shapes)
-    with measure.out_of_memory_told():
-      self.batch = batch(self.shapes[1], model.num_classes)
+    with measure.out_of_memory_as_does_not_fit():
+      self.batch = random_batch(batch, model.num_classes)
       self.weights = program.weights()
-      jax.block_until_ready(self())  # to see whether it runs
+      jax.block_until_ready(self())  # shows whether it runs
 
   def __call__(self) -> Any:
     result = self.compiled(self.weights, self.batch)
@@ -127,7 +119,7 @@ class Fed:
     return result
 
   def rate(self, seconds: float) -> float:
-    """Images/s, in about so many seconds; the same in all processes."""
+    """Measure images/s for about `seconds`; the same result in all processes."""
     times = measure.repeats(measure.repeated(self, 1), seconds)
     times = round(processes.agreed(times))
     work = measure.repeated(self, times)
@@ -135,46 +127,55 @@ class Fed:
     return processes.agreed(times * self.size / taken)
 
 
-def told(
-  fed: Fed, multiply: Multiply, peak: float | None, *, rounds: int, steps_a_round: int | None
+def measured(
+  loaded: LoadedProgram,
+  multiply: Multiply,
+  peak: float | None,
+  *,
+  rounds: int,
+  steps_per_round: int | None,
 ) -> dict[str, Any]:
-  """Everything about one program: a row of the report, without its name.
+  """Measure one program: a row of the report, without its name.
 
   Args:
-    peak: FLOP/s a device.
-    steps_a_round: None: as many as fill a second.
+    peak: FLOP/s per device.
+    steps_per_round: None: as many as fill a second.
   """
-  with measure.out_of_memory_told():
-    times = steps_a_round or measure.repeats(measure.repeated(fed, 1), 1.0)
+  with measure.out_of_memory_as_does_not_fit():
+    times = steps_per_round or measure.repeats(measure.repeated(loaded, 1), 1.0)
     times = round(processes.agreed(times))
     multiplies = round(processes.agreed(measure.repeats(measure.repeated(multiply, 1), 0.3)))
     works = {
-      'step': measure.repeated(fed, times),
+      'step': measure.repeated(loaded, times),
       'multiply': measure.repeated(multiply, multiplies),
     }
     seconds = measure.interleaved(works, rounds)
   step, least, most = (value / times for value in measure.spread(seconds['step']))
-  devices = jax.device_count()
-  model_flops = fed.program.flops * fed.size
-  reached = model_flops / devices / step  # FLOP/s of a device
+  devices = loaded.devices
+  model_flops = loaded.program.flops * loaded.size
+  reached = model_flops / devices / step  # FLOP/s per device
   rate = multiply.flops * multiplies / statistics.median(seconds['multiply'])
-  share = measure.ratio(seconds['multiply'], seconds['step'])  # of rounds, so that drift cancels
+  share = measure.ratio(seconds['multiply'], seconds['step'])  # per round, so that drift cancels
   share *= model_flops / devices * times / (multiply.flops * multiplies)
   peak_bytes, holder = measure.peak_bytes()
+  compilation = measure.compilation(loaded.program.function, loaded.shapes)
   return {
-    'batch_size': fed.size,
-    'images_per_second': fed.size / step,
-    'images_per_second_per_device': fed.size / step / devices,
+    'batch_size': loaded.size,
+    'images_per_second': loaded.size / step,
+    'images_per_second_per_device': loaded.size / step / devices,
     'step_seconds': step,
     'step_seconds_range': [least, most],
     'rounds': rounds,
     'steps_a_round': times,
-    'flops': {'model': model_flops, 'compiler': measure.program_flops(fed.compiled)},
+    'flops': {
+      'model': model_flops,
+      'compiler': compiled.program_flops(loaded.compiled) * devices,
+    },
     'mfu': peak and reached / peak,
     'share_of_multiply': share,
     'multiply_flops_per_second': rate,
-    'program_bytes_per_device': measure.program_bytes(fed.compiled),
+    'program_bytes_per_device': compiled.program_bytes(loaded.compiled),
     'peak_bytes': peak_bytes,
     'peak_bytes_of': holder,
-    'compile_seconds': dataclasses.asdict(measure.compilation(fed.program.function, fed.shapes)),
+    'compile_seconds': dataclasses.asdict(compilation),
   }

@@ -1,4 +1,4 @@
-"""The loop of `mixer-jax train` beside its bare step, and what saving a state costs."""
+"""Speed of the loop of `mixer-jax train` compared with its bare step, and the cost of saving."""
 
 import contextlib
 import itertools
@@ -11,10 +11,11 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from mixer_jax.bench import measure
-from mixer_jax.bench.programs import Fed, Program
-from mixer_jax.bench.suite import Bench
+from mixer_jax.bench.programs import LoadedProgram, Program
+from mixer_jax.bench.settings import BenchSettings
 from mixer_jax.checkpoints.store import Store
 from mixer_jax.models.parameters import flatten
 from mixer_jax.parallel import mesh as meshes
@@ -26,27 +27,27 @@ from mixer_jax.training.loop import Verdict, train
 from mixer_jax.training.step import Batch, TrainState, TrainStep
 
 _LEAST_STEPS = 4
-"""Of a round: the loop's first step waits for its batch, as no later one does."""
+"""Minimum per round, as the first step of the loop waits for its batch and no later one does."""
 _ROUND_SECONDS = 3.0
 
 
 class _Rounds(BaseHooks):
-  """Hooks that leave out what ends a run; each round of the measurement is one for the loop."""
+  """Hooks without final evaluation and save: each benchmark round calls the loop once."""
 
   def evaluate(self, step: int, state: TrainState) -> Verdict:
-    """Is measured on its own."""
+    """Do nothing: evaluation is measured separately."""
     return Verdict(save=False, stop=False)
 
   def save(self, step: int, state: TrainState) -> None:
-    """Comes at the beginning of a round instead, so that steps run beside the writing."""
+    """Do nothing: a round saves at its beginning, so that steps run during the write."""
 
 
 class Loop:
-  """The training loop with its hooks, to be run for some steps at a time.
+  """The training loop with its hooks, run for some steps at a time.
 
   Args:
-    batches: this process's, on the host.
-    folder: of the run.
+    batches: batches of this process, on the host.
+    folder: the workdir.
     log_every: steps between rows of `metrics.jsonl`.
   """
 
@@ -55,7 +56,7 @@ class Loop:
     train_step: TrainStep,
     state: TrainState,
     batches: Iterator[dict[str, np.ndarray]],
-    mesh,
+    mesh: Mesh,
     folder: str,
     *,
     batch_size: int,
@@ -64,14 +65,14 @@ class Loop:
     self.state, self._train_step, self._mesh = state, train_step, mesh
     self._on_mesh: Iterator[Batch] = meshes.put_all(mesh, batches)
     self._step = 0
-    file = MetricsFile(folder) if jax.process_index() == 0 else None
+    file = MetricsFile(folder) if processes.is_main() else None
     progress = Progress(
       file,
       total_steps=2**31 - 1,
       batch_size=batch_size,
       log_every=log_every,
       started=time.monotonic(),
-      shown=False,  # all but the writing is done
+      shown=False,  # everything else is done as in a run
     )
     self.store = Store(folder, keep=1)
     self._hooks = _Rounds(
@@ -84,7 +85,7 @@ class Loop:
     )
 
   def run(self, steps: int) -> None:
-    """So many steps through the loop, told and checked; the state is ready at the end."""
+    """Run `steps` steps through the loop, logged and checked; the state is ready at the end."""
     self.state = train(
       self.state,
       self._train_step,
@@ -99,63 +100,62 @@ class Loop:
     self._step += steps
 
   def run_bare(self, steps: int, batch: Batch) -> None:
-    """So many steps with nothing around them, on one batch that is on the devices."""
+    """Run `steps` steps with nothing around them, on one batch that is on the devices."""
     metrics = None
     for _ in range(steps):
       self.state, metrics = self._train_step(self.state, batch)
     jax.block_until_ready(metrics)
 
   def save(self) -> None:
-    """Begins to save the state."""
+    """Start to save the state."""
     self._hooks.save_state(self._step, self.state, {})
 
 
 @contextlib.contextmanager
 def scratch(folder: str | None) -> Iterator[str]:
-  """A folder for a run that nobody wants to keep; below `folder`, if given."""
+  """Provide a temporary workdir, inside `folder` if given."""
   with tempfile.TemporaryDirectory(dir=folder, prefix='mixer_jax_bench_') as name:
     yield name
 
 
-def loop(bench: Bench, fed: Fed) -> dict[str, Any]:
-  """The loop on random images that lie on the host."""
-  shapes = fed.shapes[1]
-  local = fed.size // jax.process_count()
+def loop(settings: BenchSettings, mesh: Mesh, loaded: LoadedProgram) -> dict[str, Any]:
+  """Measure the loop on random images that are in host memory."""
+  image = loaded.shapes[1]['image']
+  local = loaded.size // jax.process_count()
   draw = np.random.default_rng(jax.process_index())
   made = [
     {
-      'image': draw.integers(0, 256, (local, *shapes['image'].shape[1:]), np.uint8),
-      'label': draw.integers(0, bench.model.num_classes, local, np.int32),
+      'image': draw.integers(0, 256, (local, *image.shape[1:]), np.uint8),
+      'label': draw.integers(0, settings.model.num_classes, local, np.int32),
     }
     for _ in range(2)
   ]
-  with scratch(bench.folder) as folder:
+  with scratch(settings.folder) as folder:
     run = Loop(
-      fed.program.function,
-      fed.weights,
+      loaded.program.function,
+      loaded.weights,
       itertools.cycle(made),
-      bench.mesh,
+      mesh,
       folder,
-      batch_size=fed.size,
+      batch_size=loaded.size,
     )
-    return {
-      'batch_size': fed.size,
-      **compared(run, fed.batch, fed.size, bench.rounds, bench.steps_a_round),
-    }
+    row = compared(run, loaded, settings.rounds, settings.steps_per_round)
+  return {'batch_size': loaded.size, **row}
 
 
 def compared(
-  run: Loop, batch: Batch, size: int, rounds: int, steps_a_round: int | None
+  run: Loop, loaded: LoadedProgram, rounds: int, steps_per_round: int | None
 ) -> dict[str, Any]:
-  """The loop, with and without a save, beside the bare step, in turns.
+  """Measure the loop, with and without a save, and the bare step, in turns.
 
-  A round with a save begins with it, and the steps run beside the writing.
+  A round with a save begins with it, and its steps run during the write.
   """
+  batch, size = loaded.batch, loaded.size
   run.run_bare(2, batch)
   begun = time.perf_counter()
   run.run_bare(1, batch)
   step_seconds = time.perf_counter() - begun
-  steps = steps_a_round or max(math.ceil(_ROUND_SECONDS / step_seconds), _LEAST_STEPS)
+  steps = steps_per_round or max(math.ceil(_ROUND_SECONDS / step_seconds), _LEAST_STEPS)
   steps = round(processes.agreed(steps))
 
   def saving():
@@ -167,13 +167,13 @@ def compared(
     'loop': lambda: run.run(steps),
     'saving': saving,
   }
-  seconds = measure.interleaved(works, rounds, between=lambda name: run.store.wait())
+  seconds = measure.interleaved(works, rounds, after=lambda name: run.store.wait())
   bare, inside = (statistics.median(seconds[name]) / steps for name in ('bare', 'loop'))
   share = measure.ratio(seconds['bare'], seconds['loop'])
   save = statistics.median(a - b for a, b in zip(seconds['saving'], seconds['loop'], strict=True))
   return {
     'images_per_second': size / inside,
-    'images_per_second_per_device': size / inside / jax.device_count(),
+    'images_per_second_per_device': size / inside / loaded.devices,
     'bare_step_seconds': bare,
     'share_of_step': share,
     'save_seconds': save,
@@ -183,14 +183,14 @@ def compared(
   }
 
 
-def checkpoint(bench: Bench, program: Program) -> dict[str, Any]:
-  """Saving a training state and restoring it, with nothing beside."""
+def checkpoint(settings: BenchSettings, program: Program) -> dict[str, Any]:
+  """Measure saving a training state and restoring it, while nothing else runs."""
   state = program.weights()
   parts = {'params': state.params, 'optimizer': state.opt_state}
   blocked, written = [], []
-  with scratch(bench.folder) as folder:
+  with scratch(settings.folder) as folder:
     store = Store(folder, keep=1)
-    for step in range(1, bench.rounds + 2):  # the first compiles the digests
+    for step in range(1, settings.rounds + 2):  # the first compiles the digests
       begun = time.perf_counter()
       store.save(step, parts, {})
       blocked.append(time.perf_counter() - begun)
@@ -206,5 +206,5 @@ def checkpoint(bench: Bench, program: Program) -> dict[str, Any]:
     'blocked_seconds': statistics.median(blocked[1:]),
     'written_seconds': statistics.median(written[1:]),
     'restored_seconds': restored,
-    'rounds': bench.rounds,
+    'rounds': settings.rounds,
   }

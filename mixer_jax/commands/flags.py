@@ -1,10 +1,12 @@
-"""Flags of a command and the files that they name; imports nothing heavy."""
+"""The flags of a command, and the files that they name; imports nothing heavy."""
 
 import argparse
 import itertools
+import json
 import os
 import sys
-from typing import NoReturn
+from collections.abc import Mapping
+from typing import Any, NoReturn, TypedDict
 
 from mixer_jax.errors import UserError
 from mixer_jax.paths import is_remote, user_path
@@ -26,7 +28,7 @@ class Parser(argparse.ArgumentParser):
     raise UserError(f'{message} (see {self.prog} --help)')
 
   def add_config(self, *, required: bool, example: str = 'configs/digits.py', note: str = ''):
-    """Adds --config=FILE[:ARG], whose fields --config.field=value sets."""
+    """Add the flag --config=FILE[:ARG]; its fields are set by --config.field=value."""
     self.add_argument(
       '--config',
       required=required,
@@ -35,18 +37,27 @@ class Parser(argparse.ArgumentParser):
     )
 
   def add_reading(self):
-    """Adds the recipe of images, and the arithmetic of the model that weights files do not hold."""
+    """Add flags for the preparation of images, and for arithmetic that no weights file contains."""
     from mixer_jax.data.recipes import RECIPES  # OpenCV, Pillow and SciPy
 
     self.add_argument('--recipe', choices=RECIPES, help="default: the checkpoint's")
-    default = 'default: that of the checkpoint, if it is known'
-    self.add_argument(
-      '--gelu', choices=('tanh', 'erf'), default=None, help=f'erf is exact; {default}'
-    )
-    self.add_argument('--input-range', choices=('[-1, 1]', '[0, 1]'), help=f'of pixels; {default}')
+    known = "default: the checkpoint's, as far as known"
+    self.add_argument('--gelu', choices=('tanh', 'erf'), help=f'erf is exact; {known}')
+    self.add_argument('--input-range', choices=('[-1, 1]', '[0, 1]'), help=f'of pixels; {known}')
+
+  def add_evaluated(self, *, example: str = 'configs/digits.py', note: str = ''):
+    """Add flags for a checkpoint, and for the data and reading it is evaluated with."""
+    self.add_argument('--checkpoint', required=True, help=CHECKPOINT)
+    note += "; default: that of the checkpoint's run"
+    self.add_config(required=False, example=example, note=note)
+    self.add_reading()
+
+  def add_json(self):
+    """Add the flag --json; see `report`."""
+    self.add_argument('--json', metavar='FILE', help='also write the figures there; - is stdout')
 
   def parse(self, argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Return the flags, and the `--config.field=value` for `load_config`."""
+    """Return the flags, and the `--config.field=value` that are left for `load_config`."""
     args, rest = self._parse(argv)
     for flag in rest:
       if not flag.startswith('--config.') or '=' not in flag:
@@ -55,7 +66,7 @@ class Parser(argparse.ArgumentParser):
     return args, rest
 
   def parse_flags(self, argv: list[str]) -> argparse.Namespace:
-    """Return the flags of a command without a config."""
+    """Return the flags of a command that takes no config."""
     args, rest = self._parse(argv)
     if rest:
       self.error(f'unknown argument {rest[0]}')
@@ -64,18 +75,32 @@ class Parser(argparse.ArgumentParser):
   def _parse(self, argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     args, rest = self.parse_known_args(argv)
     for name, value in vars(args).items():
-      if value == '':  # an unset shell variable, not the current folder
+      if value == '':  # an unset variable of a shell: not the current folder
         self.error(f'--{name.replace("_", "-")} is empty')
     return args, rest
 
 
-def check_targets(files: dict[str, str | None]) -> None:
-  """Checks that the files of these flags can be written; `-` is stdout.
+class Reading(TypedDict):
+  """The flags of `Parser.add_reading`."""
 
-  To be called before anything is computed.
+  recipe: str | None
+  gelu: str | None
+  input_range: str | None
+
+
+def reading(args: argparse.Namespace) -> Reading:
+  """Return the flags of `Parser.add_reading` by name."""
+  return Reading(recipe=args.recipe, gelu=args.gelu, input_range=args.input_range)
+
+
+def check_targets(files: dict[str, str | None]) -> None:
+  """Check, before anything is computed, that the files of these flags can be written.
+
+  Args:
+    files: flag -> file; `-` is stdout.
 
   Raises:
-    UserError: one is a folder, has no folder, may not be written, or two are the same.
+    UserError: one is a folder, its folder does not exist or is not writable, or two are the same.
   """
   named = {flag: file for flag, file in files.items() if file}
   for flag, file in named.items():
@@ -88,14 +113,20 @@ def check_targets(files: dict[str, str | None]) -> None:
       raise UserError(f'no folder for --{flag}={file}: make it first')
     place = path if path.exists() else path.parent
     if not is_remote(path) and not os.access(place, os.W_OK):
-      raise UserError(f'--{flag}={file} may not be written: name another file')
+      raise UserError(f'--{flag}={file} is not writable: name another file')
   for flag, other in itertools.combinations(named, 2):
     if named[flag] == named[other]:
       raise UserError(f'--{flag} and --{other} cannot both go to one place: name another file')
 
 
+def report(text: str, figures: Mapping[str, Any], json_file: str | None) -> None:
+  """Print `text`, and write `figures` to the file of --json; with `-`, `text` goes to stderr."""
+  print(text, file=sys.stderr if json_file == '-' else sys.stdout)
+  write(json_file, json.dumps(figures) + '\n')
+
+
 def write(file: str | None, text: str) -> None:
-  """Writes text to the file of a flag; `-` is stdout, None writes nothing."""
+  """Write `text` to the file of a flag; `-` is stdout, None is nowhere."""
   if file == '-':
     sys.stdout.write(text)
   elif file:

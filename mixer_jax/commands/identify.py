@@ -1,90 +1,59 @@
-"""`mixer-jax identify`: is each block's most similar block in another checkpoint the same one?"""
+"""`mixer-jax identify`: is each layer's most similar layer in another checkpoint the same one?"""
 
-import dataclasses
-import json
-import math
-import sys
-
-from mixer_jax.analysis.identification import Identification, identify
-from mixer_jax.commands import flags
-from mixer_jax.errors import UserError
-from mixer_jax.parallel import processes
+from mixer_jax.commands import flags, similarity_flags
 from mixer_jax.pictures import heatmaps
 from mixer_jax.runlog import console
-from mixer_jax.runs import loaded_model, similarity
+from mixer_jax.runs import pod
+from mixer_jax.runs.loaded_model import open_for_command
+from mixer_jax.runs.similarity import BLOCKS, LayerIdentification, identify
 
 
 def main(argv: list[str]) -> None:
-  """Layer identification by CKA, both ways; writes OUTPUT.npz and OUTPUT.png.
-
-  Between two models that differ in their seed only, a good measure of similarity finds for each
-  layer the one at the same place (Kornblith et al. 2019).
-  """
+  """Identify layers by CKA, in both directions; write OUTPUT.npz and OUTPUT.png."""
   parser = flags.Parser('identify', __doc__ or '')
-  parser.add_argument('--other', required=True, help='whose layers are searched, of as many blocks')
-  similarity.add_flags(parser, layers_default='block_*', output='identify')
-  parser.add_argument('--json', metavar='FILE', help='also write the figures there; - is stdout')
+  parser.add_argument(
+    '--other', required=True, help='checkpoint whose layers are searched, with as many blocks'
+  )
+  similarity_flags.add_flags(parser, layers=','.join(BLOCKS), output='identify')
+  parser.add_json()
   args, overrides = parser.parse(argv)
   console.setup_console()
-  similarity.check_output(args.output, json=args.json)
-  method = similarity.method_of(args)
-  x = loaded_model.begin('identify', args, overrides)
-  y = loaded_model.look_at(args.other, args, x.named, overrides, x.on.source)
-  names_x, names_y = (similarity.chosen(seen, args) for seen in (x, y))
-  if names_x != names_y:
-    raise UserError(
-      f'{args.checkpoint} has {len(names_x)} such layers and {args.other} {len(names_y)}, or '
-      'others: identification needs the same in both; mixer-jax cka compares any'
-    )
-  found = similarity.measure(x, y, args, method)
-  is_first = processes.is_main()
-  processes.leave_together()
-  if not is_first:
+  similarity_flags.check_output(args.output, json=args.json)
+  settings = similarity_flags.settings(args)
+  checkpoints = [args.checkpoint, args.other]
+  x, y = open_for_command(
+    'identify', checkpoints, args.config, overrides, settings=vars(args), **flags.reading(args)
+  )
+  found = identify(x, y, **settings)
+  if not pod.leave():
     return
-  there, back = identify(found.cka), identify(found.cka.T)
-  words = (
-    f'{there.accuracy:.1f} % of the layers identified, the other way round {back.accuracy:.1f} % '
-    f'(chance {there.chance:.1f} %)'
-  )
+  similarity = found.similarity
   png = heatmaps.heatmap(
-    found.cka,
-    found.names_x,
-    found.names_y,
-    f'{words}\n{found.title()}',
-    found.checkpoints,
-    marked=there.nearest,
+    similarity.cka,
+    similarity.names_x,
+    similarity.names_y,
+    f'{found.summary()}\n{similarity.title()}',
+    similarity.checkpoints,
+    marked=found.forward.nearest,
   )
-  npz = found.npz(nearest=there.nearest, accuracy=[there.accuracy, back.accuracy])
-  similarity.write(args.output, npz, png)
-  report = {
-    'checkpoints': found.checkpoints,
-    'data': found.data,
-    'images': found.images,
-    'method': found.method,
-    'features': found.features,
-    'layers': found.names_x,
-    'identified': dataclasses.asdict(there),
-    'identified_back': dataclasses.asdict(back),
-    'cka': [[x if math.isfinite(x) else None for x in row] for row in found.cka.tolist()],
-  }
-  shown = sys.stderr if args.json == '-' else sys.stdout
-  print(_table(found, there, back), file=shown)
-  print(f'{args.output}.npz, {args.output}.png: {words}', file=shown)
-  flags.write(args.json, json.dumps(report) + '\n')
+  similarity_flags.write(args.output, found.npz(), png)
+  text = f'{_table(found)}\n{args.output}.npz, {args.output}.png: {found.summary()}'
+  flags.report(text, found.to_json(), args.json)
 
 
-def _table(found: similarity.Likeness, there: Identification, back: Identification) -> str:
-  """A line a layer: the layer of the other checkpoint that is most like it; and the other way."""
-  names = found.names_x
+def _table(found: LayerIdentification) -> str:
+  """Return a line for each layer: the most similar layer of the other checkpoint, both ways."""
+  names, cka = found.similarity.names_x, found.similarity.cka
   width = max(len(name) for name in names)
 
-  def told(place: int, similarity: float) -> str:
-    return f'{names[place]:{width}} {similarity:6.3f}' if place >= 0 else f'{"none":{width + 7}}'
+  def match(index: int, value: float) -> str:
+    return f'{names[index]:{width}} {value:6.3f}' if index >= 0 else f'{"none":{width + 7}}'
 
-  lines = [
-    f'{"layer":{width}}  {"most like it there":{max(width + 7, 18)}}  most like the one there'
-  ]
-  for i, (name, one, other) in enumerate(zip(names, there.nearest, back.nearest, strict=True)):
-    forth, to_here = told(one, found.cka[i, one]), told(other, found.cka[other, i])
-    lines.append(f'{name:{width}}  {forth:18}  {to_here}')
+  column = max(width + 7, 18)
+  lines = [f'{"layer":{width}}  {"most similar there":{column}}  most similar to it here']
+  pairs = zip(names, found.forward.nearest, found.backward.nearest, strict=True)
+  for i, (name, there, here) in enumerate(pairs):
+    lines.append(
+      f'{name:{width}}  {match(there, cka[i, there]):{column}}  {match(here, cka[here, i])}'
+    )
   return '\n'.join(lines)

@@ -3,7 +3,7 @@
 import os
 
 MAX_PIXELS = 2**27
-"""An image that claims more is not decoded: 134 million, 16,384 × 8,192."""
+"""Pixels of the largest image that is decoded: 134 million, 16,384 × 8,192."""
 
-# OpenCV asks for it once, when it is loaded.
+# OpenCV reads it when it is imported.
 os.environ.setdefault('OPENCV_IO_MAX_IMAGE_PIXELS', str(MAX_PIXELS))

@@ -1,12 +1,12 @@
-"""Random changes to a training image, each a function of (image, generator)."""
+"""Random changes of a training image, as functions of (image, generator)."""
 
 import cv2
 import numpy as np
 
 
 def flip(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-  """The image, mirrored left to right half of the time."""
-  # A view with steps backwards would be copied later, and more slowly.
+  """Mirror the image left to right with probability 1/2."""
+  # A NumPy view with negative strides would be copied later, which is slower.
   return cv2.flip(image, 1) if rng.integers(2) else image
 
 
@@ -18,11 +18,11 @@ def inception_crop(
   areas: tuple[float, float],
   aspects: tuple[float, float],
 ) -> np.ndarray:
-  """A random part of the image, resized to size × size (bilinear).
+  """Return a random crop of the image, resized to size × size (bilinear).
 
-  Its area is a share in `areas` of the image's, its aspect ratio (width over height) in
-  `aspects`; 5–100 % and 3/4–4/3 in the paper's code (Szegedy et al. 2015). Ten draws,
-  then the whole image.
+  Its share of the area is in `areas`, its aspect ratio (width over height) in `aspects`; 5–100 %
+  and 3/4–4/3 in the paper's code (Szegedy et al. 2015). After ten draws that do not fit, the
+  complete image is used.
   """
   height, width = image.shape[:2]
   for _ in range(10):

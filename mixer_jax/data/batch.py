@@ -1,4 +1,4 @@
-"""What a batch holds, for those who take batches and do not read any."""
+"""Types of batches, for code that takes batches and reads no data."""
 
 from typing import Any
 
@@ -9,9 +9,9 @@ Example = dict[str, Any]
 
 Batch = dict[str, np.ndarray]
 """`image` (b, size, size, 3) levels in 0..255, uint8 or float32, and `label` (b,) int32; in
-evaluation also `mask` (b,) bool, False where the batch was filled up or the image did not
-decode, `index` (b,) int32, the example's place in the split, and `accepted` (b, classes) bool,
-the labels that count as right, where the source has more than one."""
+evaluation also `mask` (b,) bool, False for padding and images that did not decode, `index` (b,)
+int32, the example's place in the split, and `accepted` (b, classes) bool, the labels that count as
+correct, if the source has several."""
 
 FILLER = -1
-"""`index` of an example that only fills up the last batch."""
+"""`index` of padding in the last batch."""

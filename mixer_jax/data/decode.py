@@ -1,4 +1,4 @@
-"""Encoded image -> uint8 RGB array, the very levels that TensorFlow's decoders give."""
+"""Decode images to uint8 RGB arrays, with the same levels as TensorFlow's decoders."""
 
 import io
 
@@ -8,21 +8,21 @@ import simplejpeg
 from PIL import Image
 
 from mixer_jax.data import MAX_PIXELS
+from mixer_jax.errors import one_line
 
-# The pipeline runs one image per thread; OpenCV's own pool would only fight with it.
+# The pipeline has one image per thread; OpenCV's own pool would compete with it.
 cv2.setNumThreads(0)
 
 
 class UndecodableError(Exception):
-  """The bytes of a record are no image that can be read."""
+  """The bytes of a record are not a readable image."""
 
 
 def decode(data: bytes) -> np.ndarray:
-  """JPEG, PNG, WebP, … bytes -> (H, W, 3) uint8 RGB; grey is repeated, alpha dropped.
+  """Decode JPEG, PNG, WebP, … bytes to (H, W, 3) uint8 RGB; grey is repeated, alpha dropped.
 
-  A JPEG is decoded with the fast integer DCT and smooth chroma, as TensorFlow does when
-  not told otherwise: so the authors' networks saw their images. The orientation tag of
-  EXIF is ignored, as TensorFlow does.
+  JPEGs are decoded with the fast integer DCT and smooth chroma, TensorFlow's default and therefore
+  the input of the authors' networks. The EXIF orientation is ignored, as in TensorFlow.
   """
   if data[:3] == b'\xff\xd8\xff' and (jpeg := _decode_jpeg(data)) is not None:
     return jpeg
@@ -30,33 +30,33 @@ def decode(data: bytes) -> np.ndarray:
   try:
     image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
   except cv2.error as error:
-    raise UndecodableError(' '.join(str(error).split())) from error
+    raise UndecodableError(one_line(error)) from error
   if image is None:
-    raise UndecodableError(f'{len(data)} bytes that are no image')
+    raise UndecodableError(f'{len(data)} bytes that are not an image')
   return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
 def decode_as_pillow(data: bytes) -> Image.Image:
-  """The image as Pillow opens it, in mode RGB: so PyTorch's users see their images."""
+  """Decode with Pillow to mode RGB, as PyTorch users do."""
   try:
     with Image.open(io.BytesIO(data)) as image:
       if image.width * image.height > MAX_PIXELS:
-        raise UndecodableError(f'{image.width} × {image.height} pixels are too many')
+        raise UndecodableError(f'{image.width} × {image.height} pixels exceed the limit')
       return image.convert('RGB')
   except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
-    raise UndecodableError(' '.join(str(error).split())) from error
+    raise UndecodableError(one_line(error)) from error
 
 
 def _decode_jpeg(data: bytes) -> np.ndarray | None:
-  """None for a JPEG that is not quite one; OpenCV may still read it."""
+  """Return None for a malformed JPEG, which OpenCV may still read."""
   try:
     height, width, colours, _ = simplejpeg.decode_jpeg_header(data, strict=False)
     if height * width > MAX_PIXELS:
-      raise UndecodableError(f'{width} × {height} pixels are too many')
+      raise UndecodableError(f'{width} × {height} pixels exceed the limit')
     if colours in ('CMYK', 'YCCK'):
       return _from_cmyk(_decoded(data, 'CMYK'), inverted=_is_adobe(data))
     return _decoded(data, 'RGB')
-  except (ValueError, KeyError):  # KeyError: a chroma subsampling that it has no name for
+  except (ValueError, KeyError):  # KeyError: a chroma subsampling that simplejpeg does not know
     return None
 
 
@@ -64,14 +64,14 @@ def _decoded(data: bytes, colours: str) -> np.ndarray:
   try:
     return simplejpeg.decode_jpeg(data, colours, fastdct=True)
   except ValueError as error:
-    # Stray bytes are no reason to give an image up; a part that is missing is.
+    # Extra bytes are accepted, a truncated image is not.
     if 'remature' in str(error):
       raise UndecodableError(str(error)) from error
     return simplejpeg.decode_jpeg(data, colours, fastdct=True, strict=False)
 
 
 def _from_cmyk(cmyk: np.ndarray, *, inverted: bool) -> np.ndarray:
-  """TensorFlow's conversion, cut off to whole levels."""
+  """Convert as TensorFlow does, truncated to integer levels."""
   ink = cmyk.astype(np.uint32)
   if not inverted:
     ink = 255 - ink
@@ -79,7 +79,7 @@ def _from_cmyk(cmyk: np.ndarray, *, inverted: bool) -> np.ndarray:
 
 
 def _is_adobe(data: bytes) -> bool:
-  """Whether the JPEG has Adobe's marker: its CMYK is stored inverted."""
+  """Return True if the JPEG has Adobe's marker: its CMYK is stored inverted."""
   at = 2
   while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != 0xDA:
     if data[at + 1] == 0xEE and data[at + 4 : at + 9] == b'Adobe':

@@ -1,8 +1,8 @@
-"""`digits`: 1,797 real handwritten digits that need no download, as a TFDS builder.
+"""`digits`: 1,797 handwritten digits that need no download, as a TFDS builder.
 
 The 8×8 images of scikit-learn's `load_digits` (UCI Optical Recognition of Handwritten
-Digits, test part; 43 people wrote them), under the same door as any TFDS data set.
-Preparing it needs TensorFlow, reading does not.
+Digits, test part; written by 43 people), available like any TFDS data set. Preparing it needs
+TensorFlow, reading does not.
 """
 
 import numpy as np
@@ -48,7 +48,7 @@ class Digits(tfds.core.GeneratorBasedBuilder):
 
 
 def _stratified(labels: np.ndarray, count: int) -> np.ndarray:
-  """Mask of `count` examples spread evenly over the data ordered by label. No randomness."""
+  """Return a mask of `count` examples at equal distances in the order by label; not random."""
   by_label = np.argsort(labels, kind='stable')
   ticks = np.arange(len(labels) + 1) * count // len(labels)
   mask = np.zeros(len(labels), bool)

@@ -1,4 +1,4 @@
-"""Image files in folders, local or in a bucket: a folder a class, or just files."""
+"""Image files in folders, local or in a bucket: one folder per class, or single files."""
 
 import glob
 import hashlib
@@ -12,7 +12,7 @@ from etils import epath
 from mixer_jax.data.source import Record, Source
 from mixer_jax.data.splits import ranges
 from mixer_jax.errors import UserError
-from mixer_jax.paths import is_regular, user_path
+from mixer_jax.paths import is_regular, is_remote, user_path
 
 log = logging.getLogger(__name__)
 
@@ -20,7 +20,7 @@ SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp')
 
 
 class Files(Sequence):
-  """Records of image files: each is read when it is asked for."""
+  """Records of image files, each read on access."""
 
   def __init__(self, files: Sequence[epath.Path], labels: Sequence[int]):
     self._files, self._labels = files, labels
@@ -33,31 +33,31 @@ class Files(Sequence):
     try:
       data = self._files[index].read_bytes()
     except OSError:
-      data = b''  # no image: it is named and left out like one that does not decode
+      data = b''  # reported and left out like an image that does not decode
     return {'image': data, 'label': self._labels[index], 'file_name': str(self._files[index])}
 
 
 def class_folders(folder: str) -> list[str]:
-  """Names of the folders in a folder, in the order that numbers classes; they may be empty."""
+  """Return the names of the folders in a folder, in the order of class numbers."""
   root = user_path(folder)
   if not root.is_dir():
-    raise UserError(f'no folder {folder}: folder:DIR names one with a folder for each class')
+    raise UserError(f'no folder {folder}: folder:DIR needs a folder with one folder per class')
   names = [entry.name for entry in root.iterdir() if entry.is_dir() and entry.name[0] != '.']
   return sorted(names, key=int if are_numbers(names) else str)
 
 
 def open_folder(folder: str, split: str = '') -> Source:
-  """The images of a folder that has a folder for each class.
+  """Open the images of a folder that has one folder per class.
 
-  Classes are numbered in the order of their names; where all are whole numbers, in theirs.
+  Classes are numbered in the order of their names, or by value if all names are integers.
 
-  A folder is one split, whatever it is called: 'train', 'test' and '' are all of it. With slices,
-  as in 'train[:99%]', it is first brought into the order of hashes of the names below `folder`. So
-  'train[99%:]' is a part held out from all classes, the same wherever the folder lies; and
-  an image more or less moves few others across the border.
+  A folder is a single split: 'train', 'test' and '' all mean all of it. For slices, such as
+  'train[:99%]', images are first ordered by the hash of their path below `folder`. 'train[99%:]'
+  is therefore a held-out part of all classes, the same wherever the folder is, and adding or
+  removing an image moves few others between parts.
 
   Raises:
-    UserError: no such folder, no class folder with an image in it, or no such slice.
+    UserError: no such folder, no class folder with an image, or no such slice.
   """
   root = user_path(folder)
   classes, files, labels = [], [], []
@@ -69,7 +69,7 @@ def open_folder(folder: str, split: str = '') -> Source:
       classes.append(name)
   if not files:
     raise UserError(
-      f'no images in {folder}: it has no folder for each class with {", ".join(SUFFIXES)} files'
+      f'no images in {folder}: it needs one folder per class with {", ".join(SUFFIXES)} files'
     )
   if '[' not in split:
     return Source(f'folder:{folder}', tuple(classes), Files(files, labels))
@@ -86,15 +86,15 @@ def _hash(name: epath.Path) -> bytes:
 
 
 def are_numbers(names: Sequence[str]) -> bool:
-  """Whether all of these names are whole numbers, each another one."""
+  """Return True if all names are integers and no two are equal."""
   return all(n.isdecimal() for n in names) and len({int(n) for n in names}) == len(names)
 
 
 def find_images(names: Iterable[str]) -> list[epath.Path]:
-  """Files: those named, those below a folder that is named, and those that a pattern finds; once.
+  """Return the files of names that are files, folders or patterns, each once.
 
   Raises:
-    UserError: nothing is there under a name; all such names are listed.
+    UserError: there is nothing for some of the names; all of these are listed.
   """
   files: list[epath.Path] = []
   faults = []
@@ -105,7 +105,7 @@ def find_images(names: Iterable[str]) -> list[epath.Path]:
       faults += [] if below else [f'no images in {name}']
       files += below
     elif path.exists():
-      faults += [] if is_regular(path) else [f'{name} is no regular file']
+      faults += [] if is_regular(path) else [f'{name} is not a regular file']
       files.append(path)
     elif glob.has_magic(name):
       matches = _matches(path)
@@ -119,7 +119,7 @@ def find_images(names: Iterable[str]) -> list[epath.Path]:
 
 
 def _matches(pattern: epath.Path) -> list[epath.Path]:
-  if '://' not in str(pattern):
+  if not is_remote(pattern):
     found = [epath.Path(name) for name in glob.glob(str(pattern), recursive=True)]
   else:
     parts = pattern.parts
@@ -129,14 +129,14 @@ def _matches(pattern: epath.Path) -> list[epath.Path]:
 
 
 def _place(folder: epath.Path) -> str:
-  return str(folder) if '://' in str(folder) else os.path.realpath(folder)
+  return str(folder) if is_remote(folder) else os.path.realpath(folder)
 
 
 def _images_in(folder: epath.Path, above: frozenset[str] = frozenset()) -> Iterator[epath.Path]:
-  """Image files below a folder, in the order of their names. A link to what is above is no way."""
+  """Yield image files below a folder by name; links to a folder above are not followed."""
   place = _place(folder)
   if place in above:
-    log.warning('%s leads back to a folder above it: not followed', folder)
+    log.warning('%s links to a folder above it and is not followed', folder)
     return
   for entry in sorted(folder.iterdir()):
     if entry.name.startswith('.'):

@@ -1,11 +1,11 @@
 """`imagenet21k`: ImageNet's fall-2011 release, which TFDS does not have, as a TFDS builder.
 
-The release is one archive of archives, a tar of JPEGs for each of 21,843 classes; it must be
-fetched by hand. Preparing it needs TensorFlow, reading does not.
+The release is one archive with a tar of JPEGs for each of 21,843 classes; it must be downloaded by
+hand. Preparing it needs TensorFlow, reading does not.
 
-TFDS brings the images into the order of the hashes of their names. That order is the same
-wherever and from whichever form of the archive it is made, and mixes the classes: so
-`train[:99%]` and `train[99%:]` are a fixed part to train on and a fixed part held out.
+TFDS orders the images by the hashes of their names. This order is the same for any form of the
+archive and mixes the classes, so `train[:99%]` and `train[99%:]` are a fixed part to train on and
+a fixed held-out part.
 """
 
 import contextlib
@@ -21,7 +21,7 @@ from typing import IO
 import tensorflow_datasets as tfds
 
 NUM_CLASSES = 21_843
-"""WordNet ids of the fall-2011 release, those that the paper's networks tell apart."""
+"""WordNet ids of the fall-2011 release, the classes of the paper's networks."""
 
 ARCHIVE = 'fall11_whole.tar'
 
@@ -29,11 +29,11 @@ _CLASS_FILE = re.compile(r'(n\d{8})\.tar')
 
 
 class Imagenet21k(tfds.core.GeneratorBasedBuilder):
-  """JPEGs as they are in the archive; classes are the sorted WordNet ids; one split, `train`.
+  """JPEGs unchanged from the archive; classes are the sorted WordNet ids; one split, `train`.
 
   Args:
-    num_classes: how many classes the archive must have; another release has others.
-    **kwargs: of every TFDS builder.
+    num_classes: number of classes that the archive must have; other releases have others.
+    **kwargs: arguments of any TFDS builder.
   """
 
   VERSION = tfds.core.Version('1.0.0')
@@ -54,7 +54,7 @@ class Imagenet21k(tfds.core.GeneratorBasedBuilder):
       features=tfds.features.FeaturesDict(
         {
           'image': tfds.features.Image(encoding_format='jpeg'),
-          # The ids are known once the archive is there, and then stored with the data set.
+          # The ids are read from the archive and then stored with the data set.
           'label': tfds.features.ClassLabel(),
           'file_name': tfds.features.Text(),
         }
@@ -67,9 +67,9 @@ class Imagenet21k(tfds.core.GeneratorBasedBuilder):
     if len(archive.classes) != self._num_classes:
       raise ValueError(
         f'{archive.path} has {len(archive.classes):,} classes, not {self._num_classes:,}: is it '
-        'whole? If it is to be another release, say how many with --classes'
+        'complete? For another release, pass their number as --classes'
       )
-    # Everything is written twice, but what was read of the first copy is removed at once.
+    # Everything is written twice, but the first copy is removed while it is read.
     place = self.data_path.parent
     free = shutil.disk_usage(place).free
     if free < archive.size:
@@ -82,24 +82,24 @@ class Imagenet21k(tfds.core.GeneratorBasedBuilder):
 
   def _generate_examples(self, archive: '_Archive'):
     for wordnet_id, name, image in archive.images():
-      # The class is in the key, as a name may be in two classes.
+      # The key contains the class, since two classes may have a file of the same name.
       example = {'image': io.BytesIO(image), 'label': wordnet_id, 'file_name': name}
       yield f'{wordnet_id}/{name}', example
 
 
 class _Archive:
-  """The tars of the classes, in a tar or in a folder.
+  """One tar per class, in a tar or in a folder.
 
   Raises:
-    FileNotFoundError: neither is in `manual`.
+    FileNotFoundError: `manual` has neither.
     ValueError: a tar is damaged.
   """
 
   def __init__(self, manual: pathlib.Path):
-    whole, folder = manual / ARCHIVE, manual / ARCHIVE.removesuffix('.tar')
-    if whole.is_file():
-      self.path, self.size = whole, whole.stat().st_size
-      with _naming(whole), tarfile.open(whole) as tar:
+    archive, folder = manual / ARCHIVE, manual / ARCHIVE.removesuffix('.tar')
+    if archive.is_file():
+      self.path, self.size = archive, archive.stat().st_size
+      with _naming(archive), tarfile.open(archive) as tar:
         found = tar.getnames()
     elif folder.is_dir():
       paths = list(folder.rglob('n*.tar'))
@@ -114,15 +114,15 @@ class _Archive:
     self.classes = list(self._names)
 
   def images(self) -> Iterator[tuple[str, str, bytes]]:
-    """(WordNet id, file name, encoded image) of all, a class after the other."""
+    """Yield (WordNet id, file name, encoded image), class by class."""
     if self.path.is_dir():
       for wordnet_id, name in self._names.items():
         with open(name, 'rb') as file:
           yield from self._images_of(wordnet_id, file)
       return
-    with tarfile.open(self.path) as whole:
+    with tarfile.open(self.path) as archive:
       for wordnet_id, name in self._names.items():
-        file = whole.extractfile(name)
+        file = archive.extractfile(name)
         assert file is not None
         yield from self._images_of(wordnet_id, file)
 
@@ -130,7 +130,7 @@ class _Archive:
     with _naming(self.path / f'{wordnet_id}.tar'), tarfile.open(fileobj=file) as tar:
       for member in tar:
         image = tar.extractfile(member)
-        if image is not None:  # a folder is none
+        if image is not None:  # None: a folder
           yield wordnet_id, os.path.basename(member.name), image.read()
 
 
@@ -139,7 +139,7 @@ def _naming(path: pathlib.Path) -> Iterator[None]:
   try:
     yield
   except tarfile.TarError as error:
-    raise ValueError(f'{path} is damaged or no tar ({error}): fetch it anew') from error
+    raise ValueError(f'{path} is damaged or not a tar ({error}): download it again') from error
 
 
 def _match(name: str) -> re.Match[str] | None:

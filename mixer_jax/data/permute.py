@@ -11,14 +11,14 @@ INPUTS = ('none', 'patches', 'pixels')
 
 @functools.lru_cache(maxsize=8)
 def order_of(inputs: str, size: int, patch: int, seed: int) -> np.ndarray | None:
-  """Raster index of the pixel that each place of a (size, size) image is given; None: its own.
+  """Return the raster index of the pixel that moves to each place of a (size, size) image.
 
-  'patches' shuffles the order of the patches, and the pixels in every patch in one way
-  that all of them share; 'pixels' shuffles all pixels. Shape (size²,), the same for the
-  same arguments everywhere.
+  'patches' shuffles the order of the patches, and the pixels within each patch in the same way;
+  'pixels' shuffles all pixels; None for 'none'. Shape (size²,), the same for the same arguments on
+  any machine.
 
   Raises:
-    UserError: patches that do not fill the image.
+    UserError: the image is not a multiple of the patch.
   """
   if inputs == 'none':
     return None
@@ -32,26 +32,23 @@ def order_of(inputs: str, size: int, patch: int, seed: int) -> np.ndarray | None
 
 
 def of_patches(size: int, patch: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-  """The two permutations that 'patches' is made of.
+  """Return the two permutations of 'patches': (S,) of the patches, (P²,) of pixels in a patch.
 
-  The patch that each patch is given, (S,), and the pixel that each pixel of a patch is
-  given, (P²,), both in raster order.
+  Each has, in raster order, the index of the patch or pixel that moves there.
   """
   if size % patch:
-    raise UserError(
-      f'data.permutation_patch {patch} does not divide the image size {size}: take one that does'
-    )
+    raise UserError(f'data.permutation_patch {patch} does not divide the image size {size}')
   rng = np.random.default_rng(seed)
   return rng.permutation((size // patch) ** 2), rng.permutation(patch**2)
 
 
 def patch_major(size: int, patch: int) -> np.ndarray:
-  """Raster index of each pixel, listed patch by patch: (S, P²)."""
+  """Return the raster index of each pixel, patch by patch: (S, P²)."""
   grid = size // patch
   raster = np.arange(size**2).reshape(grid, patch, grid, patch)
   return raster.transpose(0, 2, 1, 3).reshape(grid**2, patch**2)
 
 
 def permuted(image: np.ndarray, order: np.ndarray | None) -> np.ndarray:
-  """An (H, W, 3) image with its pixels in the order that `order_of` tells."""
+  """Return an (H, W, 3) image with its pixels in the order that `order_of` returned."""
   return image if order is None else image.reshape(-1, image.shape[-1])[order].reshape(image.shape)

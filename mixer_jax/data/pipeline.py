@@ -1,9 +1,9 @@
-"""One global order of examples, cut into the batches of this process.
+"""One global order of examples, split into the batches of this process.
 
-Position p of the order and the seed decide which example is there and how it is
-augmented. Step n takes positions n·B to (n+1)·B; process i of P takes the i-th
-contiguous P-th of them. So a step sees the same global batch on any number of
-hosts and after any restart, and a run's data position is its step.
+The seed and the position p in the order decide which example is used and how it is augmented.
+Step n takes positions n·B to (n+1)·B; process i of P takes the i-th of P contiguous parts. A step
+therefore has the same global batch on any number of hosts and after any restart, and a run's
+position in the data is its step.
 """
 
 import dataclasses
@@ -25,30 +25,30 @@ from mixer_jax.errors import UserError
 log = logging.getLogger(__name__)
 
 UNDECODABLE = ('fatal', 'skip')
-"""'fatal': `UserError`. 'skip': the next record of the split that decodes is taken in its place, at
-the same position and with the same random changes, so that still (seed, position) decide alone."""
+"""'fatal': raise `UserError`. 'skip': use the next record of the split that decodes, at the same
+position and with the same random changes, so that (seed, position) still decide everything."""
 
 
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
   """Attributes:
-  name: of the data set, as `open_source` takes it.
-  data_dir: where TFDS keeps it; '' is TFDS's default.
+  name: name of the data set, for `open_source`.
+  data_dir: folder of prepared TFDS data sets; '' is TFDS's default.
   train_split, eval_split: TFDS slicing.
-  test_split: likewise, '' for none: what a run is reported on at its end, unless on `eval_split`.
-  min_crop_area, max_crop_area: inception crop: its share of the image's area.
-  min_crop_aspect, max_crop_aspect: its width over its height.
+  test_split: likewise; split of the final report. '': the final report uses `eval_split`.
+  min_crop_area, max_crop_area: share of the image's area in an inception crop.
+  min_crop_aspect, max_crop_aspect: width over height of the crop.
   flip: mirror half of the training images.
-  randaugment_layers, randaugment_magnitude: see `randaugment`; no layers: none.
-  eval_recipe, eval_crop_fraction: see `recipes.eval_image`; the recipe 'checkpoint' stands for
-    that of a checkpoint, which is filled in before images are read.
-  permutation: what becomes of the pixels of each finished image: 'none', or 'patches' or
-    'pixels' of `permute.order_of`; the same for all images, to train and to evaluate.
+  randaugment_layers, randaugment_magnitude: see `randaugment`; 0 layers switch it off.
+  eval_recipe, eval_crop_fraction: see `recipes.eval_image`; the recipe 'checkpoint' is replaced by
+    that of a checkpoint before images are read.
+  permutation: order of the pixels of each image: 'none', or 'patches' or 'pixels' of
+    `permute.order_of`; the same for all images in training and evaluation.
   permutation_patch: side of the patches of 'patches', pixels.
-  permutation_seed: decides the permutation.
-  undecodable: what training does at an image that does not decode: one of `UNDECODABLE`.
-  threads: threads that read and decode; 0: the loop's own thread does, between steps.
-  prefetch: examples that are kept ready when there are threads.
+  permutation_seed: seed of the permutation.
+  undecodable: what to do in training if an image does not decode: one of `UNDECODABLE`.
+  threads: threads that read and decode; 0: the thread of the loop does it between steps.
+  prefetch: examples that the threads keep ready.
   """
 
   name: str
@@ -77,12 +77,12 @@ class DataConfig:
     recipes.check(recipe, self.eval_crop_fraction)
     if not 0 < self.min_crop_area <= self.max_crop_area <= 1:
       raise UserError(
-        'data.min_crop_area and data.max_crop_area must be in (0, 1] and in this order, are '
+        'data.min_crop_area and data.max_crop_area must be in (0, 1] and in this order; they are '
         f'{self.min_crop_area!r} and {self.max_crop_area!r}'
       )
     if not 0.01 <= self.min_crop_aspect <= self.max_crop_aspect <= 100:
       raise UserError(
-        'data.min_crop_aspect and data.max_crop_aspect must be in [0.01, 100], in this order, are '
+        'data.min_crop_aspect and data.max_crop_aspect must be in [0.01, 100], in this order; are '
         f'{self.min_crop_aspect!r} and {self.max_crop_aspect!r}'
       )
     if not 0 <= self.randaugment_magnitude <= 30:
@@ -115,7 +115,7 @@ class DataConfig:
     return self.eval_recipe == 'checkpoint'
 
   def order(self, image_size: int) -> np.ndarray | None:
-    """The order that the pixels of each image are brought to; see `permute.order_of`."""
+    """Return the order of the pixels of each image; see `permute.order_of`."""
     return permute.order_of(
       self.permutation, image_size, self.permutation_patch, self.permutation_seed
     )
@@ -124,7 +124,7 @@ class DataConfig:
 def evaluation_only(
   name: str, *, recipe: str, crop_fraction: float, threads: int, prefetch: int
 ) -> DataConfig:
-  """The config of images that nothing is trained on; see `DataConfig`."""
+  """Return a config for evaluation without training; see `DataConfig`."""
   return DataConfig(
     name=name,
     data_dir='',
@@ -151,21 +151,21 @@ def evaluation_only(
 
 @dataclasses.dataclass(frozen=True)
 class Process:
-  """Which of how many processes cuts."""
+  """Index of a process, and the number of processes."""
 
   index: int = 0
   count: int = 1
 
 
 class _Slice(grain.MapDataset):
-  """This process's contiguous part of every global batch, example by example."""
+  """Contiguous part of every global batch that belongs to this process."""
 
   def __init__(self, parent: grain.MapDataset, batch_size: int, process: Process):
     super().__init__(parent)
     self._batch_size, self._process = batch_size, process
 
   def __len__(self) -> int:
-    # Grain divides lengths as floats, which rounds that of an endless order up to no length.
+    # Grain divides lengths as floats, which would overflow the length of an endless order.
     return min(len(self._parent) // self._process.count, 2**62)
 
   def __getitem__(self, index: SupportsIndex):  # pyright: ignore[reportIncompatibleMethodOverride]
@@ -185,12 +185,11 @@ def train_batches(
   process: Process | None = None,
   skipped: set[str] | None = None,
 ) -> Iterator[Batch]:
-  """Endless training batches of this process from `first_step` on.
+  """Yield endless training batches of this process, from `first_step` on.
 
-  Every epoch is a new full permutation; no example is left out at its end.
-  `batch_size` is the global one. An image that does not decode raises `UserError`, or is named in
-  the log and replaced (see `UNDECODABLE`), and its name comes into `skipped`; one without a label
-  raises `UserError`.
+  Every epoch is a new permutation of all examples; none is dropped at its end. `batch_size` is the
+  global one. An image that does not decode raises `UserError`, or is logged, replaced and added to
+  `skipped` (see `UNDECODABLE`). A missing label raises `UserError`.
   """
   process = process or Process()
   skipped = set() if skipped is None else skipped
@@ -206,9 +205,9 @@ def train_batches(
 def _decoded(
   source: Source, first: int, undecodable: str, skipped: set[str]
 ) -> tuple[Record, np.ndarray]:
-  """The record at `first` and its image, or those of the next that decodes.
+  """Return the record at `first` and its image, or the next record that decodes.
 
-  `skipped` are the names of those that did not, in this process; each is told once.
+  `skipped` collects the names of images of this process that did not decode; each is logged once.
   """
   size = len(source)
   for index in range(first, first + size):
@@ -219,24 +218,24 @@ def _decoded(
       name = record['name']
       if undecodable == 'fatal':
         raise UserError(
-          f'training image {name} does not decode: {error}; mend or remove it, or go on without '
-          'such images by --config.data.undecodable=skip'
+          f'training image {name} does not decode: {error}; replace or remove it, or skip such '
+          'images with --config.data.undecodable=skip'
         ) from error
       if name not in skipped:
         skipped.add(name)
         log.warning(
-          'training image %s does not decode (%s): the next one takes its place; %d such so far',
+          'training image %s does not decode (%s): replaced by the next one; %d so far',
           name,
           error,
           len(skipped),
         )
-  raise UserError(f'no image of {source.name} decodes')
+  raise UserError(f'none of the images of {source.name} decode')
 
 
 def augmented(
   image: np.ndarray, config: DataConfig, size: int, rng: np.random.Generator
 ) -> np.ndarray:
-  """A decoded image as training sees it: cropped, flipped, augmented, permuted; uint8."""
+  """Crop, flip, augment and permute a decoded image for training; returns uint8."""
   image = augment.inception_crop(
     image,
     size,
@@ -260,10 +259,10 @@ def eval_batches(
   batch_size: int,
   process: Process | None = None,
 ) -> Iterator[Batch]:
-  """Every example of the split once, in order; the last batch is filled up and masked.
+  """Yield every example of the split once, in order; the last batch is padded and masked.
 
-  All processes get the same number of batches. An image that does not decode is
-  named in the log and masked (and is not `FILLER`, so it can be counted).
+  All processes get the same number of batches. An image that does not decode is logged and masked;
+  its index is not `FILLER`, so it can be counted.
   """
   process = process or Process()
   size = len(source)
@@ -302,7 +301,7 @@ def eval_batches(
 
 
 _PORTION = 16
-"""Examples that a thread makes in one go, at most: handing each over alone would take a twentieth
+"""Maximum number of examples that a thread passes on at once: one at a time would take a twentieth
 of the time."""
 
 
@@ -313,7 +312,7 @@ def _batches(
   process: Process,
   first_step: int = 0,
 ) -> Iterator[Batch]:
-  """This process's parts of the global batches that `order` is cut into."""
+  """Iterate over this process's parts of the global batches of `order`."""
   local = batch_size // process.count
   portion = math.gcd(local, _PORTION)
   ready = max(config.prefetch // portion, config.threads) if config.threads else 0

@@ -1,11 +1,11 @@
-"""A data set of TFDS, or of this package, written to disk as array_record. Needs TensorFlow.
+"""Prepare a data set of TFDS or of this package on disk as array_record. Needs TensorFlow.
 
-`python -m mixer_jax.data.prepare NAME [DATA_DIR [CLASSES]]` is a process of its own, so that
-whoever asks for it does not hold TensorFlow. Progress goes to stderr; the last line of stdout
-is what went wrong.
+`python -m mixer_jax.data.prepare NAME [DATA_DIR [CLASSES]]` runs in a process of its own, so that
+the caller does not load TensorFlow. Progress goes to stderr; after an error, the last line of
+stdout is its message.
 
-TFDS writes to a folder beside the data set's and renames it at the end: when something goes
-wrong, also when the disk is full, what was there before is as it was.
+TFDS writes to a temporary folder and renames it at the end, so an error (such as a full disk)
+leaves an earlier data set unchanged.
 """
 
 import os
@@ -13,8 +13,10 @@ import subprocess
 import sys
 from typing import Any
 
+from mixer_jax.errors import one_line
+
 OWN = ('digits', 'imagenet21k')
-"""The data sets that TFDS does not have and this package does."""
+"""Data sets that this package adds to those of TFDS."""
 
 _QUIET = {'TF_CPP_MIN_LOG_LEVEL': '3', 'TF_ENABLE_ONEDNN_OPTS': '0', 'CUDA_VISIBLE_DEVICES': ''}
 
@@ -22,13 +24,13 @@ _QUIET = {'TF_CPP_MIN_LOG_LEVEL': '3', 'TF_ENABLE_ONEDNN_OPTS': '0', 'CUDA_VISIB
 def prepare(
   name: str, data_dir: str = '', *, classes: int | None = None, quiet: bool = False
 ) -> str | None:
-  """Prepares it in another process; the reason, where that does not succeed.
+  """Prepare a data set in another process; return None, or the error message.
 
   Args:
-    name: of TFDS, or in `OWN`.
-    data_dir: where to; '' is TFDS's own default.
-    classes: how many there must be in the archive of `imagenet21k`; None: as in the paper.
-    quiet: the progress bars of TFDS are not shown.
+    name: TFDS name, or one of `OWN`.
+    data_dir: target folder; '' is TFDS's default.
+    classes: number of classes that the archive of `imagenet21k` must have; None: the paper's.
+    quiet: hide the progress bars of TFDS.
   """
   flags = [data_dir] if classes is None else [data_dir, str(classes)]
   done = subprocess.run(
@@ -43,11 +45,11 @@ def prepare(
   if done.returncode == 0:
     return None
   lines = done.stdout.strip().splitlines()
-  return lines[-1] if lines else f'it ended with code {done.returncode}'
+  return lines[-1] if lines else f'it exited with code {done.returncode}'
 
 
 def own_builder(name: str, **kwargs: Any):
-  """The TFDS builder of a data set in `OWN`."""
+  """Return the TFDS builder of a data set in `OWN`."""
   if name == 'digits':
     from mixer_jax.data.digits import Digits
 
@@ -58,7 +60,7 @@ def own_builder(name: str, **kwargs: Any):
 
 
 def main(name: str, data_dir: str = '', classes: str = '') -> None:
-  """In the process that has TensorFlow."""
+  """Prepare a data set in this process, which has TensorFlow."""
   import tensorflow_datasets as tfds
 
   place = {'data_dir': data_dir or None, 'file_format': 'array_record'}
@@ -68,8 +70,8 @@ def main(name: str, data_dir: str = '', classes: str = '') -> None:
     else:
       builder = tfds.builder(name, **place, try_gcs=False)
     builder.download_and_prepare()
-  except Exception as error:  # whatever TFDS, TensorFlow and the network raise
-    print(' '.join(str(error).split())[:600] or type(error).__name__)
+  except Exception as error:  # TFDS, TensorFlow and the network raise many kinds
+    print(one_line(error, 600))
     sys.exit(1)
 
 

@@ -1,8 +1,7 @@
-"""Evaluation recipes by name: what an image goes through before a trained network sees it.
+"""Evaluation recipes by name: how an image is prepared for a trained network.
 
-For one and the same published file users report accuracies that differ by four points, by
-this alone. Each recipe says what it does; `resmall-crop` is what the paper's Table 3 was
-got with, `resize-crop` its Table 2.
+The recipe alone changes the accuracy of a published file by up to four points. `resmall-crop` was
+used for the paper's Table 3, `resize-crop` for Table 2.
 """
 
 import dataclasses
@@ -20,44 +19,44 @@ from mixer_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-  """How an encoded image becomes the input of a network."""
+  """Conversion of an encoded image to the input of a network."""
 
   text: str
-  """In words, with `{size}`, `{target}` (size before the crop) to be filled in."""
+  """Description, with `{size}` and `{target}` (size before the crop) as placeholders."""
   prepare: Callable[[bytes, int, int], np.ndarray]
   """(encoded image, size, target) -> (size, size, 3) levels in 0..255."""
   level: type = np.uint8
-  """dtype of the levels; np.float32 where they are not rounded."""
+  """dtype of the levels; np.float32 if they are not rounded."""
 
 
 def eval_image(data: bytes, size: int, recipe: str, crop_fraction: float) -> np.ndarray:
-  """An encoded image by a recipe: (size, size, 3) levels in 0..255, uint8 or float32.
+  """Apply a recipe to an encoded image: (size, size, 3) levels in 0..255, uint8 or float32.
 
   Args:
     data: the encoded image.
     size: side of the result, pixels.
     recipe: a name in `RECIPES`.
-    crop_fraction: the central crop's share of the resized side; .875 is 224 of 256,
-      1 crops only what is not square. Where the recipe crops.
+    crop_fraction: share of the resized side in the central crop, for recipes that crop; .875 is
+      224 of 256, 1 crops only images that are not square.
 
   Raises:
-    UndecodableError: `data` is no image.
+    UndecodableError: `data` is not an image.
   """
   try:
     return RECIPES[recipe].prepare(data, size, _target(size, recipe, crop_fraction))
   except MemoryError as error:
-    raise UndecodableError('there is not the memory for it') from error
+    raise UndecodableError('not enough memory') from error
 
 
 def describe(recipe: str, size: int, crop_fraction: float, input_range: str) -> str:
-  """The recipe in words, with its numbers."""
+  """Describe a recipe in words, with its numbers."""
   target = _target(size, recipe, crop_fraction)
   text = RECIPES[recipe].text.format(size=size, target=target)
   return f'{recipe}: {text}, then to {input_range}'
 
 
 def check(recipe: str, crop_fraction: float) -> None:
-  """Raises `UserError` for a recipe that does not exist."""
+  """Raise `UserError` for an unknown recipe or an invalid crop fraction."""
   if recipe not in RECIPES:
     raise UserError(f'data.eval_recipe must be one of {", ".join(RECIPES)}, not {recipe!r}')
   if not 0.05 <= crop_fraction <= 1:
@@ -65,7 +64,7 @@ def check(recipe: str, crop_fraction: float) -> None:
 
 
 def _target(size: int, recipe: str, crop_fraction: float) -> int:
-  # timm cuts off, the authors write the number out; the fractions in use are exact.
+  # timm truncates, the authors write the number out; the fractions in use are exact.
   return int(size / crop_fraction) if recipe.startswith('timm') else round(size / crop_fraction)
 
 
@@ -90,19 +89,19 @@ def _timm(data: bytes, size: int, target: int, how: Image.Resampling) -> np.ndar
   short = min(width, height)
   width, height = (target * side // short for side in (width, height))
   if width * height > MAX_PIXELS:
-    raise UndecodableError(f'{width} × {height} pixels, once resized, are too many')
+    raise UndecodableError(f'{width} × {height} pixels after resizing exceed the limit')
   left, top = (round((side - size) / 2) for side in (width, height))
   image = image.resize((width, height), how)
   return np.asarray(image.crop((left, top, left + size, top + size)))
 
 
 def _area(image: np.ndarray, height: int, width: int, size: int) -> np.ndarray:
-  """The central size × size pixels of the image at height × width, and no others.
+  """Resize to height × width and return only the central size × size pixels.
 
-  Each is the mean over the area that it covers, cut off to whole levels: TensorFlow's `area`.
+  Each is the mean over the area that it covers, truncated to an integer: TensorFlow's `area`.
 
-  The true mean is a whole number so often that TensorFlow's rounding decides what is cut
-  off. So its 32-bit arithmetic is followed here, not only its formula; OpenCV's is another.
+  The exact mean is so often an integer that rounding errors decide the truncated level. Therefore
+  TensorFlow's 32-bit arithmetic is reproduced here, not only its formula; OpenCV's is different.
   """
   if image.shape[:2] == (height, width):
     top, left = (height - size) // 2, (width - size) // 2
@@ -115,7 +114,7 @@ def _area(image: np.ndarray, height: int, width: int, size: int) -> np.ndarray:
 
 
 def _resized(image: np.ndarray, height: int, width: int, size: int, weights) -> np.ndarray:
-  """Each central new pixel a weighted sum of old ones, along rows first.
+  """Return the central new pixels as weighted sums of old ones, along rows first.
 
   `weights(old, new, size)` is (size, old).
   """
@@ -127,16 +126,16 @@ def _resized(image: np.ndarray, height: int, width: int, size: int, weights) -> 
 
 @functools.lru_cache(maxsize=1024)
 def _cover(old: int, new: int, size: int) -> sparse.csr_array:
-  """(size, old): how much of each old pixel each of the central new ones covers."""
+  """Return (size, old): the share of each old pixel that each central new one covers."""
   scale = np.float32(old) / np.float32(new)
   first_new = (new - size) // 2
   places = np.arange(first_new, first_new + size + 1).astype(np.float32) * scale
-  begins, ends = places[:-1], places[1:]
-  first = np.floor(begins).astype(int)
+  starts, ends = places[:-1], places[1:]
+  first = np.floor(starts).astype(int)
   most = int(np.ceil(scale)) + 1
   pixels = first[:, None] + np.arange(most)
-  overlap = np.minimum(ends[:, None], pixels + 1) - np.maximum(begins[:, None], pixels)
-  overlap[(first < begins) & (first + 1 > ends), 0] = scale  # all within one pixel
+  overlap = np.minimum(ends[:, None], pixels + 1) - np.maximum(starts[:, None], pixels)
+  overlap[(first < starts) & (first + 1 > ends), 0] = scale  # all within one pixel
   row = np.repeat(np.arange(size), most)
   kept = (overlap.ravel() > 0) & (pixels.ravel() < old)
   shares = overlap.astype(np.float32).ravel()[kept]
@@ -145,7 +144,7 @@ def _cover(old: int, new: int, size: int) -> sparse.csr_array:
 
 @functools.lru_cache(maxsize=1024)
 def _between(old: int, new: int, size: int) -> sparse.csr_array:
-  """(size, old): linear weights of the two old pixels nearest to each new one's centre."""
+  """Return (size, old): linear weights of the two old pixels nearest to each new centre."""
   scale = np.float32(old) / np.float32(new)
   first = (new - size) // 2
   centres = np.arange(first, first + size).astype(np.float32) + np.float32(0.5)
@@ -157,7 +156,7 @@ def _between(old: int, new: int, size: int) -> sparse.csr_array:
   return sparse.csr_array((np.concatenate([1 - share, share]), (row, pixels)), (size, old))
 
 
-_AUTHORS = 'JPEG by fast DCT; {resized} (area mean, cut off to whole levels); central {{size}}'
+_AUTHORS = 'JPEG by fast DCT; {resized} (area mean, truncated); central {{size}}'
 _PILLOW = 'shorter side to {{target}} (Pillow, {how}, rounded); central {{size}}'
 
 RECIPES = {
@@ -175,4 +174,4 @@ RECIPES = {
 }
 """resmall-crop and resize-crop: the paper's (section 3). vit-jax: that of the repository
 google-research/vision_transformer. timm: timm's evaluation transform for these networks;
-timm-bilinear: the same for miil's."""
+timm-bilinear: timm's for the networks of miil."""

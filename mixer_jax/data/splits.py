@@ -1,4 +1,4 @@
-"""Slices of something that has one size, as TFDS cuts them."""
+"""Slices of a split of known size, as TFDS defines them."""
 
 import re
 
@@ -6,10 +6,10 @@ from mixer_jax.errors import UserError
 
 
 def ranges(split: str, size: int, name: str) -> list[tuple[int, int]]:
-  """What TFDS takes by the slices in `split` from splits of `size` examples: (from, to) of each.
+  """Return the (start, stop) of each slice in `split`, for splits of `size` examples.
 
   Raises:
-    UserError: `name` cannot be sliced so.
+    UserError: the slices are invalid; `name` is used in the message.
   """
   from tensorflow_datasets.core import splits  # takes a second, without TensorFlow
 
@@ -18,5 +18,7 @@ def ranges(split: str, size: int, name: str) -> list[tuple[int, int]]:
   try:
     parts = splits.AbstractSplit.from_spec(split).to_absolute(known)
   except (KeyError, ValueError, AssertionError, NotImplementedError) as error:
-    raise UserError(f"{name} has no split {split!r}: it is sliced as in 'train[:99%]'") from error
+    raise UserError(
+      f"{name} has no split {split!r}: slices are written as in 'train[:99%]'"
+    ) from error
   return [(part.from_ or 0, size if part.to is None else part.to) for part in parts]

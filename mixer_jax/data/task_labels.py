@@ -1,7 +1,7 @@
-"""What the tasks of VTAB-1k ask for: a label made of a record, and an image made visible.
+"""Labels of the tasks of VTAB-1k, computed from records, and visible images.
 
-Records are those of TFDS, in which a sequence is a dict of lists. Where the rules come from is
-told in `tasks`.
+Records are those of TFDS, in which a sequence is a dict of lists. `tasks` names the sources of the
+rules.
 """
 
 import bisect
@@ -15,7 +15,7 @@ import numpy as np
 
 @dataclasses.dataclass(frozen=True)
 class Stored:
-  """The label is a feature as it is."""
+  """The label is a feature, unchanged."""
 
   feature: str = 'label'
 
@@ -25,9 +25,9 @@ class Stored:
 
 @dataclasses.dataclass(frozen=True)
 class Binned:
-  """The label is a feature of `values` values, put together to `bins` of equal width.
+  """The label is a feature of `values` values, grouped into `bins` bins of equal width.
 
-  40 orientations into 16 bins do not come out even: they hold 3 and 2 in turn.
+  40 orientations do not divide evenly into 16 bins, which hold 3 and 2 in turn.
   """
 
   feature: str
@@ -39,7 +39,7 @@ class Binned:
 
 
 FEWEST, MOST = 3, 10
-"""Objects in an image of Clevr."""
+"""Number of objects in an image of Clevr."""
 CLEVR_DEPTHS = (8.0, 8.5, 9.0, 9.5, 10.0)
 _KITTI_DEPTHS = (8.0, 20.0, 999.0)
 _VEHICLES = (0, 1, 2)
@@ -47,22 +47,23 @@ _VEHICLES = (0, 1, 2)
 
 
 def clevr_count(record: Mapping[str, Any]) -> int:
-  """How many objects there are: 3 to 10 are labels 0 to 7."""
+  """Return the number of objects: 3 to 10 are labels 0 to 7."""
   return len(record['objects']['size']) - FEWEST
 
 
 def clevr_distance(record: Mapping[str, Any]) -> int:
-  """How far the closest object is, in Clevr's units of depth, by five thresholds.
+  """Return the class of the closest object's depth, by five thresholds in Clevr's units.
 
-  A depth that is a threshold belongs to the nearer class.
+  A depth equal to a threshold belongs to the nearer class.
   """
   depths = _depths(record['objects']['pixel_coords'])
   return bisect.bisect_left(CLEVR_DEPTHS, min(depths)) if depths else -1
 
 
 def kitti_distance(record: Mapping[str, Any]) -> int:
-  """How far ahead the closest car, van or truck is: up to 8 m, to 20 m, more; 3 if there is none.
+  """Return the class of the closest vehicle's distance: to 8 m, to 20 m, more; 3 if none.
 
+  Cars, vans and trucks count.
   A distance of exactly 8 or 20 m belongs to the nearer class.
   """
   objects = record['objects']
@@ -74,18 +75,18 @@ def kitti_distance(record: Mapping[str, Any]) -> int:
 
 
 def _depths(places: Any) -> list[float]:
-  """The third coordinate of (n, 3) float32, a list of n or an array; n may be 0."""
+  """Return the third coordinates of (n, 3) float32, a list or an array; n may be 0."""
   return np.asarray(places, np.float32).reshape(-1, 3)[:, 2].tolist()
 
 
 def brighten(data: bytes) -> bytes:
-  """Encoded grey image of levels 0 and 1, as TFDS stores dSprites -> PNG with 0 and 255.
+  """Convert an encoded grey image of levels 0 and 1 (TFDS's dSprites) to a PNG of 0 and 255.
 
-  What cannot be decoded is given back, for the decoder to report.
+  Data that cannot be decoded is returned unchanged, for the decoder to report.
   """
   levels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE) if data else None
   if levels is None:
     return data
-  # The least compression: 64 × 64 pixels are decoded again at once.
+  # Least compression, since the 64 × 64 pixels are decoded again immediately.
   png = [cv2.IMWRITE_PNG_COMPRESSION, 1]
   return cv2.imencode('.png', np.where(levels, 255, 0).astype(np.uint8), png)[1].tobytes()

@@ -1,13 +1,13 @@
-"""The data sets that the paper transfers to: the 19 tasks of VTAB-1k, and the five of Avg 5.
+"""Data sets that the paper transfers to: the 19 tasks of VTAB-1k, and the five of Avg 5.
 
-What a VTAB-1k task is, its splits and its labels, is defined by code: the authors' library
-`google-research/task_adaptation` (`task_adaptation/data/*.py`), which has the parts `train800`,
-`val200` and `train800val200` by these names. The splits and class counts agree with those of a
-second code of theirs, the VTAB configuration for ViT in `google-research/scenic`, but for one
-slip there (Clevr count trains on `train[:1000]`, which would make 1200 examples). Avg 5's are
-those of `google-research/big_vision`, `configs/transfer.py`.
+The tasks of VTAB-1k, their splits and labels are defined by the authors' library
+`google-research/task_adaptation` (`task_adaptation/data/*.py`), from which the names `train800`,
+`val200` and `train800val200` are taken. Splits and class counts agree with the authors' VTAB
+configuration for ViT in `google-research/scenic`, except for an error there (Clevr count trains on
+`train[:1000]`, which would make 1200 examples). Those of Avg 5 are from
+`google-research/big_vision`, `configs/transfer.py`.
 
-A task is read like any data set, by its name: see `source.open_source`.
+A task is opened by its name like any data set: see `catalog.open_source`.
 """
 
 import dataclasses
@@ -33,51 +33,51 @@ Group = Literal['natural', 'specialised', 'structured', 'avg5']
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-  """A data set, the label to predict in it, and the splits to do it with."""
+  """A data set, the label to predict, and the splits to use."""
 
   name: str
   """Suite and task: 'vtab/dsprites_orientation'."""
   group: Group
   data_set: str
-  """TFDS name, with the configuration where there are several: what `data prepare` takes."""
+  """TFDS name, with the configuration if there are several, as for `data prepare`."""
   classes: int
-  """How many."""
+  """Number of classes."""
   size: int
-  """Side of the square images it is trained and tested with, in pixels."""
+  """Side of the square images in training and test, in pixels."""
   splits: Mapping[str, str] = dataclasses.field(hash=False)
-  """TFDS split by part, in the order: train, validate, both, test."""
+  """Part -> TFDS split, in the order: train, validate, both, test."""
   label: Callable[[Mapping[str, Any]], int]
-  """Record, as TFDS gives it -> label, from 0. -1: the record has none."""
+  """Function of a TFDS record that returns the label, from 0; -1 if there is none."""
   reads: tuple[str, ...] = ('label',)
-  """What `label` looks at in a record, as paths: 'objects/location'."""
+  """Features that `label` reads, as paths: 'objects/location'."""
   class_names: tuple[str, ...] = ()
-  """None: those that TFDS has for the feature that is the label."""
+  """Empty: the names that TFDS has for the label's feature."""
   image: Callable[[bytes], bytes] | None = None
-  """Encoded image as it is stored -> as it is to be seen. None: as it is stored."""
+  """Conversion of the stored encoded image; None: unchanged."""
   crop: bool = True
-  """Whether training crops at random: not where the label is a count, a place or a distance.
-  This and `flip` are as in scenic's configuration; the paper does not say."""
+  """Crop at random in training: False if the label is a count, a place or a distance.
+  This and `flip` follow scenic's configuration; the paper does not say."""
   flip: bool = True
-  """Whether training mirrors at random: not where the label is a place or an angle."""
+  """Mirror at random in training: False if the label is a place or an angle."""
 
   @property
   def tuning(self) -> tuple[str, str]:
-    """Parts to train and to score with while the learning rate is chosen."""
+    """Parts to train and to evaluate on while the learning rate is chosen."""
     train, val, _, _ = self.splits
     return train, val
 
   @property
   def reporting(self) -> tuple[str, str]:
-    """Parts to train and to score with for the published number.
+    """Parts to train and to evaluate on for the published number.
 
-    VTAB-1k trains on all 1000 examples then. For Avg 5 the authors' code reports the very
-    run that the choice was made with, so the held-out images are not trained on.
+    VTAB-1k then trains on all 1000 examples. For Avg 5 the authors' code reports the run that the
+    learning rate was chosen with, so the held-out images are not trained on.
     """
     train, _, both, test = self.splits
     return (train if self.group == 'avg5' else both), test
 
   def split(self, part: str) -> str:
-    """The TFDS split of a part.
+    """Return the TFDS split of a part.
 
     Raises:
       UserError: there is no such part.
@@ -101,12 +101,11 @@ def _vtab(
   small: bool = False,
   **kwargs: Any,
 ) -> Task:
-  """A task of VTAB-1k.
+  """Make a task of VTAB-1k.
 
-  The paper takes 224 px for data sets of small images and 448 for the others, and does not
-  list them. Small is here what it is in an earlier code of some of its authors, BiT's
-  `bit_hyperrule.py`: fewer than 96 × 96 pixels. So SmallNORB and Patch Camelyon, of just
-  96 × 96, are not.
+  The paper uses 224 px for data sets of small images and 448 px for the others, without listing
+  them. Small means fewer than 96 × 96 pixels, as in earlier code of some of its authors (BiT's
+  `bit_hyperrule.py`). SmallNORB and Patch Camelyon, with exactly 96 × 96, are therefore not small.
   """
   splits = {
     'train800': 'train[:800]',
@@ -119,7 +118,7 @@ def _vtab(
 
 
 def _bins(name: str, feature: str, values: int, what: str, *, crop: bool) -> Task:
-  """A task of dSprites, which has one split: 80 % is for training, 10 % each for the others."""
+  """Make a task of dSprites, whose only split is used 80 % to train and 10 % each for the rest."""
   label = Binned(feature, values, 16)
   members = [[v for v in range(values) if label({feature: v}) == b] for b in range(16)]
   return _vtab(
@@ -140,20 +139,20 @@ def _bins(name: str, feature: str, values: int, what: str, *, crop: bool) -> Tas
 
 
 def _norb(name: str, feature: str, classes: int, *, flip: bool) -> Task:
-  """A task of SmallNORB, whose validation examples are of the test split's first half.
+  """Make a task of SmallNORB, whose validation examples are in the first half of its test split.
 
-  The labels' names in TFDS are numbers: elevations are 30 to 70 degrees in steps of 5,
-  azimuths 0 to 340 in steps of 20.
+  Class names in TFDS are numbers: elevations are 30 to 70 degrees in steps of 5, azimuths 0 to 340
+  in steps of 20.
   """
   label = {'label': Stored(feature), 'reads': (feature,)}
   splits = {'val': 'test[:200]', 'test': 'test[50%:]'}
   return _vtab(name, 'structured', 'smallnorb', classes, **splits, **label, flip=flip)
 
 
-# Where a data set has no validation split, val200 begins where the library's own training part
-# ends, which is 90 % of the split unless a comment says otherwise. The numbers are counts of
-# examples, as there: rounding has no say. In the library's days Oxford Pets was at 3.*, KITTI at
-# 3.1.0, the others at the major versions of today.
+# If a data set has no validation split, val200 starts at the end of the library's training part,
+# which is 90 % of the split unless a comment says otherwise. As in the library, the numbers are
+# counts of examples, so nothing is rounded. At that time Oxford Pets was at version 3.*, KITTI at
+# 3.1.0, the others at today's major versions.
 _VTAB = (
   _vtab('caltech101', 'natural', 'caltech101', 102, val='train[2754:2954]'),
   _vtab('cifar100', 'natural', 'cifar100', 100, val='train[45000:45200]', small=True),
@@ -164,7 +163,7 @@ _VTAB = (
   _vtab('sun397', 'natural', 'sun397/tfds', 397, val='validation[:200]'),
   _vtab('svhn', 'natural', 'svhn_cropped', 10, val='train[65931:66131]', small=True),
   _vtab('camelyon', 'specialised', 'patch_camelyon', 2, val='validation[:200]'),
-  # 60 %, and the last 20 % are the test part: also of Resisc45
+  # 60 %, and the last 20 % are the test part; the same for Resisc45
   _vtab(
     'eurosat',
     'specialised',
@@ -182,7 +181,7 @@ _VTAB = (
     5,
     val='validation[:200]',
   ),
-  # Clevr's own test split has no scenes, so no labels.
+  # Clevr's test split has no scenes, hence no labels.
   _vtab(
     'clevr_count',
     'structured',
@@ -227,9 +226,9 @@ _VTAB = (
 
 
 def _avg5(name: str, data_set: str, classes: int, percent: int, **splits: str) -> Task:
-  """A task of Avg 5, `percent` of whose training split is trained on while choosing.
+  """Make a task of Avg 5; `percent` of its training split is used while choosing.
 
-  Table 3 has them all at 224 px, and in some rows at 448 as Table 2: the size is the model's.
+  Table 3 has all tasks at 224 px, and some rows at 448 px as in Table 2: the size is the model's.
   """
   parts = {
     'train': f'train[:{percent}%]',
@@ -246,7 +245,7 @@ _AVG5 = (
   _avg5('cifar10', 'cifar10', 10, 98),
   _avg5('cifar100', 'cifar100', 100, 98),
   _avg5('pets', 'oxford_iiit_pet', 37, 90),
-  # The paper counts 2k training examples, which are both splits; the code trains on one.
+  # The paper counts 2k training examples, which are both splits; its code trains on one of them.
   _avg5('flowers102', 'oxford_flowers102', 102, 90, trainval='train+validation'),
 )
 
@@ -254,63 +253,37 @@ _SUITES = {'vtab': _VTAB, 'avg5': _AVG5}
 
 
 def names() -> list[str]:
-  """Of all tasks."""
+  """Return the names of all tasks."""
   return [task.name for tasks in _SUITES.values() for task in tasks]
 
 
 def is_task(name: str) -> bool:
-  """Whether this means a task, perhaps one that there is not: 'vtab/…'."""
+  """Return True for a name of the form of a task's ('vtab/…'), known or not."""
   return '/' in name and name.split('/')[0] in _SUITES
 
 
 def suite(name: str) -> list[Task]:
-  """The tasks of 'vtab' or 'avg5', in the papers' order.
+  """Return the tasks of 'vtab' or 'avg5', in the order of the papers.
 
   Raises:
     UserError: there is no such suite.
   """
   if name not in _SUITES:
-    raise UserError(f'no suite of tasks is called {name!r}: there are {", ".join(_SUITES)}')
+    raise UserError(f'no suite of tasks {name!r}: there are {", ".join(_SUITES)}')
   return list(_SUITES[name])
 
 
 def find_task(name: str) -> Task:
-  """The task of a name such as 'vtab/caltech101'.
+  """Return the task of a name such as 'vtab/caltech101'.
 
   Raises:
     UserError: there is no such task.
   """
   tasks = {task.name: task for tasks in _SUITES.values() for task in tasks}
   if name not in tasks:
-    # 'caltech101' is close to no whole name, but is the end of one.
+    # 'caltech101' is not close to a complete name, but is the end of one.
     near = [n for n in tasks if name and n.endswith(f'/{name}')]
     near = near or difflib.get_close_matches(name, tasks, n=3)
     hint = f'did you mean {" or ".join(near)}?' if near else f'there are {", ".join(tasks)}'
-    raise UserError(f'no task is called {name!r}: {hint}')
+    raise UserError(f'no task {name!r}: {hint}')
   return tasks[name]
-
-
-def mean_scores(scores: Mapping[str, float]) -> dict[str, float]:
-  """Means by group and by suite, of groups and suites all of whose tasks have a score.
-
-  VTAB's score is the mean over its 19 tasks, not over its groups: of the 3 groups, structured
-  has 8 tasks and specialised 4 (VTAB paper, arXiv 1910.04867).
-
-  Args:
-    scores: by the names of tasks, in any unit. All are of one, or of several suites.
-
-  Returns:
-    By 'natural', 'specialised', 'structured', 'vtab', 'avg5', those that are complete.
-
-  Raises:
-    UserError: a name is not that of a task.
-  """
-  for name in scores:
-    find_task(name)
-  means = {}
-  for suite_name, tasks in _SUITES.items():
-    for group in dict.fromkeys([*(task.group for task in tasks), suite_name]):
-      own = [task.name for task in tasks if group in (task.group, suite_name)]
-      if all(name in scores for name in own):
-        means[group] = sum(scores[name] for name in own) / len(own)
-  return means

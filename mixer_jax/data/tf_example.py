@@ -1,8 +1,8 @@
-"""A record as TFDS stores it (a serialised `tf.train.Example`) -> its features.
+"""Parser of records as TFDS stores them (serialised `tf.train.Example`).
 
-TFDS's own parser serves every kind of feature, and holds Python's lock for most of the time
-that it takes: with several threads it costs more than a tenth of decoding a photograph. What
-a data set of images usually has is parsed here.
+TFDS's own parser supports every kind of feature, but holds Python's global lock for most of its
+time: with several threads it costs more than a tenth of decoding a photograph. The usual features
+of image data sets are parsed here.
 """
 
 import functools
@@ -10,12 +10,13 @@ from collections.abc import Callable
 from typing import Any
 
 from mixer_jax.data.source import MalformedError
+from mixer_jax.errors import one_line
 
 
 def parser(features) -> functools.partial[dict[str, Any]]:
-  """What parses the records of a data set with these TFDS features; images stay encoded.
+  """Return a function that parses records with these TFDS features; images stay encoded.
 
-  It raises `MalformedError` where the bytes are no record, or lack a feature.
+  It raises `MalformedError` if the bytes are not a record, or lack a feature.
   """
   import tensorflow_datasets as tfds
 
@@ -36,16 +37,16 @@ def _parse(fields: dict[str, str], data: bytes) -> dict[str, Any]:
   try:
     stored = tf_example_pb2.Example.FromString(data).features.feature
   except DecodeError as error:
-    raise MalformedError('is no tf.train.Example') from error
+    raise MalformedError('is not a tf.train.Example') from error
   found = {name: getattr(stored[name], field).value for name, field in fields.items()}
   for name, values in found.items():
     if len(values) != 1:
-      raise MalformedError(f'has {len(values) or "no"} values of {name!r}, where one belongs')
+      raise MalformedError(f'has {len(values) or "no"} values of {name!r} instead of one')
   return {name: values[0] for name, values in found.items()}
 
 
 def _parsed_by_tfds(parse: Callable[[bytes], dict[str, Any]], data: bytes) -> dict[str, Any]:
   try:
     return parse(data)
-  except Exception as error:  # whatever TFDS and protobuf raise
-    raise MalformedError(f'cannot be parsed: {" ".join(str(error).split())[:150]}') from error
+  except Exception as error:  # TFDS and protobuf raise many kinds
+    raise MalformedError(f'cannot be parsed: {one_line(error, 150)}') from error

@@ -1,4 +1,4 @@
-"""A data set by its TFDS name -> its builder, and the records that it has prepared."""
+"""TFDS builders by name, and the records that they have prepared."""
 
 import difflib
 import logging
@@ -10,22 +10,23 @@ from typing import SupportsIndex
 from mixer_jax.data import tasks, tf_example, tfrecords
 from mixer_jax.data.prepare import OWN, own_builder, prepare
 from mixer_jax.data.source import Source
-from mixer_jax.errors import UserError
+from mixer_jax.errors import UserError, one_line
+from mixer_jax.paths import is_remote
 
 log = logging.getLogger(__name__)
 
 
 class NotPreparedError(UserError):
-  """TFDS knows the data set, and it is not on this machine."""
+  """TFDS knows the data set, but it is not prepared on this machine."""
 
   def __init__(self, message: str, command: str):
     super().__init__(message)
     self.command = command
-    """What prepares it: 'mixer-jax data prepare NAME'."""
+    """Command that prepares it: 'mixer-jax data prepare NAME'."""
 
 
 def random_access(builder, name: str, split: str) -> Sequence:
-  """The records of a prepared data set, images still encoded."""
+  """Return the records of a prepared data set; images stay encoded."""
   import tensorflow_datasets as tfds
 
   parse = tf_example.parser(builder.info.features)
@@ -40,8 +41,8 @@ def random_access(builder, name: str, split: str) -> Sequence:
         f'data set {name} in {builder.data_dir} is stored as {builder.info.file_format}: prepare '
         f'it for random access with `mixer-jax data prepare {name}`'
       ) from error
-  # TFDS itself reads these from beginning to end, with TensorFlow. The parts are its own as well:
-  # those that it hands to array_record.
+  # TFDS reads TFRecord sequentially, with TensorFlow. The parts are the same that it passes to
+  # array_record.
   parts = [
     tfrecords.Part(os.fspath(part.filename), part.skip, part.take, part.examples_in_shard)
     for part in builder.info.splits[split].file_instructions
@@ -50,7 +51,7 @@ def random_access(builder, name: str, split: str) -> Sequence:
 
 
 class _ArrayRecords(Sequence):
-  """TFDS's own reader; but a file that is damaged, cut off or gone is named with the way out."""
+  """TFDS's reader, with a message for files that are damaged, truncated or missing."""
 
   def __init__(self, records: Sequence, parse: Callable, name: str, folder: os.PathLike | str):
     self._records, self._parse, self._name, self._folder = records, parse, name, folder
@@ -62,29 +63,29 @@ class _ArrayRecords(Sequence):
     try:
       data = self._records[index.__index__()]
     except RuntimeError as error:
-      # The rest, such as a network that fails, may be gone when the run starts again.
-      if any(sign in str(error) for sign in _LASTING):
+      # Other errors, such as of the network, may not occur again after a restart.
+      if any(sign in str(error) for sign in _PERMANENT):
         raise damaged(self._name, self._folder, error) from error
       raise
     return self._parse(data)
 
 
-_LASTING = ('Riegeli/records file', 'ArrayRecord file should be', 'No such file')
-"""What array_record's errors say where reading again is of no use."""
+_PERMANENT = ('Riegeli/records file', 'ArrayRecord file should be', 'No such file')
+"""Parts of array_record's messages if reading again does not help."""
 
 
 def check_place(data_dir: str) -> None:
-  """Raises `UserError` where prepared data sets cannot be read from (or written to) directly."""
+  """Raise `UserError` if data sets cannot be read from or written to this folder directly."""
   place = data_dir or os.environ.get('TFDS_DATA_DIR', '')
-  if '://' in place:
+  if is_remote(place):
     raise UserError(
-      f'data sets are not read from {place} directly: mount the bucket with gcsfuse, or copy the '
-      'data set to a disk, and name that folder as the data_dir'
+      f'data sets cannot be read from {place} directly: mount the bucket with gcsfuse, or copy the '
+      'data set to a disk, and use that folder as data_dir'
     )
 
 
 def check_name(name: str) -> None:
-  """Raises `UserError` unless TFDS or this package has a data set of this name."""
+  """Raise `UserError` unless TFDS or this package has a data set of this name."""
   import tensorflow_datasets as tfds
 
   known = tfds.list_builders(with_community_datasets=False)
@@ -93,43 +94,43 @@ def check_name(name: str) -> None:
 
 
 def unknown(name: str) -> UserError:
-  """What to say of a name that is no data set's: whose it may be, a task's among them."""
+  """Return the error for an unknown data set, with names that may be meant."""
   import tensorflow_datasets as tfds
 
   known = {*OWN, *tasks.names(), *tfds.list_builders(with_community_datasets=False)}
-  begun = sorted(other for other in known if name and other.startswith(name))
-  near = [*begun[:2], *difflib.get_close_matches(name, known, n=3)]
-  hint = f': did you mean {" or ".join(near)}?' if near else '; folder:DIR names a folder of images'
+  longer = sorted(other for other in known if name and other.startswith(name))
+  near = [*longer[:2], *difflib.get_close_matches(name, known, n=3)]
+  hint = f': did you mean {" or ".join(near)}?' if near else '; folder:DIR is a folder of images'
   if name == 'jft300m':
-    hint = ', which was never public: name what stands in for it, as in B/32,jft300m,imagenet21k'
-  return UserError(f'no TFDS data set is called {name!r}{hint}')
+    hint = ', which was never public: name a replacement, as in B/32,jft300m,imagenet21k'
+  return UserError(f'no TFDS data set {name!r}{hint}')
 
 
 def check_readable(source: Source, name: str, folder) -> None:
-  """Reads the first record and the last.
+  """Read the first and the last record.
 
   Raises:
-    UserError: the prepared data set in `folder` is damaged, or a record says what is wrong.
+    UserError: the prepared data set in `folder` is damaged, or one of the records is invalid.
   """
   try:
     for index in (0, len(source) - 1):
       source[index]
   except UserError:
     raise
-  except Exception as error:  # whatever array_record and TFDS raise
+  except Exception as error:  # array_record and TFDS raise many kinds
     raise damaged(name, folder, error) from error
 
 
 def damaged(name: str, folder, error: Exception) -> UserError:
-  """What to say where the prepared data set in `folder` cannot be read."""
-  reason = ' '.join(str(error).split())[:150]
+  """Return the error for a prepared data set in `folder` that cannot be read."""
+  reason = one_line(error, 150)
   return UserError(
-    f'data set {name} in {folder} is damaged ({reason}): remove that folder and prepare it anew'
+    f'data set {name} in {folder} is damaged ({reason}): remove that folder and prepare it again'
   )
 
 
 def prepared_builder(name: str, data_dir: str):
-  """The TFDS builder of a data set that is prepared in `data_dir` ('': TFDS's own default).
+  """Return the TFDS builder of a data set that is prepared in `data_dir` ('': TFDS's default).
 
   Raises:
     NotPreparedError: it is not prepared there.
@@ -152,7 +153,7 @@ def prepared_builder(name: str, data_dir: str):
   except tfds.core.DatasetNotFoundError as error:
     raise unknown(name) from error
   except (ValueError, AssertionError, ImportError) as error:
-    raise UserError(f'data set {name!r}: {" ".join(str(error).split())[:200]}') from error
+    raise UserError(f'data set {name!r}: {one_line(error)}') from error
   if not builder.is_prepared():
     where = f' --data-dir={shlex.quote(data_dir)}' if data_dir else ''
     command = f'mixer-jax data prepare {name}{where}'
@@ -160,8 +161,8 @@ def prepared_builder(name: str, data_dir: str):
     others = [str(version) for version in found if version != builder.version]
     if others:
       raise NotPreparedError(
-        f'data set {name} in {builder.data_path.parent} is of version {others[-1]}, and version '
-        f'{builder.version} is looked for: name it {name.split(":")[0]}:{others[-1]}, or run '
+        f'data set {name} in {builder.data_path.parent} has version {others[-1]}, but version '
+        f'{builder.version} is needed: name it {name.split(":")[0]}:{others[-1]}, or run '
         f'`{command}`',
         command,
       )
@@ -172,20 +173,20 @@ def prepared_builder(name: str, data_dir: str):
 
 
 def _prepared_digits(data_dir: str | None):
-  """The embedded data set, prepared on first use. Several processes may come at once."""
+  """Return the builder of `digits`, prepared on first use; safe with several processes."""
   from mixer_jax.data.digits import Digits
 
   try:
     builder = Digits(data_dir=data_dir, file_format='array_record')
-  except Exception as error:  # what is there already cannot be read
+  except Exception as error:  # an earlier version in this folder cannot be read
     raise damaged('digits', data_dir or 'the data_dir of TFDS', error) from error
   if builder.is_prepared():
     return builder
   log.info('preparing data set digits in %s', builder.data_dir)
   reason = prepare('digits', data_dir or '', quiet=True)
   builder = Digits(data_dir=data_dir, file_format='array_record')
-  if not builder.is_prepared():  # if another process was faster, its work is as good
+  if not builder.is_prepared():  # it is also fine if another process was faster
     raise UserError(
-      f'data set digits could not be prepared in {builder.data_dir}: {reason}; remove what is there'
+      f'data set digits could not be prepared in {builder.data_dir}: {reason}; remove that folder'
     )
   return builder

@@ -1,10 +1,10 @@
-"""TFRecord files, which TFDS prepares by default, read at random through an index.
+"""Random access to TFRecord files, TFDS's default format, through an index.
 
 A record is, little-endian: the length of its data (uint64), the checksum of these 8
 bytes (uint32), the data, the checksum of the data (uint32); a checksum is a CRC-32C,
-masked (TensorFlow, `lib/io/record_writer.h`). Nothing in a file tells where its records
-begin. The index does: it is made once, from the 12 bytes in front of each record, and
-kept in the cache folder, since the data set's own may be shared and read-only.
+masked (TensorFlow, `lib/io/record_writer.h`). Files do not say where their records begin, so an
+index is built once from the 12 bytes before each record. It is kept in the cache folder, since the
+folder of the data set may be shared and read-only.
 """
 
 import bisect
@@ -19,7 +19,6 @@ import pathlib
 import resource
 import struct
 import threading
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, SupportsIndex
 
@@ -27,16 +26,16 @@ import google_crc32c
 import numpy as np
 
 from mixer_jax.errors import UserError
-from mixer_jax.paths import cache_folder
+from mixer_jax.paths import cache_folder, is_remote, open_whole
 
 log = logging.getLogger(__name__)
 
 _HEADER, _CHECKSUM = struct.Struct('<QI'), struct.Struct('<I')
-_AROUND = _HEADER.size + _CHECKSUM.size  # bytes of a record that are not its data
+_OVERHEAD = _HEADER.size + _CHECKSUM.size  # bytes of a record that are not its data
 _INDEX_VERSION = 1
 _SCANNERS = 16
-"""Threads that look for records: most of a scan is waiting for a disk or a network."""
-_MOST_OPEN = 1024
+"""Threads that search for records; they mostly wait for a disk or a network."""
+_MAX_OPEN = 1024
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,8 +44,8 @@ class Part:
 
   Attributes:
     path: the file.
-    skip, take: how many records are left out at its beginning, and how many follow.
-    examples: how many it holds in all, as the data set's info has it.
+    skip, take: number of records to skip at the beginning, and to use after them.
+    examples: total number of records, from the data set's info.
   """
 
   path: str
@@ -56,32 +55,32 @@ class Part:
 
 
 class TFRecords(Sequence):
-  """The records of `parts`, one part after the other; `records[i]` is what `parse` makes of it.
+  """Records of `parts`, one part after the other; `records[i]` is parsed.
 
-  Safe to use from several threads, and can be pickled. The data's checksum is compared
-  at every reading, which takes 6 µs of some 100 for a record of 110 KB.
+  Safe to use from several threads, and can be pickled. The checksum is compared at every read,
+  which takes 6 µs of about 100 for a record of 110 KB.
 
   Args:
-    parts: what is read, in order.
-    parse: bytes of a record -> what it is given as.
+    parts: parts of files, in order.
+    parse: function of the bytes of a record.
     name: data set, for messages.
 
   Raises:
-    UserError: a file is missing, damaged or in a bucket; on reading, one that was
-      damaged or replaced since.
+    UserError: a file is missing, damaged or in a bucket; on reading, a file that was damaged or
+      replaced since.
   """
 
   def __init__(self, parts: Sequence[Part], parse: Callable[[bytes], Any], name: str):
     for part in parts:
-      if '://' in part.path:
+      if is_remote(part.path):
         raise UserError(
-          f'data set {name} in {os.path.dirname(part.path)} is stored as TFRecord, which is not '
-          'read at random from a bucket: mount it with gcsfuse, or copy the data set'
+          f'data set {name} in {os.path.dirname(part.path)} is stored as TFRecord, which has no '
+          'random access in a bucket: mount it with gcsfuse, or copy the data set'
         )
     shards = _index({part.path: part.examples for part in parts}, name)
     self._paths = [part.path for part in parts]
     self._stamps = [shards[part.path].stamp for part in parts]
-    # A view: slices of the same split share one index.
+    # These are views, so slices of a split share one index.
     self._bounds = [shards[p.path].bounds[p.skip : p.skip + p.take + 1] for p in parts]
     self._ends = list(itertools.accumulate(part.take for part in parts))
     self._parse, self._files = parse, _OpenFiles()
@@ -99,13 +98,13 @@ class TFRecords(Sequence):
     path = self._paths[part]
     file = self._files.get(path, self._stamps[part])
     try:
-      # The data alone, and then the checksum: a slice of both would be a copy.
-      data = os.pread(file.descriptor, end - begin - _AROUND, begin + _HEADER.size)
+      # Data and checksum are read separately, since slicing would copy the data.
+      data = os.pread(file.descriptor, end - begin - _OVERHEAD, begin + _HEADER.size)
       stored = os.pread(file.descriptor, _CHECKSUM.size, end - _CHECKSUM.size)
     except OSError as error:
       raise OSError(error.errno, error.strerror, path) from error
     if stored != _CHECKSUM.pack(_masked_checksum(data)):
-      raise _damaged(path, f'the record at byte {begin} has another checksum')
+      raise _damaged(path, f'the record at byte {begin} has a wrong checksum')
     return self._parse(data)
 
   def __getstate__(self) -> dict[str, Any]:
@@ -116,7 +115,7 @@ class TFRecords(Sequence):
 
 
 class _OpenFile:
-  """A descriptor that is closed once nobody reads from it any more."""
+  """A descriptor that is closed when it is no longer used."""
 
   def __init__(self, descriptor: int):
     self.descriptor = descriptor
@@ -126,46 +125,46 @@ class _OpenFile:
 
 
 class _OpenFiles:
-  """Files that stay open, the least used one leaving when there are too many.
+  """Files that stay open; the least recently used one is dropped if there are too many.
 
-  ImageNet has 1,024 shards, as many as a process may often open in all: a source
-  takes an eighth of that.
+  ImageNet has 1,024 shards, often the limit of open files per process. A source uses at most an
+  eighth of it.
   """
 
   def __init__(self):
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     unlimited = limit == resource.RLIM_INFINITY
-    self._most = _MOST_OPEN if unlimited else min(_MOST_OPEN, max(limit // 8, 8))
+    self._limit = _MAX_OPEN if unlimited else min(_MAX_OPEN, max(limit // 8, 8))
     self._lock = threading.Lock()
     self._open: collections.OrderedDict[str, _OpenFile] = collections.OrderedDict()
 
   def get(self, path: str, stamp: tuple[int, int]) -> _OpenFile:
-    """The file, opened if need be. It stays open as long as the caller keeps the answer."""
+    """Return the file, opened if necessary; it stays open while the caller holds it."""
     with self._lock:
       if path in self._open:
         self._open.move_to_end(path)
         return self._open[path]
-    # Without the lock, since on a network this waits. Two threads may open the same file.
+    # Not under the lock, since a network may be slow. Two threads may open the same file.
     try:
       file = _OpenFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
     except (FileNotFoundError, PermissionError) as error:
       raise _unreadable(path, error) from error
     if _stamp(os.fstat(file.descriptor)) != stamp:
-      raise UserError(f'{path} was changed while it is in use: start again')
+      raise UserError(f'{path} was changed while in use: start again')
     with self._lock:
       file = self._open.setdefault(path, file)
-      if len(self._open) > self._most:
+      if len(self._open) > self._limit:
         self._open.popitem(last=False)
     return file
 
 
 @dataclasses.dataclass(frozen=True)
 class _Shard:
-  """Where the records of a file are.
+  """Positions of the records of a file.
 
   Attributes:
-    stamp: the file's size in bytes and time of change in ns, as it was indexed.
-    bounds: (records + 1,) int64: where each record begins, and where the last one ends.
+    stamp: size in bytes and modification time in ns of the indexed file.
+    bounds: (records + 1,) int64: first byte of each record, and the end of the last one.
   """
 
   stamp: tuple[int, int]
@@ -173,26 +172,26 @@ class _Shard:
 
 
 def _index(files: Mapping[str, int], name: str) -> dict[str, _Shard]:
-  """The shards by path; what is not in the kept index, or is stale there, is scanned.
+  """Return path -> shard; files that are missing or stale in the stored index are scanned.
 
   Args:
-    files: by path, how many records there must be. All are of one folder.
+    files: path -> expected number of records; all in one folder.
   """
   from tqdm import tqdm
 
   folder = os.path.dirname(next(iter(files), ''))
-  kept = _kept_index(folder)
+  stored = _load_index(folder)
   shards: dict[str, _Shard] = {}
   with concurrent.futures.ThreadPoolExecutor(_SCANNERS) as pool:
     for path, stamp in zip(files, pool.map(_stamp_of, files), strict=True):
-      shard = kept.get(os.path.basename(path))
+      shard = stored.get(os.path.basename(path))
       if shard and shard.stamp == stamp and len(shard.bounds) == files[path] + 1:
         shards[path] = shard
     stale = [path for path in files if path not in shards]
     if not stale:
       return shards
     log.info('data set %s: indexing %d TFRecord files in %s', name, len(stale), folder)
-    # disable=None: no bar where the output is no terminal; delay: nor for less than a second.
+    # disable=None: no bar unless the output is a terminal; delay: none within the first second.
     bar = tqdm(
       total=sum(files[path] for path in stale),
       unit=' records',
@@ -208,15 +207,15 @@ def _index(files: Mapping[str, int], name: str) -> dict[str, _Shard]:
         shards[path] = shard
         bar.update(len(shard.bounds) - 1)
   found = {os.path.basename(path): shard for path, shard in shards.items()}
-  _keep_index(folder, {**kept, **found})
+  _store_index(folder, {**stored, **found})
   return shards
 
 
 def _scan(path: str, examples: int) -> _Shard:
-  """Finds the records of a file.
+  """Find the records of a file.
 
   Raises:
-    UserError: it is damaged, or holds another number of records than `examples`.
+    UserError: it is damaged, or does not hold `examples` records.
   """
   try:
     file = _OpenFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
@@ -229,19 +228,19 @@ def _scan(path: str, examples: int) -> _Shard:
       length, stored = _HEADER.unpack(header)
       if _masked_checksum(header[:8]) != stored:
         raise _damaged(path, f'no record begins at byte {at}')
-      if at + length + _AROUND > state.st_size:
+      if at + length + _OVERHEAD > state.st_size:
         raise _damaged(path, f'it ends within the record at byte {at}')
-      at += length + _AROUND
+      at += length + _OVERHEAD
       bounds.append(at)
   except OSError as error:
     raise _unreadable(path, error) from error
   if len(bounds) - 1 != examples:
-    raise _damaged(path, f'it has {len(bounds) - 1} records, dataset_info.json has {examples}')
+    raise _damaged(path, f'it has {len(bounds) - 1} records, but dataset_info.json says {examples}')
   return _Shard(_stamp(state), np.array(bounds, np.int64))
 
 
 def _masked_checksum(data: bytes) -> int:
-  """CRC-32C in disguise, as the format has it: that of data which ends in its CRC is constant."""
+  """Return the masked CRC-32C of the format; the plain CRC of data with its CRC is constant."""
   crc = google_crc32c.value(data)
   return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
@@ -259,50 +258,48 @@ def _stamp_of(path: str) -> tuple[int, int]:
 
 def _unreadable(path: str, error: OSError) -> UserError:
   return UserError(
-    f'{path} cannot be read ({error.strerror}): put it back, or prepare the data set anew'
+    f'{path} cannot be read ({error.strerror}): restore it, or prepare the data set again'
   )
 
 
 def _damaged(path: str, reason: str) -> UserError:
   return UserError(
-    f'{path} is damaged ({reason}): copy that file anew, or remove {os.path.dirname(path)} '
-    'and prepare the data set anew'
+    f'{path} is damaged ({reason}): copy that file again, or remove {os.path.dirname(path)} '
+    'and prepare the data set again'
   )
 
 
-def _place(folder: str) -> pathlib.Path:
-  """Where the index of the data set in `folder` is kept."""
+def _index_file(folder: str) -> pathlib.Path:
+  """Return the index file of the data set in `folder`."""
   digest = hashlib.sha256(os.path.realpath(folder).encode(errors='surrogateescape')).hexdigest()
   return cache_folder() / 'tfrecords' / f'{digest[:32]}.npz'
 
 
-def _kept_index(folder: str) -> dict[str, _Shard]:
-  """The kept shards by file name; none if there is no index, or one that does not load."""
+def _load_index(folder: str) -> dict[str, _Shard]:
+  """Return file name -> shard of the stored index; empty if there is none or it does not load."""
   try:
-    with _place(folder).open('rb') as file, np.load(file) as kept:
-      if kept['version'] != _INDEX_VERSION:
+    with _index_file(folder).open('rb') as file, np.load(file) as arrays:
+      if arrays['version'] != _INDEX_VERSION:
         return {}
-      names, stamps = kept['names'].tolist(), kept['stamps'].tolist()
-      bounds = np.split(kept['bounds'], np.cumsum(kept['lengths'])[:-1])
+      names, stamps = arrays['names'].tolist(), arrays['stamps'].tolist()
+      bounds = np.split(arrays['bounds'], np.cumsum(arrays['lengths'])[:-1])
       return {
         name: _Shard((size, changed), part)
         for name, (size, changed), part in zip(names, stamps, bounds, strict=True)
       }
-  except Exception:  # whatever zipfile and NumPy raise: the index is made anew
+  except Exception:  # zipfile and NumPy raise many kinds; the index is built again
     return {}
 
 
-def _keep_index(folder: str, shards: Mapping[str, _Shard]) -> None:
-  """Writes the index. Of several processes the last one to write it wins; each has a whole one."""
-  draft = None
+def _store_index(folder: str, shards: Mapping[str, _Shard]) -> None:
+  """Write the index. If several processes do, the last one wins; each writes a complete one."""
   try:
-    # Files that were there under other names, as of another number of shards, are forgotten.
-    there = set(os.listdir(folder))
-    shards = {name: shard for name, shard in sorted(shards.items()) if name in there}
-    path = _place(folder)
+    # Files that no longer exist, for example of another number of shards, are dropped.
+    existing = set(os.listdir(folder))
+    shards = {name: shard for name, shard in sorted(shards.items()) if name in existing}
+    path = _index_file(folder)
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f'.{path.stem}.{uuid.uuid4().hex}')
-    with draft.open('xb') as file:
+    with open_whole(path) as file:
       np.savez(
         file,
         version=np.int64(_INDEX_VERSION),
@@ -311,13 +308,10 @@ def _keep_index(folder: str, shards: Mapping[str, _Shard]) -> None:
         lengths=np.array([len(shard.bounds) for shard in shards.values()], np.int64),
         bounds=np.concatenate([shard.bounds for shard in shards.values()]),
       )
-    draft.replace(path)
   except (OSError, RuntimeError) as error:  # RuntimeError: there is no home folder
-    if draft:
-      draft.unlink(missing_ok=True)
     log.warning(
-      'the index of %s could not be kept (%s) and will be made at every start: '
-      'name a folder to write to with MIXER_JAX_CACHE',
+      'the index of %s could not be stored (%s) and will be built at every start: '
+      'set MIXER_JAX_CACHE to a writable folder',
       folder,
       error,
     )

@@ -1,4 +1,4 @@
-"""Classification of a whole split: every image counted once, on any number of devices."""
+"""Classification of a complete split: every image counted once, on any number of devices."""
 
 import dataclasses
 import time
@@ -11,6 +11,7 @@ import optax
 
 from mixer_jax import models
 from mixer_jax.data.batch import FILLER, Batch
+from mixer_jax.evaluation.pipelined import pipelined
 from mixer_jax.parallel import mesh as meshes
 
 EvalStep = Callable[[dict, dict[str, jax.Array]], dict[str, jax.Array]]
@@ -18,50 +19,50 @@ EvalStep = Callable[[dict, dict[str, jax.Array]], dict[str, jax.Array]]
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-  """What a split gave."""
+  """Accuracy on a split, and the prediction of each image."""
 
   top1: float
-  """Percent of the images that decoded."""
+  """Percent of the decoded images."""
   top5: float
   loss: float
   """Mean softmax cross-entropy, nats."""
   examples: int
-  """Images that decoded."""
+  """Number of decoded images."""
   undecodable: int
   real: float | None
-  """Percent of the images with a ReaL label whose prediction is among them (section 3);
-  None where the split has no such labels."""
+  """Percent of the images with ReaL labels whose prediction is among these (section 3); None if
+  the split has no such labels."""
   real_examples: int | None
   images_per_second: float
-  """Behind the first batch, which compiles; where there is but one, with it."""
+  """Measured from the second batch on (the first one compiles), unless there is only one."""
   labels: np.ndarray
-  """Of each example of the split, int32."""
+  """(examples of the split,) int32."""
   predictions: np.ndarray
-  """Most probable class of each example of the split, int32; -1 where it did not decode."""
+  """Most probable class of each example, int32; -1 if it did not decode."""
   confidences: np.ndarray
-  """Its probability, float32."""
+  """Probability of the prediction, float32."""
 
   def numbers(self) -> dict[str, float]:
-    """The scalars that there are, for a log or a file."""
+    """Return the scalars that are known, for a log or a file."""
     arrays = ('labels', 'predictions', 'confidences')
     return {k: v for k, v in vars(self).items() if k not in arrays and v is not None}
 
 
 def make_eval_step(config, mesh) -> EvalStep:
-  """The jitted step: (params, batch of `eval_batches` on the mesh) -> sums and predictions.
+  """Make the jitted step (params, batch of `eval_batches` on the mesh) -> sums and predictions.
 
-  All results are replicated. Compile it once and evaluate as often as needed.
+  All results are replicated. Make it once and evaluate as often as needed.
   """
 
   def eval_step(params, batch):
-    logits = models.apply(config, params, _pixels(config, batch))
+    logits = models.apply(config, params, models.as_input(config, batch['image']))
     label, mask = batch['label'], batch['mask']
     best = jax.lax.top_k(logits, min(5, config.num_classes))[1]
     hits = best == label[:, None]
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, label)
     total = lambda x: jnp.sum(jnp.where(mask, x, 0), dtype=jnp.float32)
     sums = {}
-    if 'accepted' in batch:  # an image without any right label is left out
+    if 'accepted' in batch:  # an image without any accepted label is left out
       accepted = batch['accepted']
       right = jnp.take_along_axis(accepted, best[:, :1], axis=1)[:, 0]
       sums = {'real': total(right), 'real_examples': total(accepted.any(axis=1))}
@@ -83,20 +84,13 @@ def make_eval_step(config, mesh) -> EvalStep:
 def evaluate(
   eval_step: EvalStep, params: dict, batches: Iterable[Batch], mesh, *, size: int
 ) -> Evaluation:
-  """Runs `eval_step` over all batches of a split of `size` examples.
-
-  The next batch is read and dispatched before the last one's results are.
-  """
-  results, pending, began, behind = [], None, time.perf_counter(), 0
-  for batch in batches:
-    dispatched = eval_step(params, meshes.put(mesh, batch))
-    if pending is not None:
-      results.append(jax.device_get(pending))
-      if len(results) == 1:
-        began, behind = time.perf_counter(), float(results[0]['examples'])
-    pending = dispatched
-  results.append(jax.device_get(pending))
-  seconds = time.perf_counter() - began
+  """Run `eval_step` over all batches of a split of `size` examples."""
+  results, times = [], [time.perf_counter()]
+  for result in pipelined(lambda batch: eval_step(params, meshes.put(mesh, batch)), batches):
+    results.append(result)
+    times.append(time.perf_counter())
+  began, compiled = (times[1], results[0]['examples']) if len(results) > 1 else (times[0], 0)
+  seconds = times[-1] - began
   total = {name: sum(float(r[name]) for r in results) for name in _SUMS if name in results[0]}
   count = max(total['examples'], 1)
   real_examples = total.get('real_examples')
@@ -108,7 +102,7 @@ def evaluate(
     undecodable=round(total['undecodable']),
     real=None if real_examples is None else 100 * total['real'] / max(real_examples, 1),
     real_examples=None if real_examples is None else round(real_examples),
-    images_per_second=(total['examples'] - behind) / seconds,
+    images_per_second=(total['examples'] - float(compiled)) / seconds,
     labels=np.concatenate([r['label'] for r in results])[:size],
     predictions=np.concatenate([r['prediction'] for r in results])[:size],
     confidences=np.concatenate([r['confidence'] for r in results])[:size],
@@ -117,21 +111,21 @@ def evaluate(
 
 @dataclasses.dataclass(frozen=True)
 class ClassRow:
-  """How one class was classified."""
+  """Result for one class."""
 
   label: int
   images: int
-  """That decoded."""
+  """Number of decoded images."""
   top1: float
   """Percent of them."""
   confused: int | None
-  """The wrong class that was predicted most often."""
+  """Wrong class that was predicted most often."""
   times: int
-  """How often."""
+  """Number of these predictions."""
 
 
 def per_class(result: Evaluation) -> list[ClassRow]:
-  """A row for each class that has images, the worst first."""
+  """Return a row for each class that has images, the worst first."""
   rows = []
   for label in np.unique(result.labels[result.predictions >= 0]):
     predicted = result.predictions[(result.labels == label) & (result.predictions >= 0)]
@@ -143,20 +137,15 @@ def per_class(result: Evaluation) -> list[ClassRow]:
 
 
 def make_top_step(config, mesh, count: int) -> EvalStep:
-  """The jitted step that gives each image's `count` most probable classes, all replicated."""
+  """Make the jitted step that returns each image's `count` most probable classes, replicated."""
 
   def top_step(params, batch):
-    probabilities = jax.nn.softmax(models.apply(config, params, _pixels(config, batch)))
+    logits = models.apply(config, params, models.as_input(config, batch['image']))
+    probabilities = jax.nn.softmax(logits)
     best, classes = jax.lax.top_k(probabilities, min(count, config.num_classes))
     return {**{k: batch[k] for k in ('index', 'mask')}, 'class': classes, 'probability': best}
 
   return jax.jit(top_step, out_shardings=meshes.replicated(mesh))
-
-
-def _pixels(config, batch: dict[str, jax.Array]) -> jax.Array:
-  """What `apply` takes: uint8 levels as they are, others in the model's range."""
-  images = batch['image']
-  return images if images.dtype == jnp.uint8 else models.from_levels(config, images)
 
 
 _SUMS = ('top1', 'top5', 'loss', 'examples', 'undecodable', 'real', 'real_examples')

@@ -1,8 +1,8 @@
-"""Linear probes: how well the classes can be told, by a linear map, behind every block.
+"""Linear probes: accuracy of a linear classifier on the features after every block.
 
-Multinomial logistic regression on frozen features, each image's mean over its tokens in float32,
-standardised; all layers at once and all images in every step, on the devices of a mesh. The
-objective is convex: mean cross-entropy + l2/2·|kernel|², the bias free. It is that of
+Multinomial logistic regression on frozen features, averaged over the tokens of an image in float32
+and standardised; all layers at once and all images in every step, on the devices of a mesh. The
+objective is convex: mean cross-entropy + l2/2·|kernel|², with a free bias. It equals that of
 scikit-learn's `LogisticRegression` with C = 1 / (examples · l2).
 """
 
@@ -21,48 +21,53 @@ from jax.sharding import PartitionSpec as P
 from mixer_jax.data import pipeline
 from mixer_jax.data.source import Source
 from mixer_jax.errors import UserError
-from mixer_jax.evaluation import fewshot
+from mixer_jax.evaluation.features import HIGHEST, count, gather, make_feature_step, put, whiten
 from mixer_jax.parallel import mesh as meshes
 
 
 @dataclasses.dataclass(frozen=True)
 class ProbeConfig:
-  """Attributes:
-  l2: weight of the kernel's half square beside the mean loss.
-  iterations: of L-BFGS, at most: a layer that gets no better is done.
+  """Settings of the logistic regression.
+
+  Attributes:
+    l2: weight of half the squared kernel, added to the mean loss.
+    iterations: maximum number of L-BFGS iterations; a layer that no longer improves stops earlier.
   """
 
   l2: float
   iterations: int
 
   def __post_init__(self):
-    # Without any, features that separate the training images have no solution.
+    # Without it, features that separate the training images have no solution.
     if isinstance(self.l2, bool) or not isinstance(self.l2, int | float) or not 0 < self.l2 < 1e6:
       raise UserError(f'probe l2 must be a number in (0, 1e6), is {self.l2!r}')
     if type(self.iterations) is not int or self.iterations < 1:
       raise UserError(f'probe iterations must be a positive whole number, is {self.iterations!r}')
 
 
+DEFAULTS = ProbeConfig(l2=1e-3, iterations=500)
+
+
 class Probes(NamedTuple):
-  """A classifier for each of L layers."""
+  """Classifiers of L layers."""
 
   mean: jax.Array
   """(L, C)"""
   deviation: jax.Array
-  """(L, C); 1 for features that are constant."""
+  """(L, C); 1 for constant features."""
   kernel: jax.Array
-  """(L, C, N), of standardised features."""
+  """(L, C, N), for standardised features."""
   bias: jax.Array
   """(L, N)"""
   objective: jax.Array
-  """(L,): what was minimised, nats."""
+  """(L,): value of what was minimised, nats."""
   gradient: jax.Array
-  """(L,): norm of its gradient, 0 at the minimum."""
+  """(L,): norm of its gradient; 0 at the minimum."""
 
 
 @dataclasses.dataclass(frozen=True)
 class LayerProbe:
-  """How the classes are told from one layer."""
+  """Result of one layer's probe."""
 
   layer: str
   """Name in `models.features`."""
@@ -72,11 +77,11 @@ class LayerProbe:
   objective: float
   """Training loss with its L2 term, nats."""
   gradient: float
-  """Norm at the end: how far from the minimum the probe was left."""
+  """Norm of the gradient at the end: distance from the minimum."""
 
 
 def block_layers(config) -> list[str]:
-  """The output of every block, in order of depth, and `pre_logits`."""
+  """Return the names of every block's output, in order of depth, and `pre_logits`."""
   return [*(f'block_{i}' for i in range(config.num_blocks)), 'pre_logits']
 
 
@@ -93,18 +98,18 @@ def linear_probe(
   process: pipeline.Process | None = None,
   layers: Sequence[str] | None = None,
 ) -> list[LayerProbe]:
-  """A probe for each of `layers` (all blocks and `pre_logits`), fit on `train`.
+  """Fit a probe for each of `layers` (default: all blocks and `pre_logits`) on `train`.
 
-  Each split is read once. The features of all layers are kept, layers · examples · C · 4 bytes:
-  on each process's host, and in float32 shared by the devices; for ImageNet take a part.
+  Each split is read once. The features of all layers are kept, layers · examples · C · 4 bytes,
+  on the host of each process and once more divided over the devices: of ImageNet use a part.
 
   Args:
     params: on the mesh.
-    data: how images are read: those of `eval_batches`.
-    batch_size: images a step while features are read, of all processes together.
+    data: how images are read, as for `eval_batches`.
+    batch_size: images per step while features are computed, over all processes.
 
   Raises:
-    UserError: the splits have other classes, a layer is not in the model, layers differ in
+    UserError: the splits have different classes, a layer is not in the model, layers differ in
       width, or no image decodes.
   """
   names = block_layers(config) if layers is None else list(layers)
@@ -116,22 +121,22 @@ def linear_probe(
       f'{len(test.classes)}, or others: take two splits of one data set'
     )
   meshes.check_batch(mesh, batch_size)
-  step = fewshot.make_feature_step(config, mesh, names)
+  step = make_feature_step(config, mesh, names)
 
-  def features(source):
+  def read(source):
     batches = pipeline.eval_batches(
       source, data, image_size=config.image_size, batch_size=batch_size, process=process
     )
-    seen = fewshot.gather(step, params, batches, mesh, size=len(source))
-    if not seen.mask.any():
+    features = gather(step, params, batches, mesh, size=len(source))
+    if not features.mask.any():
       raise UserError(f'probe: none of the {len(source)} images of {source.name} decodes')
-    if len({seen.layers[name].shape for name in names}) > 1:
+    if len({features.layers[name].shape for name in names}) > 1:
       raise UserError('probe: the layers differ in width: probe those of one width at a time')
-    return np.stack([seen.layers[name] for name in names]), seen.labels, seen.mask
+    return np.stack([features.layers[name] for name in names]), features.labels, features.mask
 
-  trained_on, tested_on = features(train), features(test)
-  probes = fit(settings, *trained_on, mesh, num_classes=len(train.classes))
-  train_top1, test_top1 = (accuracy(probes, *on, mesh) for on in (trained_on, tested_on))
+  rows_train, rows_test = read(train), read(test)
+  probes = fit(settings, *rows_train, mesh, num_classes=len(train.classes))
+  train_top1, test_top1 = (accuracy(probes, *rows, mesh) for rows in (rows_train, rows_test))
   objective, gradient = jax.device_get((probes.objective, probes.gradient))
   return [
     LayerProbe(name, *map(float, (test_top1[i], train_top1[i], objective[i], gradient[i])))
@@ -148,11 +153,11 @@ def fit(
   *,
   num_classes: int,
 ) -> Probes:
-  """Probes of L layers' features of the same images, fit at once; replicated on the mesh.
+  """Fit probes of L layers' features of the same images, all at once; replicated on the mesh.
 
   Args:
-    x_LnC: host arrays, the same in every process; so are the labels (ints) and the mask, False
-      where a row counts for nothing.
+    x_LnC, label_n, mask_n: host arrays, the same in every process: features, int labels, and
+      False for rows to ignore.
   """
   run, _ = _programs(mesh)
   placed = _place(mesh, x_LnC, label_n, mask_n)
@@ -160,7 +165,7 @@ def fit(
 
 
 def accuracy(probes: Probes, x_LnC, label_n, mask_n, mesh) -> np.ndarray:
-  """Percent of the rows that count, a layer: (L,)."""
+  """Return the percentage of unmasked rows that is right, per layer: (L,)."""
   _, run = _programs(mesh)
   hits = jax.device_get(run(probes, *_place(mesh, x_LnC, label_n, mask_n)))
   return 100 * hits / max(int(mask_n.sum()), 1)
@@ -168,7 +173,7 @@ def accuracy(probes: Probes, x_LnC, label_n, mask_n, mesh) -> np.ndarray:
 
 @functools.lru_cache(maxsize=8)
 def _programs(mesh):
-  """Jitted once a mesh, so that a second fit of the same shape does not compile."""
+  """Jitted once per mesh, so that a second fit of the same shape does not compile."""
   everywhere = meshes.replicated(mesh)
   return (
     jax.jit(_fit, static_argnums=0, out_shardings=everywhere),
@@ -184,23 +189,15 @@ def _hits(probes, x_LnC, label_n, mask_n):
 
 def _logits(weights, x_nC):
   kernel_CN, bias_N = weights
-  return jnp.matmul(x_nC, kernel_CN, precision=fewshot.HIGHEST) + bias_N
+  return jnp.matmul(x_nC, kernel_CN, precision=HIGHEST) + bias_N
 
 
 def _fit(num_classes: int, x_LnC, label_n, mask_n, l2, iterations) -> Probes:
-  n = jnp.maximum(jnp.sum(mask_n, dtype=jnp.float32), 1)
+  n = count(mask_n)
 
   def one(x_nC):
-    mask_n1 = mask_n[:, None]
-    mean_of = lambda a: jnp.sum(jnp.where(mask_n1, a, 0), axis=0) / n
-    # Less one of the rows first, so that a constant feature is 0 to the last bit.
-    first_C = x_nC[jnp.argmax(mask_n)]
-    x_nC = jnp.where(mask_n1, x_nC - first_C, 0)
-    shift_C = mean_of(x_nC)
-    x_nC = jnp.where(mask_n1, x_nC - shift_C, 0)
-    deviation_C = jnp.sqrt(mean_of(x_nC**2))
-    deviation_C = jnp.where(deviation_C > 0, deviation_C, 1)
-    x_nC = x_nC / deviation_C
+    white = whiten(x_nC, mask_n, lambda deviation: jnp.where(deviation > 0, deviation, 1))
+    x_nC = white.x_nC
 
     def objective(weights):
       losses = optax.softmax_cross_entropy_with_integer_labels(_logits(weights, x_nC), label_n)
@@ -210,34 +207,34 @@ def _fit(num_classes: int, x_LnC, label_n, mask_n, l2, iterations) -> Probes:
     start = (jnp.zeros((x_nC.shape[1], num_classes)), jnp.zeros(num_classes))
     value_and_grad = optax.value_and_grad_from_state(objective)
 
-    def goes_on(carry):
-      count, moved, *_ = carry
-      return (count < iterations) & moved
+    def continues(carry):
+      iteration, moved, *_ = carry
+      return (iteration < iterations) & moved
 
     def advance(carry):
-      count, _, weights, state = carry
+      iteration, _, weights, state = carry
       value, grad = value_and_grad(weights, state=state)
       updates, new_state = optimizer.update(
         grad, state, weights, value=value, grad=grad, value_fn=objective
       )
       new = optax.apply_updates(weights, updates)
-      # At the minimum the line search sees float32's noise only: what is not better, or not a
-      # number, is not taken, and would be tried again for ever.
+      # At the minimum the line search sees only float32's noise: a step that is not better, or not
+      # a number, is rejected and ends the loop, which would try the same step again forever.
       better = optax.tree.get(new_state, 'value') < value
       keep = lambda a, b: jnp.where(better, a, b)
-      return count + 1, better, *jax.tree.map(keep, (new, new_state), (weights, state))
+      return iteration + 1, better, *jax.tree.map(keep, (new, new_state), (weights, state))
 
     carry = (jnp.zeros((), int), jnp.ones((), bool), start, optimizer.init(start))
-    *_, weights, _ = jax.lax.while_loop(goes_on, advance, carry)
+    *_, weights, _ = jax.lax.while_loop(continues, advance, carry)
     value, grad = jax.value_and_grad(objective)(weights)
     norm = optax.tree.norm(grad)
-    return Probes(first_C + shift_C, deviation_C, *weights, value, norm)
+    return Probes(white.mean_C, white.scale_C, *weights, value, norm)
 
   return jax.vmap(one)(x_LnC)
 
 
 def _place(mesh, x_LnC, label_n, mask_n) -> tuple[jax.Array, ...]:
-  """Host arrays -> on the mesh, the images split over it; filled up so that all get as many."""
+  """Put host arrays on the mesh, images divided over it and padded so that all get as many."""
   ways = mesh.shape['data'] * mesh.shape['fsdp']
   more = -len(label_n) % ways
   rows = meshes.batch_sharding(mesh).spec
@@ -245,7 +242,6 @@ def _place(mesh, x_LnC, label_n, mask_n) -> tuple[jax.Array, ...]:
   def place(array, axis):
     padding = [(0, more if i == axis else 0) for i in range(array.ndim)]
     array = np.pad(array, padding) if more else array
-    sharding = NamedSharding(mesh, P(*(None,) * axis, *rows))
-    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+    return put(array, NamedSharding(mesh, P(*(None,) * axis, *rows)))
 
   return place(x_LnC, 1), place(label_n, 0), place(mask_n, 0)

@@ -1,4 +1,4 @@
-"""Pictures of runs and models side by side, as PNG bytes."""
+"""Pictures that compare runs and models, as PNG bytes."""
 
 from collections.abc import Mapping, Sequence
 
@@ -7,14 +7,14 @@ import numpy as np
 from mixer_jax.pictures.run_pictures import png_of, pyplot
 
 Curve = Mapping[int, float]
-"""Step -> metric, of one run."""
+"""Step -> metric of one run."""
 
 
 def comparison(panels: Mapping[str, Mapping[str, Sequence[Curve]]], metric: str) -> bytes:
-  """A metric against steps: a panel for each title, in it a colour for each label.
+  """Draw a metric against steps: a panel for each title, a colour for each label.
 
-  A label's runs are thin lines, and their mean at the steps that all of them have a
-  thick one, with the last mean written beside its end.
+  The runs of a label are thin lines. Their mean, at the steps that all of them have, is a thick
+  line; the legend has its last value.
   """
   plt = pyplot()
   figure, axes = plt.subplots(
@@ -40,20 +40,20 @@ def comparison(panels: Mapping[str, Mapping[str, Sequence[Curve]]], metric: str)
 def by_depth(
   models: Mapping[tuple[str, bool], Sequence[Mapping[float, float]]], metric: str
 ) -> bytes:
-  """A metric behind each block against its place in the depth, in (0, 1].
+  """Draw a metric after each block against its relative depth in (0, 1].
 
   Args:
-    models: (model, is it trained) -> for each seed, place -> metric. A model has one colour;
-      untrained it is dashed. Lines are means over seeds.
+    models: (model, is trained) -> for each seed, depth -> metric. A model has one colour;
+      untrained ones are dashed. Lines are means over seeds.
   """
   plt = pyplot()
   figure, axis = plt.subplots(figsize=(7.5, 4.6), layout='constrained')
   names = list(dict.fromkeys(name for name, _ in models))
   for (name, is_trained), seeds in models.items():
-    places = sorted(seeds[0])
+    depths = sorted(seeds[0])
     axis.plot(
-      places,
-      [np.mean([seed[place] for seed in seeds]) for place in places],
+      depths,
+      [np.mean([seed[depth] for seed in seeds]) for depth in depths],
       color=f'C{names.index(name)}',
       linestyle='-' if is_trained else '--',
       marker='o',
@@ -72,13 +72,12 @@ def by_depth(
 def scaling(
   lines: Mapping[str, Mapping[int, Sequence[float]]], shares: Mapping[int, str], metric: str
 ) -> bytes:
-  """A metric against the number of training images, which is drawn in logarithms.
+  """Draw a metric against the number of training images, on a logarithmic axis.
 
   Args:
-    lines: label -> images -> metric of each run on so many. A label's means are a line, its runs
-      are points.
-    shares: images -> what part of all they are, in words.
-    metric: its name and unit.
+    lines: label -> number of images -> metric of each run. Means are a line, runs are dashes.
+    shares: number of images -> their share of all, in words.
+    metric: name and unit.
   """
   plt = pyplot()
   figure, axis = plt.subplots(figsize=(7, 4.6), layout='constrained')
@@ -92,7 +91,7 @@ def scaling(
   axis.set_xscale('log')
   axis.set_xticks(sizes, [f'{shares[size]}\n{size:,}' for size in sizes])
   axis.set_xticks([], minor=True)
-  axis.set_xlabel('training images: the part of all, and how many')
+  axis.set_xlabel('training images: share of all, and number')
   axis.set_ylabel(metric)
   axis.set_title('lines: means over seeds; dashes: runs', fontsize=9)
   axis.grid(alpha=0.3)

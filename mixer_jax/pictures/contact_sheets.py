@@ -9,29 +9,29 @@ from PIL import Image
 from mixer_jax.pictures.run_pictures import png_of, pyplot
 
 Row = tuple[str, Sequence[tuple[str, np.ndarray]]]
-"""A title, and cells: a caption and an (H, W, 3) uint8 image of any size."""
+"""A title, and cells of (caption, (H, W, 3) uint8 image of any size)."""
 
-_DOTS = 110  # an inch, of `png_of`
-_CELL = 128  # pixels, the side of an image
+_DOTS = 110  # per inch, as in `png_of`
+_CELL = 128  # pixels, width and height of a cell
 _GAP = 6
-_TITLE = 104  # width of the rows' titles
-_LONGEST = 14  # characters of them
+_TITLE = 104  # width of row titles
+_MAX_TITLE = 14  # characters
 _CAPTION = 18  # height of a line of captions
 _HEADING = 34
 
 
 @dataclasses.dataclass(frozen=True)
 class Band:
-  """Blocks of rows beside each other, under a heading."""
+  """Blocks of rows side by side, under a heading."""
 
   heading: str
   blocks: Sequence[Sequence[Row]]
 
 
 def contact_sheet(bands: Sequence[Band]) -> bytes:
-  """All bands, one below the other.
+  """Draw all bands, one below the other.
 
-  A caption is left out where the cell above it has the same one.
+  A caption is left out if the cell above has the same one.
   """
   width = max(sum(map(_width, band.blocks)) for band in bands) + _GAP
   height = sum(_HEADING + max(map(_height, band.blocks)) for band in bands) + _GAP
@@ -56,12 +56,12 @@ def _draw(axis, canvas: np.ndarray, block: Sequence[Row], left: int, top: int) -
   for row, captions in zip(block, _captions(block), strict=True):
     top += _CAPTION if any(captions) else 0
     title, cells = row
-    title = title if len(title) <= _LONGEST else title[: _LONGEST - 1] + '…'
+    title = title if len(title) <= _MAX_TITLE else title[: _MAX_TITLE - 1] + '…'
     axis.text(left + _TITLE - _GAP, top + _CELL / 2, title, fontsize=8, ha='right', va='center')
     for place, ((_, image), caption) in enumerate(zip(cells, captions, strict=True)):
       small = _fitted(image)
       x, y = left + _TITLE + place * (_CELL + _GAP), top
-      # In the middle of its cell.
+      # Centred in its cell.
       y0, x0 = y + (_CELL - small.shape[0]) // 2, x + (_CELL - small.shape[1]) // 2
       canvas[y0 : y0 + small.shape[0], x0 : x0 + small.shape[1]] = small
       axis.text(x + _CELL / 2, y - 4, caption, fontsize=7, ha='center', va='baseline')
@@ -87,7 +87,7 @@ def _height(block: Sequence[Row]) -> int:
 
 
 def _fitted(image: np.ndarray) -> np.ndarray:
-  """As large as a cell; what is enlarged keeps its pixels."""
+  """Resize to the size of a cell; enlarged images keep sharp pixels."""
   height, width = image.shape[:2]
   scale = _CELL / max(height, width)
   size = max(round(width * scale), 1), max(round(height * scale), 1)

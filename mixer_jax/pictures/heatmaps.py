@@ -8,9 +8,9 @@ import numpy as np
 
 from mixer_jax.pictures.run_pictures import png_of, pyplot
 
-_MOST_NAMED = 60  # layers an axis of which every one is named
-_INCHES_A_LAYER = 0.16
-_LETTERS_AN_INCH = 12  # of a title
+_MAX_NAMED = 60  # layers per axis that all get a name
+_INCHES_PER_LAYER = 0.16
+_LETTERS_PER_INCH = 12  # of a title
 
 
 class Panel(NamedTuple):
@@ -20,9 +20,9 @@ class Panel(NamedTuple):
   """(n_x, n_y) numbers in [0, 1] or NaN."""
   title: str
   axes: tuple[str, str]
-  """What goes up, and what to the right."""
+  """Labels of the vertical and the horizontal axis."""
   marked: Sequence[int] | None
-  """For each row the column that is marked; -1 for none."""
+  """Marked column of each row; -1 for none."""
 
 
 def heatmap(
@@ -33,21 +33,21 @@ def heatmap(
   axes: tuple[str, str],
   marked: Sequence[int] | None = None,
 ) -> bytes:
-  """A (n_x, n_y) matrix of numbers in [0, 1] or NaN; depth runs from the lower left.
+  """Draw a (n_x, n_y) matrix of numbers in [0, 1] or NaN; depth starts at the lower left.
 
-  x goes up, y to the right; of very many layers only some are named. `marked`: for each
-  row the column that gets a ring; -1 for none.
+  x goes up, y to the right; only some of very many layers are named. `marked`: for each row the
+  column that gets a ring; -1 for none.
   """
   plt = pyplot()
-  height = max(4.0, min(_INCHES_A_LAYER * len(names_x), 16.0))
-  width = max(4.0, min(_INCHES_A_LAYER * len(names_y), 16.0))
+  height = max(4.0, min(_INCHES_PER_LAYER * len(names_x), 16.0))
+  width = max(4.0, min(_INCHES_PER_LAYER * len(names_y), 16.0))
   figure, axis = plt.subplots(figsize=(width + 3.2, height + 2.2), layout='constrained')
   figure.colorbar(_draw(axis, values, marked), ax=axis, fraction=0.04, label='CKA')
   for names, ticks, rotation in (
     (names_x, axis.set_yticks, 0),
     (names_y, axis.set_xticks, 90),
   ):
-    places = range(0, len(names), -(-len(names) // _MOST_NAMED))
+    places = range(0, len(names), -(-len(names) // _MAX_NAMED))
     ticks(list(places), [names[i] for i in places], fontsize=7, rotation=rotation)
   axis.set_ylabel(_short(axes[0]))
   axis.set_xlabel(_short(axes[1]))
@@ -56,7 +56,7 @@ def heatmap(
 
 
 def heatmaps(panels: Sequence[Panel], title: str, columns: int = 4) -> bytes:
-  """Many matrices side by side, in one range of colours; as `heatmap`, layers by number."""
+  """Draw many matrices side by side with one colour scale, as `heatmap`; layers by number."""
   plt = pyplot()
   columns = min(columns, len(panels))
   rows, width = -(-len(panels) // columns), max(2.9 * columns + 1.2, 5.5)
@@ -78,7 +78,7 @@ def heatmaps(panels: Sequence[Panel], title: str, columns: int = 4) -> bytes:
   for axis in axes.flat[len(panels) :]:
     axis.axis('off')
   figure.colorbar(axes[0][0].images[0], ax=axes, fraction=0.02, label='CKA')
-  lines = [textwrap.fill(line, int(_LETTERS_AN_INCH * width)) for line in title.splitlines()]
+  lines = [textwrap.fill(line, int(_LETTERS_PER_INCH * width)) for line in title.splitlines()]
   figure.suptitle('\n'.join(lines), fontsize=10)
   return png_of(figure)
 
@@ -88,7 +88,7 @@ def _draw(axis, values: np.ndarray, marked: Sequence[int] | None):
   rows = [row for row, column in enumerate(marked or ()) if column >= 0]
   columns = [column for column in marked or () if column >= 0]
   size = 60 / max(len(values) / 12, 1) ** 2
-  # Ringed twice, so that it is seen on dark and on light.
+  # Two rings, so that one is visible on dark and on light.
   for color, line in (('black', 2.4), ('cyan', 1.2)):
     axis.scatter(columns, rows, s=size, facecolor='none', edgecolor=color, lw=line)
   return drawn

@@ -1,4 +1,4 @@
-"""Many small pictures of weights in one, as PNG bytes."""
+"""Mosaics of many small pictures of weights, as PNG bytes."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -7,26 +7,26 @@ import numpy as np
 
 from mixer_jax.pictures.run_pictures import png_of, pyplot
 
-_TILE, _LARGE_TILE, _MANY = 28, 44, 200  # pixels a side, about; the smaller one of many tiles
+_TILE, _LARGE_TILE, _MANY = 28, 44, 200  # pixels per side, about; more than _MANY are smaller
 _IN_PAIR, _BETWEEN = 2, 8  # pixels between tiles
 _MARGIN, _LINE = 20, 16
-_LEAST_WIDTH = 240  # of a panel's title
-_CHARACTER = 7.8  # pixels of the title's, about
+_MIN_WIDTH = 240  # of a panel with its title
+_CHARACTER = 7.8  # width of a character of the title in pixels, about
 _DPI = 110
 
 
 def mosaics(panels: Mapping[str, np.ndarray], title: str, *, paired: bool) -> bytes:
-  """Panels side by side, in each its pictures row by row.
+  """Draw panels side by side, each with its pictures row by row.
 
   Each picture is scaled by its largest magnitude, which becomes black or white; zero is mid-grey.
 
   Args:
     panels: title, of any number of lines -> (N, H, W), drawn in grey, or (N, H, W, 3) in colour.
-    title: of all; of any number of lines.
-    paired: whether two neighbours stand together; else each is alone.
+    title: title of the picture, of any number of lines.
+    paired: draw neighbours as pairs.
   """
   drawn = {name: _mosaic(pictures, paired) for name, pictures in panels.items()}
-  widths = [max(image.shape[1], _LEAST_WIDTH) for image in drawn.values()]
+  widths = [max(image.shape[1], _MIN_WIDTH) for image in drawn.values()]
   width = sum(widths) + _MARGIN * (len(widths) + 1)
   width = max(width, round(2 * _MARGIN + _CHARACTER * max(map(len, title.split('\n')))))
   head = round(1.25 * _LINE) * _lines([title]) + _LINE * _lines(panels) + 2 * _MARGIN
@@ -38,7 +38,7 @@ def mosaics(panels: Mapping[str, np.ndarray], title: str, *, paired: bool) -> by
   for (name, image), room in zip(drawn.items(), widths, strict=True):
     rows, columns = image.shape[:2]
     top = height - head
-    # A pixel of the picture for each of the mosaic: nothing is resampled.
+    # One pixel of the picture per pixel of the mosaic: nothing is resampled.
     place = (left / width, (top - rows) / height, columns / width, rows / height)
     axis = figure.add_axes(place)
     axis.imshow(image, interpolation='nearest', aspect='auto')
@@ -57,7 +57,7 @@ def _mosaic(pictures: np.ndarray, paired: bool) -> np.ndarray:
   count, side = len(pictures), pictures.shape[1]
   group = 2 if paired else 1
   groups = -(-count // group)
-  # Each panel is about half as high again as wide.
+  # Each panel is about 1.5 times as high as wide.
   columns = max(round(math.sqrt(groups / (1.5 * group))), 1)
   factor = max(round((_TILE if count > _MANY else _LARGE_TILE) / side), 1)
   tile = side * factor

@@ -1,4 +1,4 @@
-"""Pictures of a run, as PNG bytes: its curves, and what it says of test images."""
+"""Pictures of a run, as PNG bytes: its curves, and its predictions for test images."""
 
 import io
 from collections.abc import Sequence
@@ -8,9 +8,9 @@ import numpy as np
 
 
 def curves(rows: Sequence[dict[str, Any]]) -> bytes:
-  """Loss, accuracy and learning rate against the step, from the rows of `metrics.jsonl`.
+  """Draw loss, accuracy and learning rate against the step, from rows of `metrics.jsonl`.
 
-  Where a step was done twice, the later row counts. A line marks the step that was the best.
+  The later row of a repeated step counts. A line marks the best step.
   """
   plt = pyplot()
   train = _last_by_step(row for row in rows if 'event' not in row and 'loss' in row)
@@ -51,7 +51,7 @@ def predictions(
   confidences: np.ndarray,
   classes: Sequence[str],
 ) -> bytes:
-  """A grid of (H, W, 3) uint8 images, each under what is predicted, mistakes in red."""
+  """Draw a grid of (H, W, 3) uint8 images, each below its prediction; mistakes are red."""
   plt = pyplot()
   columns = 8
   rows = max(-(-len(images) // columns), 1)
@@ -75,7 +75,7 @@ def predictions(
 
 
 def costs(reports: Sequence[dict[str, Any]]) -> bytes:
-  """Hours and core-days against the number of devices, of the reports of plans that fit."""
+  """Draw hours and core-days against the number of devices, from reports of plans that fit."""
   plt = pyplot()
   figure, axes = plt.subplots(1, 2, figsize=(9, 3.8), layout='constrained')
   kinds = sorted({report['topology'].partition(':')[0] for report in reports})
@@ -109,9 +109,10 @@ def costs(reports: Sequence[dict[str, Any]]) -> bytes:
 
 
 def mistakes_first(labels: np.ndarray, predicted: np.ndarray, confidences: np.ndarray, count: int):
-  """Indices of `count` examples: mistakes, the most confident first, then the least sure hits.
+  """Return the indices of `count` examples to show.
 
-  Examples without a prediction (-1) are left out.
+  Mistakes come first, the most confident ones at the front; then correct predictions, the least
+  confident ones first. Examples without a prediction (-1) are left out.
   """
   wrong = predicted != labels
   order = np.lexsort((np.where(wrong, -confidences, confidences), ~wrong))
@@ -124,7 +125,7 @@ def _last_by_step(rows) -> list[dict[str, Any]]:
 
 
 def pyplot():
-  """matplotlib's, that opens no windows; imported when there is something to draw."""
+  """Return matplotlib's pyplot, imported late and set to open no windows."""
   import matplotlib
 
   matplotlib.use('agg')
@@ -134,7 +135,7 @@ def pyplot():
 
 
 def png_of(figure) -> bytes:
-  """A figure as PNG bytes; it is closed."""
+  """Return a figure as PNG bytes, and close it."""
   buffer = io.BytesIO()
   figure.savefig(buffer, format='png', dpi=110)
   pyplot().close(figure)

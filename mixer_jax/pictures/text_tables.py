@@ -6,7 +6,7 @@ Row = Sequence[str]
 
 
 def aligned(header: Row, rows: Sequence[Row], *, left: int = 1) -> str:
-  """Columns two spaces apart; the first `left` are left-aligned, the others right-aligned."""
+  """Return columns two spaces apart; all but the first `left` are right-aligned."""
   widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
   line = lambda row: '  '.join(
     cell.ljust(width) if place < left else cell.rjust(width)
@@ -16,18 +16,18 @@ def aligned(header: Row, rows: Sequence[Row], *, left: int = 1) -> str:
 
 
 def markdown(header: Row, rows: Sequence[Row]) -> str:
-  """The same table as Markdown; the first column is left-aligned."""
+  """Return the same table as Markdown; the first column is left-aligned."""
   rule = ['---', *['--:'] * (len(header) - 1)]
   line = lambda row: '| ' + ' | '.join(cell.replace('|', r'\|') for cell in row) + ' |\n'
   return ''.join(map(line, (header, rule, *rows)))
 
 
 def with_deviation(mean: float, deviation: float | None, digits: int = 2) -> str:
-  """'81.20 ± 0.30'; '81.20' where there is no deviation."""
+  """Return '81.20 ± 0.30', or '81.20' if there is no deviation."""
   text = f'{mean:.{digits}f}'
   return text if deviation is None else f'{text} ± {deviation:.{digits}f}'
 
 
 def mebibytes(size: int) -> str:
-  """A number of bytes as '1,234.5 MiB'."""
+  """Return a number of bytes as '1,234.5 MiB'."""
   return f'{size / 2**20:,.1f} MiB'

@@ -1,1 +1,1 @@
-"""What a run will cost, before a chip is rented."""
+"""Memory, time and cost of a run on a TPU slice, before a chip is rented; touches no device."""

@@ -1,11 +1,11 @@
-"""What a compiled program moves between devices, read off its HLO text."""
+"""The collectives of a compiled program, read from its HLO text."""
 
 import collections
 import math
 import re
 
 _KINDS = 'all-reduce|all-gather|reduce-scatter|all-to-all|collective-permute|collective-broadcast'
-# `-start` only begins one; its `-done` has the type of the result.
+# `-start` only launches a collective; its `-done` has the type of the result.
 _COLLECTIVE = re.compile(rf'^\s*(?:ROOT )?%?[\w.-]+ = (.+?) ({_KINDS})(-start|-done)?\(')
 _HEADER = re.compile(r'^(ENTRY )?%?([\w.-]+) \(.*\{$')
 _CALLED = re.compile(r'(body|calls|to_apply)=%?([\w.-]+)')
@@ -17,9 +17,9 @@ _ARRAY = re.compile(r'\b([a-z]+)(\d+)?[a-z0-9]*\[([\d,]*)\]')
 
 
 def collectives(hlo: str) -> dict[str, dict[str, int]]:
-  """Kind -> {'count', 'bytes'} a run of the program: of one device's results, loops followed.
+  """Return kind -> {'count', 'bytes'} per run of the program, with loops followed.
 
-  One that was combined of several arrays counts once.
+  Bytes are those of one device's results. A collective of several arrays counts once.
   """
   entry, lines = _computations(hlo)
   found: dict[str, dict[str, int]] = collections.defaultdict(lambda: {'count': 0, 'bytes': 0})
@@ -38,7 +38,7 @@ def collectives(hlo: str) -> dict[str, dict[str, int]]:
 
 
 def loops(hlo: str) -> set[int]:
-  """How often the program's loops go round, of those that tell."""
+  """Return the trip counts of the program's loops, where the text states them."""
   _, lines = _computations(hlo)
   return {
     trips for body in lines.values() for line in body if (trips := _trips(line, lines)) is not None
@@ -46,7 +46,7 @@ def loops(hlo: str) -> set[int]:
 
 
 def _trips(line: str, lines: dict[str, list[str]]) -> int | None:
-  """How often the loop that this line calls goes round, if it is one and tells.
+  """Return the trip count of the loop that this line calls; None: no loop, or not stated.
 
   CPU programs are annotated; in TPU programs it is the constant that the index, which
   `lax.scan` counts from 0, is compared with.
@@ -65,7 +65,7 @@ def _trips(line: str, lines: dict[str, list[str]]) -> int | None:
 
 
 def _computations(hlo: str) -> tuple[str, dict[str, list[str]]]:
-  """(name of the entry, the lines of every computation)."""
+  """Return (name of the entry computation, name -> lines of every computation)."""
   entry, name, lines = '', '', collections.defaultdict(list)
   for line in hlo.splitlines():
     header = _HEADER.match(line)
@@ -78,9 +78,9 @@ def _computations(hlo: str) -> tuple[str, dict[str, list[str]]]:
 
 
 def _size(types: str) -> int:
-  """Bytes of 'f32[8,128]{1,0}' or of a tuple of such."""
+  """Return the bytes of a type such as 'f32[8,128]{1,0}', or of a tuple of them."""
   total = 0
   for kind, bits, dims in _ARRAY.findall(types):
-    width = 8 if kind == 'pred' else int(bits or 0)  # a token has none
+    width = 8 if kind == 'pred' else int(bits or 0)  # a token has no size
     total += math.prod(int(dim) for dim in dims.split(',') if dim) * width // 8
   return total

@@ -1,7 +1,7 @@
-"""A training step and an evaluation step, compiled for a TPU slice that is not here.
+"""Compilation of a training step and an evaluation step for a TPU slice, without the slice.
 
-`compile_program` does it in a process of its own, `python -m mixer_jax.planning.compiler`:
-libtpu wants its environment set before it is loaded, talks on stderr, and cannot be
+`compile_program` compiles in a separate process, `python -m mixer_jax.planning.compiler`:
+libtpu needs its environment set before it is loaded, writes to stderr, and cannot be
 interrupted.
 """
 
@@ -19,13 +19,13 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from mixer_jax.errors import UserError
 from mixer_jax.evaluation import classify
-from mixer_jax.models import ModelConfig, config_from
+from mixer_jax.models import ModelConfig, config_from, family
 from mixer_jax.parallel import mesh as meshes
+from mixer_jax.parallel.compiled import abstract_batch, temporary_bytes
 from mixer_jax.planning import collectives, topologies
 from mixer_jax.training import step as steps
 from mixer_jax.training.mixup import MixupConfig
@@ -34,14 +34,14 @@ from mixer_jax.training.optimizer import OptimizerConfig, make_optimizer, make_s
 
 @dataclasses.dataclass(frozen=True)
 class Program:
-  """What is compiled, and for what.
+  """The steps that are compiled, and the slice that they are compiled for.
 
   Attributes:
-    topology: such as v3:4x4.
-    mesh: sizes of its axes.
-    batch_size: images an update, over all devices; `eval_batch_size` likewise, and 0
-      for no evaluation step.
-    eval_level: dtype of the evaluation's images.
+    topology: name of the slice, such as v3:4x4.
+    mesh: sizes of the mesh's axes.
+    batch_size: images per update, over all devices.
+    eval_batch_size: images per evaluation batch, over all devices; 0: no evaluation step.
+    eval_level: dtype of the images in an evaluation.
   """
 
   topology: str
@@ -59,15 +59,15 @@ class Program:
 
 @dataclasses.dataclass(frozen=True)
 class Compiled:
-  """What the compiler tells of one program, a device.
+  """The compiler's numbers of one program, per device.
 
   Attributes:
-    seconds: that it took to compile.
-    temporaries: bytes beside the arguments; None where it does not fit.
-    needed: bytes in all, as far as the compiler says, where it does not fit; else None.
-    flops, bytes_accessed: of a run; micro-batches are counted as often as they run, and
-      the update with them.
-    optimal_seconds: the compiler's estimate of a run's time; None where it has none.
+    seconds: time of the compilation.
+    temporaries: bytes in addition to the arguments; None where the program does not fit.
+    needed: total bytes according to the compiler where the program does not fit; else None.
+    flops, bytes_accessed: per run; micro-batches are counted as often as they run, and the
+      update with them.
+    optimal_seconds: the compiler's estimate of the time of a run; None: it has none.
     collectives: kind -> {'count', 'bytes'}.
   """
 
@@ -82,7 +82,11 @@ class Compiled:
 
 @dataclasses.dataclass(frozen=True)
 class Facts:
-  """`parameters`, `optimizer` and `batch` are bytes that a device holds of a training step."""
+  """The compiler's numbers of a `Program`.
+
+  Attributes:
+    parameters, optimizer, batch: bytes per device that the arguments of a training step take.
+  """
 
   devices: int
   processes: int
@@ -99,19 +103,22 @@ ENVIRONMENT = {
   'TPU_SKIP_MDS_QUERY': '1',
   'TPU_WORKER_HOSTNAMES': 'localhost',
   'TPU_WORKER_ID': '0',
-  'TPU_ACCELERATOR_TYPE': 'v3-8',  # asked for, and of no consequence: the topology is named
+  'TPU_ACCELERATOR_TYPE': 'v3-8',  # required, without effect: the topology is named
   'TPU_LOG_DIR': 'disabled',
   'TPU_MIN_LOG_LEVEL': '3',
   'TPU_STDERR_LOG_LEVEL': '3',
 }
-"""Of a process that loads libtpu for its compiler, and wants it to keep still."""
+"""Environment of a process that loads libtpu for its compiler only, and without its output."""
 
 
 def compile_program(program: Program, waiting: Callable[[float], None]) -> Facts:
-  """What the TPU compiler says of a program; `waiting` is called with the seconds it takes.
+  """Compile a program with the TPU compiler.
+
+  Args:
+    waiting: called a few times per second with the seconds since the start.
 
   Raises:
-    UserError: there is no TPU compiler here, or not memory enough for it.
+    UserError: the TPU compiler is not installed, or there is too little memory for it.
   """
   if importlib.util.find_spec('libtpu') is None:
     raise UserError(
@@ -123,7 +130,7 @@ def compile_program(program: Program, waiting: Callable[[float], None]) -> Facts
     tempfile.TemporaryFile('w+') as errors,
     subprocess.Popen(
       command,
-      env={**os.environ, **ENVIRONMENT},
+      env={**os.environ, **ENVIRONMENT, 'PYTHONPATH': os.pathsep.join(filter(None, sys.path))},
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
       stderr=errors,
@@ -133,39 +140,47 @@ def compile_program(program: Program, waiting: Callable[[float], None]) -> Facts
     assert child.stdin
     assert child.stdout
     try:
-      child.stdin.write(json.dumps(dataclasses.asdict(program)) + '\n')
+      child.stdin.write(
+        json.dumps({**dataclasses.asdict(program), 'families': family.added()}) + '\n'
+      )
       child.stdin.flush()
       while child.poll() is None:
         waiting(time.monotonic() - begun)
         time.sleep(0.2)
-      told = child.stdout.read()
+      answer = child.stdout.read()
     finally:  # also where the user interrupts
       child.kill()
     if child.returncode < 0:
-      reason = ', most likely for want of memory' if child.returncode == -9 else ''
+      reason = ', most likely because the host is out of memory' if child.returncode == -9 else ''
       raise UserError(
-        f'the TPU compiler was ended by signal {-child.returncode}{reason}: try again'
+        f'the TPU compiler was killed by signal {-child.returncode}{reason}: try again'
       )
     if child.returncode:
       errors.seek(0)
       raise RuntimeError(f'the TPU compiler failed: {errors.read()[-4000:]}')
-  return facts_from(json.loads(told))
+  return facts_from(json.loads(answer))
 
 
-def facts_from(told: dict[str, Any]) -> Facts:
-  """Facts of what `dataclasses.asdict` made of them."""
-  evaluation = told['evaluation'] and Compiled(**told['evaluation'])
-  return Facts(**{**told, 'step': Compiled(**told['step']), 'evaluation': evaluation})
+def facts_from(fields: dict[str, Any]) -> Facts:
+  """Return the facts that `dataclasses.asdict` made these fields of."""
+  evaluation = fields['evaluation'] and Compiled(**fields['evaluation'])
+  return Facts(**{**fields, 'step': Compiled(**fields['step']), 'evaluation': evaluation})
 
 
-def _program(told: dict[str, Any]) -> Program:
-  model, optimizer = config_from(told['model']), OptimizerConfig(**told['optimizer'])
-  typed = {'mesh': tuple(told['mesh']), 'model': model, 'optimizer': optimizer}
-  return Program(**{**told, **typed, 'mixup': MixupConfig(**told['mixup'])})
+def _program_from(fields: dict[str, Any]) -> Program:
+  for name, module in fields.pop('families').items():
+    family.register(name, module)
+  typed = {
+    'mesh': tuple(fields['mesh']),
+    'model': config_from(fields['model']),
+    'optimizer': OptimizerConfig(**fields['optimizer']),
+    'mixup': MixupConfig(**fields['mixup']),
+  }
+  return Program(**{**fields, **typed})
 
 
 def _compile_here(program: Program) -> Facts:
-  """In a process with libtpu's environment."""
+  """Compile in this process, which has the environment for libtpu."""
   from jax.experimental import topologies as slices
 
   topology = topologies.find(program.topology)
@@ -174,7 +189,8 @@ def _compile_here(program: Program) -> Facts:
   schedule = make_schedule(program.optimizer, program.total_steps)
   optimizer = make_optimizer(program.optimizer, schedule)
   state = steps.abstract_state(program.model, optimizer, mesh)
-  batch = _batch(program.model, mesh, program.batch_size, 'uint8')
+  size = program.model.image_size
+  batch = abstract_batch(mesh, program.batch_size, size)
   train_step = steps.make_train_step(
     program.model,
     optimizer,
@@ -187,14 +203,14 @@ def _compile_here(program: Program) -> Facts:
   step = _compiled(train_step, (state, batch), program.accumulate)
   evaluation = None
   if program.eval_batch_size and step.needed is None:
-    seen = _batch(program.model, mesh, program.eval_batch_size, program.eval_level)
-    seen['mask'] = _rows(mesh, (program.eval_batch_size,), 'bool')
-    seen['index'] = _rows(mesh, (program.eval_batch_size,), 'int32')
-    evaluation = _compiled(classify.make_eval_step(program.model, mesh), (state.params, seen), 1)
+    images = abstract_batch(
+      mesh, program.eval_batch_size, size, level=program.eval_level, masked=True
+    )
+    evaluation = _compiled(classify.make_eval_step(program.model, mesh), (state.weights, images), 1)
   return Facts(
     devices=len(devices),
     processes=len({device.process_index for device in devices}),
-    parameters=_held(state.params),
+    parameters=_held(state.weights),
     optimizer=_held((state.opt_state, state.step)),
     batch=_held(batch),
     step=step,
@@ -202,17 +218,8 @@ def _compile_here(program: Program) -> Facts:
   )
 
 
-def _batch(model: ModelConfig, mesh, size: int, level: str) -> dict[str, jax.ShapeDtypeStruct]:
-  image = (size, model.image_size, model.image_size, 3)
-  return {'image': _rows(mesh, image, level), 'label': _rows(mesh, (size,), 'int32')}
-
-
-def _rows(mesh, shape: tuple[int, ...], dtype: str) -> jax.ShapeDtypeStruct:
-  return jax.ShapeDtypeStruct(shape, jnp.dtype(dtype), sharding=meshes.batch_sharding(mesh))
-
-
 def _held(tree) -> int:
-  """Bytes that one device holds of these arrays."""
+  """Return the bytes that one device holds of these arrays."""
   shards = [(leaf.sharding.shard_shape(leaf.shape), leaf.dtype) for leaf in jax.tree.leaves(tree)]
   return sum(int(np.prod(shape)) * dtype.itemsize for shape, dtype in shards)
 
@@ -229,13 +236,11 @@ def _compiled(step, arguments: tuple, accumulate: int) -> Compiled:
   hlo = compiled.as_text() or ''
   # The compiler counts the body of a loop once.
   times = accumulate if accumulate in collectives.loops(hlo) else 1
-  memory, cost = compiled.memory_analysis(), compiled.cost_analysis()
-  optimal = cost.get('optimal_seconds', -1.0)  # it is negative on some generations
+  cost = compiled.cost_analysis()
+  optimal = cost.get('optimal_seconds', -1.0)  # negative on some generations
   return Compiled(
     seconds,
-    temporaries=memory.temp_size_in_bytes
-    + memory.output_size_in_bytes
-    - memory.alias_size_in_bytes,
+    temporaries=temporary_bytes(compiled),
     flops=cost['flops'] * times,
     bytes_accessed=cost['bytes accessed'] * times,
     optimal_seconds=optimal * times if optimal > 0 else None,
@@ -247,21 +252,21 @@ _UNITS = {'': 1, 'K': 2**10, 'M': 2**20, 'G': 2**30, 'T': 2**40}
 
 
 def _needed(message: str) -> float:
-  """Bytes that the compiler says a program would take."""
+  """Return the bytes that a program needs, from the message of the compiler."""
   match = re.search(r'\(([\d.]+)([KMGT]?)\) exceeds|Used ([\d.]+)([KMGT]?) of', message)
   if not match:
-    raise RuntimeError(f'the TPU compiler says what nobody here understands: {message[:2000]}')
+    raise RuntimeError(f'unknown message of the TPU compiler: {message[:2000]}')
   number, unit = match.group(1, 2) if match[1] else match.group(3, 4)
   return float(number) * _UNITS[unit]
 
 
 def main() -> None:
-  """Reads a program as a line of JSON, writes facts; ends where the one who asked has."""
-  program = _program(json.loads(sys.stdin.readline()))
+  """Read a program as one line of JSON and write its facts; exit when the parent process does."""
+  program = _program_from(json.loads(sys.stdin.readline()))
   threading.Thread(target=lambda: (sys.stdin.read(), os._exit(1)), daemon=True).start()
   json.dump(dataclasses.asdict(_compile_here(program)), sys.stdout)
   sys.stdout.flush()
-  os._exit(0)  # libtpu has threads that nobody need wait for
+  os._exit(0)  # libtpu has threads that need not be waited for
 
 
 if __name__ == '__main__':

@@ -1,30 +1,38 @@
-"""What a run will take on a TPU slice, estimated from what its compiler tells."""
+"""Plans: memory, time and cost of a run on a TPU slice, from the numbers of its compiler."""
 
+import contextlib
 import dataclasses
 import hashlib
 import importlib.metadata
 import json
 import logging
-import os
 import pathlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from mixer_jax import models
 from mixer_jax.models import paper
-from mixer_jax.paths import CACHE_SETTING
+from mixer_jax.paths import CACHE_SETTING, cache_folder, write_whole
 from mixer_jax.planning import topologies
-from mixer_jax.planning.compiler import Facts, Program, compile_program, facts_from
+from mixer_jax.planning.compiler import Compiled, Facts, Program, compile_program, facts_from
+from mixer_jax.planning.run_program import programs_of
 from mixer_jax.planning.topologies import Topology
+from mixer_jax.runlog import terminal
+from mixer_jax.runs.run_config import RunConfig
 
 log = logging.getLogger(__name__)
 
-Waiting = Callable[[float], None]
+_COMPILED_ROOMS = ('models', 'parallel', 'training', 'evaluation', 'planning')
+"""Packages whose source the compiler's answer depends on."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-  """A program on its slice. All times are estimates; none was measured."""
+  """A program on its slice. All times are estimates; none was measured.
+
+  Attributes:
+    data: name of the data set, by which the paper's run is found; '': none.
+  """
 
   program: Program
   data: str
@@ -32,12 +40,15 @@ class Plan:
 
   @property
   def topology(self) -> Topology:
+    """The slice."""
     return topologies.find(self.program.topology)
 
   @property
   def needed(self) -> float:
-    """Bytes a device: of the training step, or of the evaluation step if that is what is too
-    large; as far as the compiler tells."""
+    """Bytes per device of the training step, or of the evaluation step if that is too large.
+
+    If that step does not fit, this is the number in the compiler's message.
+    """
     facts = self.facts
     for compiled in (facts.step, facts.evaluation):
       if compiled and compiled.needed is not None:
@@ -46,8 +57,8 @@ class Plan:
     return facts.parameters + facts.optimizer + facts.batch + facts.step.temporaries
 
   @property
-  def fault(self) -> str:
-    """'training' or 'evaluation': the step for which the compiler found no place; ''."""
+  def too_large(self) -> str:
+    """The step that does not fit, 'training' or 'evaluation'; '' if both fit."""
     if self.facts.step.needed is not None:
       return 'training'
     evaluation = self.facts.evaluation
@@ -55,20 +66,19 @@ class Plan:
 
   @property
   def fits(self) -> bool:
-    """Whether the compiler found place for both steps."""
-    return not self.fault
+    """True if both steps fit into the memory of a device."""
+    return not self.too_large
 
   @property
   def images(self) -> int:
-    """That the whole run sees."""
+    """Number of images in the whole run."""
     return self.program.total_steps * self.program.batch_size
 
   def report(self) -> dict[str, Any]:
-    """The plan for a file; what cannot be told of a program that does not fit is None."""
+    """Return the plan as a JSON-able dict; unknown values of one that does not fit are None."""
     facts, step, topology = self.facts, self.facts.step, self.topology
     seconds, source = _seconds(step, topology) if self.fits else (None, None)
     hours = seconds and seconds * self.program.total_steps / 3600
-    peak = topology.generation.peak
     evaluation = facts.evaluation
     batch_seconds = evaluation and self.fits and _seconds(evaluation, topology)[0]
     return {
@@ -86,7 +96,7 @@ class Plan:
         'optimizer': facts.optimizer,
         'batch': facts.batch,
         'temporaries': step.temporaries,
-        'limit': round(topology.generation.memory),
+        'limit': round(topology.chip.memory),
       },
       'flops_per_step': step.flops * facts.devices if self.fits else None,
       'recomputed': self.recomputed() if self.fits else None,
@@ -94,7 +104,7 @@ class Plan:
       'compile_seconds': round(step.seconds + (evaluation.seconds if evaluation else 0), 1),
       'estimated_step_seconds': seconds,
       'estimate': source,
-      'share_of_peak': seconds and step.flops / seconds / peak,
+      'share_of_peak': seconds and step.flops / seconds / topology.chip.peak,
       'images_per_second': seconds and self.program.batch_size / seconds,
       'evaluation_images_per_second': batch_seconds
       and self.program.eval_batch_size / batch_seconds,
@@ -104,56 +114,93 @@ class Plan:
     }
 
   def recomputed(self) -> float:
-    """Share of a plain step's FLOPs (three forward passes) that the program does beyond them."""
+    """Return the FLOPs beyond those of a plain step (three forward passes), as a share of it."""
     plain = 3 * models.forward_flops(self.program.model) * self.program.batch_size
     return max(self.facts.step.flops * self.facts.devices / plain - 1, 0.0)
 
 
-def _seconds(compiled, topology: Topology) -> tuple[float, str]:
-  """(estimated seconds of a run, who estimates them)."""
+def _seconds(compiled: Compiled, topology: Topology) -> tuple[float, str]:
+  """Return (estimated seconds per run, source of the estimate)."""
   if compiled.optimal_seconds is not None:
     return compiled.optimal_seconds, 'compiler'
-  generation = topology.generation
-  roofline = max(compiled.flops / generation.peak, compiled.bytes_accessed / generation.bandwidth)
-  return roofline, 'roofline'
+  chip = topology.chip
+  return max(compiled.flops / chip.peak, compiled.bytes_accessed / chip.bandwidth), 'roofline'
 
 
-def make_plan(program: Program, data: str, folder: pathlib.Path, waiting: Waiting) -> Plan:
-  """The plan of a program, from `folder` if the same versions compiled the same before.
+def plan(config: RunConfig, topology: str) -> Plan:
+  """Plan a run on a slice such as 'v3:4x4'.
 
-  XLA's own cache cannot read back programs for a TPU that is not here.
+  Raises:
+    UserError: there is no such slice, the config does not fit it, or there is no TPU compiler.
   """
+  (made,) = plan_all(config, [topology])
+  return made
+
+
+def plan_all(config: RunConfig, names: Sequence[str]) -> list[Plan]:
+  """Plan a run on each of these slices; all are checked before the first is compiled."""
+  programs = programs_of(config, list(dict.fromkeys(names)))
+  return [plan_program(program, config.data.name) for program in programs]
+
+
+def try_suggestions(plan: Plan) -> dict[str, Plan]:
+  """Plan each change that may make a plan fit; returns change -> plan."""
+  return {change: plan_program(program, plan.data) for change, program in suggestions(plan)}
+
+
+def plan_program(program: Program, data: str = '', *, folder: pathlib.Path | None = None) -> Plan:
+  """Return the plan of a program; compiled once per version of the code and its libraries.
+
+  XLA's own cache cannot read programs for a TPU that is not attached.
+
+  Args:
+    data: name of the data set, by which the paper's run is found.
+    folder: where the compiler's answers are kept; None: `plans` in the cache folder.
+
+  Raises:
+    UserError: the TPU compiler is not installed, or there is too little memory for it.
+  """
+  folder = cache_folder() / 'plans' if folder is None else folder
   path = folder / f'{_key(program)}.json'
   try:
-    plan = Plan(program, data, facts_from(json.loads(path.read_text())))
-    plan.report()
-    return plan
+    kept = Plan(program, data, facts_from(json.loads(path.read_text())))
+    kept.report()
+    return kept
   except Exception:  # there is none, or it is damaged in whatever way
     pass
-  facts = compile_program(program, waiting)
+  with _shown(f'{models.variant_of(program.model)} for {program.topology}') as waiting:
+    facts = compile_program(program, waiting)
   try:
     folder.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(f'.{os.getpid()}')
-    draft.write_text(json.dumps(dataclasses.asdict(facts)))
-    draft.replace(path)
+    write_whole(path, json.dumps(dataclasses.asdict(facts)))
   except OSError as error:
-    log.warning('the plan is not kept (%s): name another folder with %s', error, CACHE_SETTING)
+    log.warning('the plan is not cached (%s): set another folder with %s', error, CACHE_SETTING)
   return Plan(program, data, facts)
 
 
+@contextlib.contextmanager
+def _shown(name: str) -> Iterator[Callable[[float], None]]:
+  """Show the progress of a compilation; yields a function of the seconds since its start."""
+  terminal.plain(f'compiling {name}')
+  try:
+    yield lambda seconds: terminal.live(f'compiling {name}: {terminal.duration(seconds)}')
+  finally:
+    terminal.finish()
+
+
 def _key(program: Program) -> str:
-  """Of all that the compiler's answer depends on."""
-  asked = dataclasses.asdict(program)
-  del asked['total_steps']  # a constant in the schedule
+  """Return a hash of everything that the compiler's answer depends on."""
+  fields = dataclasses.asdict(program)
+  del fields['total_steps']  # a constant in the schedule
   packages = ('jax', 'jaxlib', 'libtpu', 'flax', 'optax')
   versions = {name: _version(name) for name in packages}
   source = hashlib.sha256()
   package = pathlib.Path(models.__file__).parent.parent
-  for room in ('models', 'parallel', 'training', 'evaluation', 'planning'):
-    for path in sorted((package / room).glob('*.py')):
+  for room in _COMPILED_ROOMS:
+    for path in sorted((package / room).rglob('*.py')):
       source.update(path.read_bytes())
-  told = json.dumps([asked, versions, source.hexdigest()], sort_keys=True)
-  return hashlib.sha256(told.encode()).hexdigest()[:32]
+  text = json.dumps([fields, versions, source.hexdigest()], sort_keys=True)
+  return hashlib.sha256(text.encode()).hexdigest()[:32]
 
 
 def _version(name: str) -> str:
@@ -164,16 +211,16 @@ def _version(name: str) -> str:
 
 
 def suggestions(plan: Plan) -> Iterator[tuple[str, Program]]:
-  """(what is changed, the program with it): to be planned, each in its turn."""
+  """Yield (change, the program with this change), each of which may make a plan fit."""
   program, topology = plan.program, plan.topology
-  if plan.fault == 'evaluation':
+  if plan.too_large == 'evaluation':
     size = topology.devices
     while size * 2 < program.eval_batch_size and size < 32 * topology.devices:
       size *= 2
     yield f'eval_batch_size={size}', dataclasses.replace(program, eval_batch_size=size)
     return
   program = dataclasses.replace(program, eval_batch_size=0)
-  if not program.model.remat:
+  if getattr(program.model, 'remat', None) is False:  # not every family has the field
     model = dataclasses.replace(program.model, remat=True)
     yield 'model.remat=True', dataclasses.replace(program, model=model)
   _, fsdp, hidden = program.mesh
@@ -191,11 +238,11 @@ def suggestions(plan: Plan) -> Iterator[tuple[str, Program]]:
 
 
 def _parts(plan: Plan, ways: int) -> int:
-  """The least power of two, of what can be cut so, that promises to make the step fit."""
+  """Return the smallest power of two that, dividing the batch, should make the step fit; or 1."""
   facts, program = plan.facts, plan.program
   fixed = facts.parameters + facts.optimizer
   growing = max(plan.needed - fixed, 1)
-  free = plan.topology.generation.memory - fixed
+  free = plan.topology.chip.memory - fixed
   parts = 2
   most = program.batch_size // (ways * program.accumulate)
   while growing / parts > free and parts * 2 <= most:

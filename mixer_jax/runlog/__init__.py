@@ -1,1 +1,1 @@
-"""The record of a run: metrics.jsonl, progress, the terminal."""
+"""Log of a run: metrics.jsonl, progress, the terminal."""

@@ -1,4 +1,4 @@
-"""Set-up of the console of a command: all logging and progress through one `Terminal`."""
+"""Console set-up of a command: all logging and progress go through one `Terminal`."""
 
 import logging
 import os
@@ -9,7 +9,7 @@ from mixer_jax.runlog.terminal import Terminal, install
 
 
 def setup_console() -> Terminal:
-  """Installs the terminal of this command; all loggers write to it from now on."""
+  """Install the terminal of this command; all loggers write to it afterwards."""
   terminal = Terminal()
   install(terminal)
   terminal.setFormatter(logging.Formatter('%(message)s'))
@@ -17,26 +17,26 @@ def setup_console() -> Terminal:
   root.handlers = [terminal]
   root.setLevel(logging.WARNING)
   logging.getLogger('mixer_jax').setLevel(logging.INFO)
-  # Orbax and TFDS speak through these at length and with tracebacks; what matters of it
-  # comes to us as exceptions.
+  # Orbax and TFDS log at length and with tracebacks here; their errors also reach us as
+  # exceptions.
   logging.getLogger('absl').handlers = []
   for name in ('absl', 'asyncio'):
     logging.getLogger(name).setLevel(logging.CRITICAL)
-  # Of several reads that fail at once Orbax awaits one.
+  # If several reads fail at once, Orbax awaits only one of them.
   warnings.filterwarnings('ignore', message='coroutine .* was never awaited')
   return terminal
 
 
 def silence_libraries() -> None:
-  """Our stdout stays; what others write there past Python goes nowhere.
+  """Discard what libraries write to stdout below Python; ours still arrives.
 
-  The CPU collectives (Gloo) tell of their connections there, among our results.
+  The CPU collectives (Gloo) report their connections there, among our results.
   """
   sys.stdout.flush()
   try:
     own = os.dup(1)
-  except OSError:  # there is no stdout
+  except OSError:  # stdout is closed
     return
-  with open(os.devnull, 'wb') as nowhere:
-    os.dup2(nowhere.fileno(), 1)
+  with open(os.devnull, 'wb') as null:
+    os.dup2(null.fileno(), 1)
   sys.stdout = open(own, 'w', encoding=sys.stdout.encoding)  # noqa: SIM115

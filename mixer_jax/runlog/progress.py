@@ -1,4 +1,4 @@
-"""How a run goes: the live line, the rows of `metrics.jsonl`, the rate and the time left."""
+"""Progress of a run: the live line, rows of `metrics.jsonl`, rate and time left."""
 
 import time
 from collections.abc import Iterable, Iterator
@@ -10,13 +10,13 @@ from mixer_jax.runlog.terminal import duration
 
 T = TypeVar('T')
 
-_EVERY_SECONDS = 30.0  # between lines where the screen is a file
+_EVERY_SECONDS = 30.0  # between lines if the output is a file
 _SMOOTHING = 0.05
-"""Weight of the newest step in the running seconds a step that the time left is told from."""
+"""Weight of the newest step in the running mean that the time left is estimated from."""
 
 
 class Progress:
-  """Tells of each step. Its clock leaves out the first step (compilation) and pauses."""
+  """Reports each step. Its rate excludes the first step (compilation) and pauses."""
 
   def __init__(
     self,
@@ -29,32 +29,31 @@ class Progress:
     shown: bool = True,
   ):
     """Args:
-    file: where rows go; None: nowhere.
+    file: receives the rows; None: they are dropped.
     started: the `time.monotonic()` that `seconds` counts from.
-    shown: whether progress lines are shown.
+    shown: show progress lines.
     """
     self._file, self._shown = file, shown
     self._total_steps, self._batch_size, self._log_every = total_steps, batch_size, log_every
     self._started = started
     self._last: float | None = None
-    self._seconds_a_step: float | None = None
+    self._step_seconds: float | None = None
     self._logged_seconds, self._logged_steps = 0.0, 0
 
   def step(self, step: int, metrics: dict[str, float]) -> None:
-    """Step `step` is done; a row every `log_every` steps and for the last."""
+    """Report a finished step; write a row every `log_every` steps and for the last one."""
     now = time.monotonic()
     if self._last is not None:
       seconds = now - self._last
-      old = self._seconds_a_step or seconds
-      self._seconds_a_step = old + _SMOOTHING * (seconds - old)
+      old = self._step_seconds or seconds
+      self._step_seconds = old + _SMOOTHING * (seconds - old)
       self._logged_seconds += seconds
       self._logged_steps += 1
     self._last = now
     if self._shown:
-      terminal.live(self._line(step, metrics, self._seconds_a_step))
+      terminal.live(self._line(step, metrics, self._step_seconds))
     if step % self._log_every == 0 or step == self._total_steps:
-      measured = self._logged_steps > 0
-      pace = self._logged_seconds / self._logged_steps if measured else None
+      pace = self._logged_seconds / self._logged_steps if self._logged_steps else None
       self._logged_seconds, self._logged_steps = 0.0, 0
       if self._shown:
         terminal.plain(self._line(step, metrics, pace))
@@ -62,19 +61,19 @@ class Progress:
       self._write({'step': step, **metrics, 'images_per_second': rate})
 
   def pause(self) -> None:
-    """What happens up to the next step is no training: the rate leaves it out."""
+    """Exclude the time up to the next step from the rate."""
     self._last = None
 
   def event(self, event: str, **fields: Any) -> None:
-    """A row that tells of something else than a step."""
+    """Write a row for something other than a step."""
     self._write({'event': event, **fields})
 
   def seconds(self) -> float:
-    """Since the start."""
+    """Return the seconds since the start."""
     return round(time.monotonic() - self._started, 3)
 
   def flush(self) -> None:
-    """Writes the rows that are held back."""
+    """Write rows that are held back."""
     if self._file is not None:
       self._file.flush()
 
@@ -95,20 +94,20 @@ class Progress:
 
 
 def reading(batches: Iterable[T], batch_size: int, size: int) -> Iterator[T]:
-  """The batches, with a live line of how many images were read, how fast and until when."""
-  begun, said = None, time.monotonic()
+  """Yield the batches, with a live line of the images read, their rate and the time left."""
+  started, last_line = None, time.monotonic()
   try:
     for number, batch in enumerate(batches):
       done, text = number * batch_size, ''
-      if begun is None:
-        begun = time.monotonic()
+      if started is None:
+        started = time.monotonic()
       else:
-        rate = done / (time.monotonic() - begun)
+        rate = done / (time.monotonic() - started)
         text = f'  {rate:,.0f} images/s  {duration((size - done) / rate)} left'
       terminal.live(f'{done:,} of {size:,} images{text}')
-      if time.monotonic() - said > _EVERY_SECONDS:
+      if time.monotonic() - last_line > _EVERY_SECONDS:
         terminal.plain(f'{done:,} of {size:,} images{text}')
-        said = time.monotonic()
+        last_line = time.monotonic()
       yield batch
   finally:
     terminal.finish()

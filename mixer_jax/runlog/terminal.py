@@ -1,8 +1,8 @@
-"""The terminal: log lines, and one live progress line that they do not tear apart.
+"""The terminal: log lines above one live progress line.
 
 The command line installs a `Terminal`; library code reports progress through `live`, `plain` and
-`finish`. In a notebook or script without one, `plain` lines go to the logger and `live` ones
-nowhere.
+`finish`. In a notebook or script without one, `plain` lines go to the logger and `live` ones are
+dropped.
 """
 
 import logging
@@ -15,10 +15,10 @@ _REFRESH_SECONDS = 0.2
 
 
 class Terminal(logging.Handler):
-  """Log records and a live last line, on stderr.
+  """Log records above a live last line, on stderr.
 
-  On a terminal `live` rewrites its line in place; elsewhere it writes nothing, and
-  `plain` writes lines that suit a log file.
+  On a terminal `live` rewrites its line in place. Otherwise it writes nothing, and `plain` writes
+  lines that suit a log file.
   """
 
   def __init__(self, stream=None):
@@ -26,20 +26,20 @@ class Terminal(logging.Handler):
     self._stream = stream or sys.stderr
     self.is_live = self._stream.isatty()
     self.is_quiet = False
-    """Whether another process shows the progress; log lines are shown all the same."""
+    """True if another process shows the progress; log lines are still shown."""
     self._line, self._drawn = '', 0.0
 
   def emit(self, record: logging.LogRecord) -> None:
     self.say(self.format(record))
 
   def say(self, text: str) -> None:
-    """A lasting line above the live one."""
+    """Print a line above the live one."""
     self._erase()
     self._stream.write(text + '\n')
     self._draw()
 
   def live(self, text: str) -> None:
-    """Replaces the live line, a few times a second at most."""
+    """Replace the live line, at most a few times per second."""
     if not self.is_live or self.is_quiet:
       return
     now = time.monotonic()
@@ -50,12 +50,12 @@ class Terminal(logging.Handler):
       self._drawn = now
 
   def plain(self, text: str) -> None:
-    """A progress line for a log file; on a terminal the live line shows it already."""
+    """Print a progress line to a log file; a terminal has the live line instead."""
     if not self.is_live and not self.is_quiet:
       self.say(text)
 
   def finish(self) -> None:
-    """Leaves the live line as it is and goes below it."""
+    """Keep the live line and continue below it."""
     if self._line:
       self._erase()
       self._stream.write(self._line + '\n')
@@ -75,19 +75,19 @@ _installed: Terminal | None = None
 
 
 def install(terminal: Terminal | None) -> None:
-  """Makes `terminal` the one that progress is shown on; None: there is none."""
+  """Show progress on `terminal` from now on; None: on no terminal."""
   global _installed
   _installed = terminal
 
 
 def live(text: str) -> None:
-  """Replaces the live line of the installed terminal."""
+  """Replace the live line of the installed terminal."""
   if _installed:
     _installed.live(text)
 
 
 def plain(text: str) -> None:
-  """A progress line where there is no live one."""
+  """Print a progress line if there is no live one."""
   if _installed:
     _installed.plain(text)
   else:
@@ -95,19 +95,19 @@ def plain(text: str) -> None:
 
 
 def finish() -> None:
-  """Goes below the live line."""
+  """Continue below the live line."""
   if _installed:
     _installed.finish()
 
 
 def silence() -> None:
-  """Shows no progress from now on: another process does."""
+  """Show no more progress, because another process does."""
   if _installed:
     _installed.is_quiet = True
 
 
 def duration(seconds: float) -> str:
-  """'41 s', '12 min 05 s', '3 h 07 min'."""
+  """Format seconds as '41 s', '12 min 05 s' or '3 h 07 min'."""
   minutes, rest = divmod(round(seconds), 60)
   hours, minutes = divmod(minutes, 60)
   if hours:

@@ -1,52 +1,57 @@
-"""What is known of a checkpoint beside its arrays: its recipe, and the names of its classes."""
+"""Facts about a checkpoint besides its arrays: recipe, training data, and names of its classes."""
 
+import json
 import logging
 import re
 from collections.abc import Sequence
 from typing import Any
 
 from mixer_jax.checkpoints import Checkpoint
+from mixer_jax.data.catalog import class_ids, in_english
 from mixer_jax.data.folders import are_numbers
-from mixer_jax.data.open import class_ids, in_english
 from mixer_jax.data.source import Source
 from mixer_jax.errors import UserError
+from mixer_jax.paths import is_regular, user_path
 
 log = logging.getLogger(__name__)
 
-_RECIPE = ('resmall-crop', 0.875)
+CROP_FRACTION = 0.875
+"""Crop fraction of every recipe in the paper."""
+
+_DEFAULT_RECIPE = 'resmall-crop'
 
 
-def recipe_of(checkpoint: Checkpoint) -> tuple[str, float]:
-  """(recipe, crop fraction): of its run, or of the table, otherwise the paper's Table 3."""
+def evaluation_recipe(checkpoint: Checkpoint) -> tuple[str, float]:
+  """Return (recipe, crop fraction) of its run or published entry, else of the paper's Table 3."""
   metadata = checkpoint.metadata
   if 'eval_recipe' in metadata:
     return metadata['eval_recipe'], metadata['eval_crop_fraction']
   if checkpoint.published:
-    return checkpoint.published.recipe, 0.875
-  log.info('the file does not tell its recipe: %s is taken', _RECIPE[0])
-  return _RECIPE
+    return checkpoint.published.recipe, CROP_FRACTION
+  log.info('the file does not contain its recipe: using %s', _DEFAULT_RECIPE)
+  return _DEFAULT_RECIPE, CROP_FRACTION
 
 
-def permutation_of(checkpoint: Checkpoint) -> dict[str, Any]:
-  """The fields of a `DataConfig` that say how the images of its run were permuted."""
+def permutation_fields(checkpoint: Checkpoint) -> dict[str, Any]:
+  """Return the fields of a `DataConfig` that describe how the images of its run were permuted."""
   data = checkpoint.metadata.get('config', {}).get('data', {})
   return {name: value for name, value in data.items() if name.startswith('permutation')}
 
 
-def pretrained_on(checkpoint: Checkpoint) -> str | None:
-  """The data set that it was trained on: of its run, or of the table where it is the paper's."""
+def training_data(checkpoint: Checkpoint) -> str | None:
+  """Return the data set it was trained on, from its run or its published entry, if known."""
   if 'data' in checkpoint.metadata:
     return checkpoint.metadata['data']
   return checkpoint.published.pretrained_on if checkpoint.published else None
 
 
-def is_assumed(checkpoint: Checkpoint) -> bool:
-  """Whether GELU and input range are only what most files take: a weights file has neither."""
+def has_assumed_arithmetic(checkpoint: Checkpoint) -> bool:
+  """Return True if its arithmetic (GELU, input range) is an assumption: a weights file has none."""
   return not checkpoint.metadata and not checkpoint.published
 
 
-def classes_of(checkpoint: Checkpoint) -> tuple[str, ...] | None:
-  """What a data set would call the classes: those of its run, or of the table's data set."""
+def class_names(checkpoint: Checkpoint) -> tuple[str, ...] | None:
+  """Return its classes as a data set names them, from its run or published entry, if known."""
   if checkpoint.metadata.get('classes'):
     return tuple(checkpoint.metadata['classes'])
   if checkpoint.published and checkpoint.published.classes:
@@ -54,24 +59,69 @@ def classes_of(checkpoint: Checkpoint) -> tuple[str, ...] | None:
   return None
 
 
-def spoken(classes: Sequence[str]) -> tuple[str, ...]:
-  """Class names to be read: a WordNet id of ImageNet is followed by its words."""
+def readable_names(classes: Sequence[str]) -> tuple[str, ...]:
+  """Return class names for people: a WordNet id of ImageNet is followed by its words."""
   words = in_english(tuple(classes))
   pairs = zip(classes, words, strict=True)
   return tuple(name if name == word else f'{name} {word}' for name, word in pairs)
 
 
-def in_order_of(checkpoint: Checkpoint, source: Source) -> Source:
-  """The source with labels as the checkpoint's head counts them.
+def output_names(checkpoint: Checkpoint, labels: str | Sequence[str] | None) -> Sequence[str]:
+  """Return a name for each output of the head.
 
-  A source with some of the head's classes is taken by their names, or by their
-  numbers where they are called so; one with as many classes, in its own order. A
-  thousand classes of unknown names are ImageNet's, if the source's are.
+  Args:
+    labels: the names, or a file or data set to read them from; None: those of the checkpoint.
 
   Raises:
-    UserError: it is neither.
+    UserError: no such file or data set, or a different number of names than outputs.
   """
-  known, size = classes_of(checkpoint), checkpoint.config.num_classes
+  size, published = checkpoint.config.num_classes, checkpoint.published
+  if labels is not None:
+    names = _read_names(labels) if isinstance(labels, str) else labels
+    if len(names) != size:
+      given = f'labels={labels} has' if isinstance(labels, str) else 'labels has'
+      raise UserError(f'{given} {len(names)} names, the model {size} classes')
+    return names
+  if published and published.classes:
+    return in_english(class_ids(published.classes))
+  if size == 1000 and not checkpoint.metadata:
+    log.info(
+      'the file does not contain its class names: --labels=imagenet2012 uses those of ImageNet'
+    )
+  return class_names(checkpoint) or [f'class {i}' for i in range(size)]
+
+
+def _read_names(labels: str) -> Sequence[str]:
+  """Read a text file with a name per line, a JSON list, or the class names of a data set."""
+  path = user_path(labels)
+  if not path.exists():
+    try:
+      return in_english(class_ids(labels))
+    except UserError as error:
+      raise UserError(f'labels={labels}: no such file, and {error}') from error
+  if not is_regular(path):
+    raise UserError(f'labels={labels} is not a regular file')
+  try:
+    text = path.read_bytes().decode('utf-8-sig').replace('\r\n', '\n')
+    names = json.loads(text) if path.suffix == '.json' else text.removesuffix('\n').split('\n')
+  except ValueError as error:
+    raise UserError(f'labels={labels} is not text with one name per line: {error}') from error
+  if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+    raise UserError(f'labels={labels} is not a JSON list of names')
+  return names
+
+
+def align_classes(checkpoint: Checkpoint, source: Source) -> Source:
+  """Return the source with its labels numbered as the outputs of the checkpoint's head.
+
+  A source with some of the head's classes is matched by their names, or by their numbers if its
+  classes are named so; one with equally many classes, by its own order. A thousand classes of
+  unknown names are assumed to be ImageNet's if the source's are.
+
+  Raises:
+    UserError: none of these applies.
+  """
+  known, size = class_names(checkpoint), checkpoint.config.num_classes
   names = source.classes
   if known is None and size == 1000 and all(re.fullmatch(r'n[0-9]{8}', n) for n in names):
     known = class_ids('imagenet2012')
@@ -83,20 +133,22 @@ def in_order_of(checkpoint: Checkpoint, source: Source) -> Source:
     return source.renumbered([str(i) for i in range(size)], [int(name) for name in names])
   if len(names) == size:
     if known or are_numbers(names):
-      log.warning('%s calls its classes otherwise than the checkpoint: taken by order', source.name)
+      log.warning(
+        '%s names its classes differently than the checkpoint: matched by order', source.name
+      )
     return source
   raise UserError(
     f'the model has {size} classes and {source.name} has {len(names)}: '
-    + _way_out(checkpoint, source)
+    + _advice(checkpoint, source)
   )
 
 
-def _way_out(checkpoint: Checkpoint, source: Source) -> str:
+def _advice(checkpoint: Checkpoint, source: Source) -> str:
   if checkpoint.published and checkpoint.published.note:
     return checkpoint.published.note
   fine_tune = (
     f'fine-tune with --config.init_from and --config.model.num_classes={len(source.classes)}'
   )
   if source.name.startswith('folder:'):
-    return f"call its folders by the model's class names or numbers, or {fine_tune}"
+    return f"name its folders by the model's class names or numbers, or {fine_tune}"
   return fine_tune

@@ -8,7 +8,7 @@ from jax.sharding import AbstractMesh, Mesh
 
 from mixer_jax.data import pipeline
 from mixer_jax.data.batch import Batch
-from mixer_jax.data.open import open_source
+from mixer_jax.data.catalog import open_source
 from mixer_jax.data.pipeline import DataConfig, Process
 from mixer_jax.data.source import Source
 from mixer_jax.errors import UserError

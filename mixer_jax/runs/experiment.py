@@ -9,7 +9,7 @@ from typing import Any
 import optax
 
 from mixer_jax import models
-from mixer_jax.data.open import open_source
+from mixer_jax.data.catalog import open_source
 from mixer_jax.data.source import Source
 from mixer_jax.errors import UserError
 from mixer_jax.models import ModelConfig

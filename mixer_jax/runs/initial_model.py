@@ -53,7 +53,7 @@ def start_from(config: RunConfig, source: Source | None = None) -> tuple[ModelCo
   num_classes = num_classes or model.num_classes
   if config.init_head == 'zero':
     return models.with_zero_head(model, params, num_classes)
-  known = checkpoint_labels.classes_of(checkpoint)
+  known = checkpoint_labels.class_names(checkpoint)
   if num_classes != model.num_classes or (source and known and known != source.classes):
     raise UserError(
       f"config.init_head='keep': the head of {path} has other classes than the data; start with "

@@ -1,123 +1,196 @@
-"""A checkpoint, and the data that a command looks at it on."""
+"""A checkpoint that is ready to be evaluated, with the images and devices for it."""
 
-import argparse
 import dataclasses
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 from mixer_jax import checkpoints, models
 from mixer_jax.checkpoints import Checkpoint, published
-from mixer_jax.data.open import open_source
+from mixer_jax.data.batch import Batch
+from mixer_jax.data.catalog import open_source
 from mixer_jax.data.source import Source
 from mixer_jax.errors import UserError
+from mixer_jax.parallel import mesh as meshes
 from mixer_jax.parallel import processes
 from mixer_jax.paths import user_path
-from mixer_jax.runs import checkpoint_labels, config_file, experiment, pod
+from mixer_jax.runs import config_file, pod
+from mixer_jax.runs.checkpoint_labels import evaluation_recipe
+from mixer_jax.runs.evaluation_setup import EvaluationSetup, open_evaluation
+from mixer_jax.runs.fields import list_text
 from mixer_jax.runs.run_config import RunConfig
 
 
 @dataclasses.dataclass(frozen=True)
-class Subject:
-  """What was read of a checkpoint, and where and on what it is looked at."""
+class LoadedModel:
+  """A checkpoint with its evaluation data.
 
+  Attributes:
+    path: path or published name that it was loaded by.
+    checkpoint: its weights, on the host, and what is known about them.
+    model: its configuration, with the arithmetic that was chosen when it was loaded.
+    setup: images, how they are read, and the devices.
+    config: the config that `setup` follows.
+  """
+
+  path: str
   checkpoint: Checkpoint
   model: models.ModelConfig
-  """The checkpoint's, with what of its arithmetic the command line sets."""
-  on: experiment.EvaluationSetup
-  named: RunConfig | None
-  """The config of the command line."""
+  setup: EvaluationSetup
+  config: RunConfig
+
+  def place_params(self) -> dict:
+    """Return the weights on the devices of the mesh."""
+    return meshes.put_replicated(self.setup.mesh, self.checkpoint.params)
+
+  def batches(self) -> Iterator[Batch]:
+    """Return this process's batches of the evaluation split, at the model's image size."""
+    return self.setup.batches(self.model.image_size)
 
 
 _NO_DATA = (
-  '{} does not tell what to evaluate on: name it, as in --config=configs/evaluate.py:imagenet2012 '
-  'or --config=configs/evaluate.py:folder:DIR'
+  '{} does not contain the data set to evaluate on: name one, as in '
+  '--config=configs/evaluate.py:imagenet2012 or --config=configs/evaluate.py:folder:DIR'
 )
 
 
-def begin(command: str, args: argparse.Namespace, overrides: list[str]) -> Subject:
-  """What a command with --checkpoint and --config begins with; all processes call it alike.
+def load_for_evaluation(
+  checkpoint: str | os.PathLike,
+  config: RunConfig | None = None,
+  *,
+  overrides: Mapping[str, Any] | None = None,
+  recipe: str | None = None,
+  gelu: str | None = None,
+  input_range: str | None = None,
+  source: Source | None = None,
+) -> LoadedModel:
+  """Read a checkpoint and open its evaluation data. All processes call it alike.
 
   Args:
-    args: with `checkpoint`, `config`, and what `Parser.add_reading` adds.
+    checkpoint: what `mixer_jax.load` takes: a workdir, one of its steps, a weights file, or a
+      published name.
+    config: data, recipe, batch size and mesh; None: those of the checkpoint's run.
+    overrides: dotted field of the config -> value, such as {'data.eval_split': 'test[:50]'}. Of the
+      model only its arithmetic can be set, such as {'model.dtype': 'bfloat16'}.
+    recipe: name of the evaluation recipe; None: that of the config, or of the checkpoint if the
+      config leaves it open.
+    gelu: 'tanh' or 'erf'; None: as far as the checkpoint contains it.
+    input_range: '[-1, 1]' or '[0, 1]'; None: likewise.
+    source: the evaluation images, if they are open already.
+
+  Raises:
+    UserError: no such checkpoint, data set, field or recipe; or no config, and the checkpoint does
+      not contain one.
   """
-  config = None
-  if args.config:
-    config = RunConfig.from_fields(config_file.load_config(args.config, overrides))
-  settings = pod.settings_of(vars(args), config and config.to_fields())
-  pod.join(command, settings, config and config.processes)
-  source = processes.together(lambda: _named_source(args.checkpoint, config))
-  return look_at(args.checkpoint, args, config, overrides, source)
+  path, overrides = os.fspath(checkpoint), dict(overrides or {})
+  read = processes.together(lambda: checkpoints.read(path))
+  read = checkpoints.with_arithmetic(read, gelu or '', input_range or '')
+  complete = _complete_config(read, path, config, overrides, recipe)
+  model = _with_arithmetic(read.config, complete, overrides)
+  setup = processes.together(lambda: open_evaluation(complete, source))
+  processes.check_same({'the data': setup.source.describe()})
+  return LoadedModel(path, read, model, setup, complete)
+
+
+def _complete_config(
+  checkpoint: Checkpoint,
+  path: str,
+  config: RunConfig | None,
+  overrides: Mapping[str, Any],
+  recipe: str | None,
+) -> RunConfig:
+  """Return the given config, or the run's, with overrides and the recipe filled in."""
+  fields = config.to_fields() if config else checkpoint.metadata.get('config')
+  if fields is None:
+    raise UserError(_NO_DATA.format(path))
+  flags = [f'--config.{name}={_as_flag(value)}' for name, value in overrides.items()]
+  complete = RunConfig.from_fields(config_file.with_overrides(fields, flags))
+  if recipe:
+    complete = complete.with_fields({'data.eval_recipe': recipe})
+  if complete.data.takes_recipe_of_checkpoint:
+    name, fraction = evaluation_recipe(checkpoint)
+    complete = complete.with_fields({'data.eval_recipe': name, 'data.eval_crop_fraction': fraction})
+  return complete
+
+
+def _as_flag(value: Any) -> str:
+  return list_text(value) if isinstance(value, tuple | list) else str(value)
+
+
+def _with_arithmetic(
+  model: models.ModelConfig, config: RunConfig, overrides: Mapping[str, Any]
+) -> models.ModelConfig:
+  """Return the checkpoint's model with those fields of `config.model` that are overridden.
+
+  Raises:
+    UserError: one of them is decided by the weights, or this model does not have it.
+  """
+  fields = {field.name for field in dataclasses.fields(model)}
+  free = [name for name in ('dtype', 'gelu', 'input_range') if name in fields]
+  chosen = {}
+  for override in overrides:
+    group, _, name = override.partition('.')
+    if group != 'model':
+      continue
+    if name not in free:
+      unknown = f'is no field of a {models.variant_of(model)}'
+      reason = "is the checkpoint's" if name in fields else unknown
+      raise UserError(f'config.model.{name} {reason}: only {", ".join(free)} can be set')
+    chosen[name] = config.model[name]
+  return dataclasses.replace(model, **chosen)
+
+
+def open_for_command(
+  command: str,
+  checkpoints: Sequence[str],
+  spec: str | None,
+  overrides: Sequence[str],
+  *,
+  settings: Mapping[str, Any],
+  recipe: str | None = None,
+  gelu: str | None = None,
+  input_range: str | None = None,
+) -> list[LoadedModel]:
+  """Join the other processes of a command and load its checkpoints, all on the same images.
+
+  Args:
+    command: name of the command.
+    checkpoints: paths or names; the images are those of the first.
+    spec: config file, FILE[:ARG]; None: the config of each checkpoint's run.
+    overrides: `--config.field=value`.
+    settings: flags that all processes must agree on, by name.
+    recipe, gelu, input_range: see `load_for_evaluation`.
+
+  Raises:
+    UserError: as `load_for_evaluation`; the data that is named is opened before any download.
+  """
+  config = RunConfig.from_fields(config_file.load_config(spec, overrides)) if spec else None
+  pod.join(
+    command,
+    pod.settings_of(settings, config and config.to_fields()),
+    config and config.processes,
+  )
+  changes = dict(flag.removeprefix('--config.').split('=', 1) for flag in overrides)
+  source = processes.together(lambda: _named_source(checkpoints[0], config))
+  loaded: list[LoadedModel] = []
+  for path in checkpoints:
+    model = load_for_evaluation(
+      path, config, overrides=changes, recipe=recipe, gelu=gelu, input_range=input_range,
+      source=source,
+    )  # fmt: skip
+    source = model.setup.source
+    loaded.append(model)
+  return loaded
 
 
 def _named_source(checkpoint: str, config: RunConfig | None) -> Source | None:
-  """The data of the config that is named; before a checkpoint is downloaded for it.
+  """Open the data of a config; before a checkpoint is downloaded for it.
 
   Raises:
-    UserError: there is no such data, or nothing that could tell of any.
+    UserError: there is no such data, or neither a config nor a run that names any.
   """
   if config is not None:
     return open_source(config.data.name, config.data.eval_split, config.data.data_dir)
   if published.find(checkpoint) and not user_path(checkpoint).exists():
     raise UserError(_NO_DATA.format(checkpoint))
   return None
-
-
-def look_at(
-  path: str,
-  args: argparse.Namespace,
-  config: RunConfig | None,
-  overrides: list[str],
-  source: Source | None,
-) -> Subject:
-  """Reads the checkpoint `path` and opens its data; all processes call it alike.
-
-  Args:
-    args: with `recipe`, `gelu` and `input_range` of `Parser.add_reading`.
-    config: the one that was named; None: that of the checkpoint's run.
-    overrides: `--config.field=value` of the command line.
-    source: the data, where it is open already.
-  """
-  checkpoint = processes.together(lambda: checkpoints.read(path))
-  checkpoint = checkpoints.with_arithmetic(checkpoint, args.gelu or '', args.input_range or '')
-  complete = _completed(config, args, overrides, checkpoint, path)
-  model = _with_chosen(checkpoint.config, complete, overrides)
-  on = processes.together(lambda: experiment.open_evaluation(complete, source))
-  processes.check_same({'the data': on.source.describe()})
-  return Subject(checkpoint, model, on, config)
-
-
-def _completed(
-  config: RunConfig | None,
-  args: argparse.Namespace,
-  overrides: list[str],
-  checkpoint: Checkpoint,
-  path: str,
-) -> RunConfig:
-  """The config that was named, or the run's; with what it leaves to the checkpoint."""
-  if config is not None:
-    complete = config
-  elif 'config' in checkpoint.metadata:
-    stored = config_file.with_overrides(checkpoint.metadata['config'], overrides)
-    complete = RunConfig.from_fields(stored)
-  else:
-    raise UserError(_NO_DATA.format(path))
-  if args.recipe:
-    complete = complete.with_fields({'data.eval_recipe': args.recipe})
-  if complete.data.takes_recipe_of_checkpoint:
-    recipe, fraction = checkpoint_labels.recipe_of(checkpoint)
-    complete = complete.with_fields(
-      {'data.eval_recipe': recipe, 'data.eval_crop_fraction': fraction}
-    )
-  return complete
-
-
-def _with_chosen(
-  model: models.ModelConfig, config: RunConfig, overrides: list[str]
-) -> models.ModelConfig:
-  """The checkpoint's model, with what of its arithmetic the command line sets."""
-  chosen, free = {}, ('dtype', 'gelu', 'input_range')
-  for flag in overrides:
-    group, _, name = flag.partition('=')[0].removeprefix('--config.').partition('.')
-    if group == 'model' and name not in free:
-      raise UserError(f"config.model.{name} is the checkpoint's: only {', '.join(free)} can be set")
-    if group == 'model':
-      chosen[name] = config.model[name]
-  return dataclasses.replace(model, **chosen)

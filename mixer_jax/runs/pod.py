@@ -50,3 +50,10 @@ def settings_of(
   settings = {f'--{name}': repr(value) for name, value in flags.items() if name != 'config'}
   fields = flatten(config or {})
   return settings | {f'config.{name}': repr(value) for name, value in fields.items()}
+
+
+def leave() -> bool:
+  """Leave the other processes; return True in the one that prints results and writes files."""
+  is_main = processes.is_main()
+  processes.leave_together()
+  return is_main

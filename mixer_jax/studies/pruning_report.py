@@ -1,40 +1,52 @@
-"""What `mixer-jax prune` found: a table, a sentence for each number of blocks, and a picture."""
+"""Table, conclusions and picture of `mixer-jax prune`, from what `prune.json` holds."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from mixer_jax.evaluation.statistics import mean_deviation
+from mixer_jax.pictures import text_tables
 from mixer_jax.pictures.run_pictures import png_of, pyplot
 
 Report = Mapping[str, Any]
-"""What `prune.json` holds."""
+"""Content of `prune.json`, or a row of it."""
 
-_BESIDE = ', one by one'
+_ONE_BY_ONE = ', one by one'
+_HEADER = (
+  *('blocks left out', 'by', 'top-1 after, %', 'recovered, %', 'parameters', 'GFLOP', 'time'),
+)
+
+
+def text(values: Report) -> str:
+  """Table and conclusions."""
+  return table(values) + verdict(values)
+
+
+def files(values: Report) -> dict[str, bytes]:
+  """File name -> picture."""
+  return {'prune.png': picture(values)}
 
 
 def table(report: Report) -> str:
-  """A line for each number of blocks that go and each score; means ± deviation over seeds."""
+  """A line for each number of removed blocks and score; means ± deviation over seeds."""
   whole = report['whole']
-  head = ('blocks left out', 'by', 'top-1 after, %', 'recovered, %', 'parameters', 'GFLOP', 'time')
-  widths = (18, 28, 15, 15, 12, 8, 6)
   top1, recovered = f'{whole["top1"]:.2f}', _spread(whole['after_recovery'])
-  lines = [head, ('none', '', top1, recovered, *_costs(whole))]
-  for count, rows in _by_count(report).items():
-    for label, same in _by_label(rows).items():
+  rows = [('none', '', top1, recovered, *_costs(whole))]
+  for count, of_count in _by_count(report).items():
+    for label, same in _by_label(of_count).items():
       gone = ','.join(map(str, same[0]['blocks_removed'])) if len(same) == 1 else f'any {count}'
       after = _spread([row['after_removal'] for row in same])
       recovered = _spread([value for row in same for value in row['after_recovery']])
-      lines.append((gone, label, after, recovered, *_costs(same[0])))
-  return ''.join(
-    ' '.join(f'{cell:<{w}}' if i < 2 else f'{cell:>{w}}' for i, (cell, w) in enumerate(cells))
-    + '\n'
-    for cells in (tuple(zip(line, widths, strict=True)) for line in lines)
-  )
+      rows.append((gone, label, after, recovered, *_costs(same[0])))
+  return text_tables.aligned(_HEADER, rows, left=2)
 
 
 def verdict(report: Report) -> str:
-  """For each number of blocks: how what fits the scored images best did on the tested ones."""
+  """A sentence for each number of blocks: test accuracy of the choice that fits the scored images.
+
+  Of all choices by scored images it is the one with the least loss on these.
+  """
   lines = []
   for count, rows in _by_count(report).items():
     measured = [row for row in rows if row['score'] not in ('random', 'first', 'last')]
@@ -52,17 +64,17 @@ def verdict(report: Report) -> str:
       recovered = float(np.mean(row['after_recovery']))
       lost = report['whole']['top1'] - recovered
       line += f'; recovered {recovered:.2f} %, {abs(lost):.2f} points '
-      line += 'less than whole' if lost > 0 else 'more than whole' if lost < 0 else 'from whole'
+      line += f'{"less" if lost > 0 else "more"} than the complete Mixer'
       trained = [value for other in report['rows'] if not other['blocks_removed']
                  for value in other['after_recovery']]  # fmt: skip
       if trained:
-        line += f' (whole and trained as much {np.mean(trained):.2f} %)'
+        line += f' (which comes to {np.mean(trained):.2f} % when trained on as well)'
     lines.append(line)
   return ''.join(f'{line}\n' for line in lines)
 
 
 def picture(report: Report) -> bytes:
-  """Accuracy against the blocks that go, after removal and after recovery, and what they cost.
+  """Accuracy, after removal and after recovery, and costs, against the number of removed blocks.
 
   A score has one color; dashed is one by one, thin lines are single seeds under their mean.
   """
@@ -74,8 +86,8 @@ def picture(report: Report) -> bytes:
     1, len(panels) + 1, figsize=(4.9 * (len(panels) + 1), 5.0), layout='constrained'
   )
   handles = {}
-  for axis, (title, what) in zip(axes, panels.items(), strict=False):
-    handles |= _draw_accuracy(axis, report, what)
+  for axis, (title, key) in zip(axes, panels.items(), strict=False):
+    handles |= _draw_accuracy(axis, report, key)
     axis.set_title(title)
   _draw_cost(axes[-1], report)
   counts = list(_by_count(report))
@@ -91,21 +103,21 @@ def picture(report: Report) -> bytes:
   return png_of(figure)
 
 
-def _draw_accuracy(axis, report: Report, what: str) -> dict[str, Any]:
-  """Line by label."""
+def _draw_accuracy(axis, report: Report, key: str) -> dict[str, Any]:
+  """Draws a line for each label; returns them by label."""
   labels = _by_label(report['rows'])
-  names = list(dict.fromkeys(label.removesuffix(_BESIDE) for label in labels))
-  handles = {'whole': axis.axhline(report['whole']['top1'], color='0.55', linewidth=1.2)}
-  # Beside each other: scores often choose the same blocks.
+  names = list(dict.fromkeys(label.removesuffix(_ONE_BY_ONE) for label in labels))
+  handles = {'complete': axis.axhline(report['whole']['top1'], color='0.55', linewidth=1.2)}
+  # Moved apart: scores often choose the same blocks.
   places = 0.035 * (np.arange(len(labels)) - (len(labels) - 1) / 2)
   for place, (label, rows) in zip(places, labels.items(), strict=True):
-    name = label.removesuffix(_BESIDE)
+    name = label.removesuffix(_ONE_BY_ONE)
     style = {'color': f'C{names.index(name)}', 'linestyle': '-' if name == label else '--'}
     by_seed = [[row for row in rows if row['seed'] == seed] for seed in {r['seed'] for r in rows}]
     for same in by_seed if len(by_seed) > 1 else ():
-      axis.plot(*_means(same, what, place), **style, linewidth=0.6, alpha=0.5)
+      axis.plot(*_means(same, key, place), **style, linewidth=0.6, alpha=0.5)
     (handles[label],) = axis.plot(
-      *_means(rows, what, place), **style, marker='o', markersize=4, linewidth=1.4, alpha=0.85
+      *_means(rows, key, place), **style, marker='o', markersize=4, linewidth=1.4, alpha=0.85
     )
   axis.set_ylabel(f'top-1 of {report["tested_on"]}, %')
   return handles
@@ -123,15 +135,15 @@ def _draw_cost(axis, report: Report) -> None:
     shares = [share(row) for row in counts.values()]
     axis.plot(list(counts), shares, marker=marker, ms=5, lw=1.2, label=name)
   axis.set_title(f'cost; {report["latency_batch"]} images on one {report["device"]}')
-  axis.set_ylabel('share of the whole Mixer')
+  axis.set_ylabel('share of the complete Mixer')
   axis.set_ylim(0, 1.1)
   axis.legend(loc='lower left')
 
 
-def _means(rows: Sequence[Report], what: str, place: float) -> tuple[list[float], list[float]]:
+def _means(rows: Sequence[Report], key: str, place: float) -> tuple[list[float], list[float]]:
   """Points of a curve, moved to the right by `place`."""
   counts = sorted({row['removed'] for row in rows})
-  values = {count: [row[what] for row in rows if row['removed'] == count] for count in counts}
+  values = {count: [row[key] for row in rows if row['removed'] == count] for count in counts}
   return [count + place for count in counts], [float(np.mean(values[count])) for count in counts]
 
 
@@ -146,7 +158,7 @@ def _by_label(rows: Sequence[Report]) -> dict[str, list[Report]]:
 
 
 def _label(row: Report) -> str:
-  return row['score'] + (_BESIDE if row['way'] == 'one_by_one' else '')
+  return row['score'] + (_ONE_BY_ONE if row['way'] == 'one_by_one' else '')
 
 
 def _costs(row: Report) -> tuple[str, str, str]:
@@ -154,7 +166,5 @@ def _costs(row: Report) -> tuple[str, str, str]:
 
 
 def _spread(values: Sequence[float]) -> str:
-  """'95.20', or '95.20 ± 1.31' of several; '' of none."""
-  if not values:
-    return ''
-  return f'{np.mean(values):.2f}' + (f' ± {np.std(values, ddof=1):.2f}' if len(values) > 1 else '')
+  """Text of a mean: '95.20', or '95.20 ± 1.31' of several values; '' of none."""
+  return text_tables.with_deviation(*mean_deviation(values)) if values else ''

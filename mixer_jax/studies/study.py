@@ -1,18 +1,25 @@
-"""Several training runs that answer one question, in one folder; each goes on where it stopped."""
+"""Steps that all studies share: runs of one folder that are checked, trained and reported.
 
-import argparse
+A study is started again with the same command, and resumes: runs that ended are not trained again.
+"""
+
+import contextlib
 import dataclasses
+import json
 import logging
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Protocol
 
 from mixer_jax.errors import PreemptedError, UserError
 from mixer_jax.parallel import processes
-from mixer_jax.runlog.metrics import read_metrics
-from mixer_jax.runs import pod, training_run, workdir
+from mixer_jax.parallel.processes import ProcessesConfig
+from mixer_jax.paths import user_path, write_whole
+from mixer_jax.runs import pod
 from mixer_jax.runs.experiment import Experiment, build_experiment
-from mixer_jax.runs.fields import flatten
 from mixer_jax.runs.run_config import RunConfig
+from mixer_jax.runs.train_result import TrainResult, result_of
+from mixer_jax.runs.training_run import train_experiment
+from mixer_jax.runs.workdir import check_stored
 
 log = logging.getLogger(__name__)
 
@@ -22,125 +29,226 @@ class Run:
   """One training run of a study."""
 
   name: str
-  """Told while it runs, and where it is refused: 'mixer on pixels, seed 0'."""
+  """For messages: 'mixer on pixels, seed 0'."""
   config: RunConfig
   folder: str
   """Its workdir, local or in a bucket."""
+  labels: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  """Place of the run in the study: {'model': 'mixer', 'inputs': 'pixels'}."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Variation:
+  """One variant of a model's experiment, trained from each seed."""
+
+  name: str
+  """For messages: 'mixer on pixels'."""
+  folder: str
+  """Folder of its seeds in that of the study: 'mixer/pixels'."""
+  fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  """Dotted name -> value of the fields that differ from the model's experiment."""
+  labels: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  """Labels of its runs, in addition to `model`."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Planned:
+  """A run that was checked, and the experiment that the check has built."""
+
+  run: Run
+  experiment: Experiment
+
+
+@dataclasses.dataclass(frozen=True)
+class Trained:
+  """A run that ended."""
+
+  run: Run
+  experiment: Experiment
+  result: TrainResult
+
+
+@dataclasses.dataclass(frozen=True)
+class StudyReport:
+  """Result of a study. `str(report)` is its text, and the names of the files."""
+
+  values: dict[str, Any]
+  """Content of its JSON file."""
+  text: str
+  """Tables and conclusions."""
+  files: tuple[str, ...]
+  """Names of the files that were written."""
+  workdir: str
+
+  def __str__(self) -> str:
+    return f'{self.text}{", ".join(self.files[:-1])} and {self.files[-1]} are in {self.workdir}'
+
+
+class Reporter(Protocol):
+  """A module `studies.X_report`, which needs the content of the JSON file alone."""
+
+  def text(self, values: dict[str, Any], /) -> str:
+    """Tables and conclusions for the terminal."""
+    ...
+
+  def files(self, values: dict[str, Any], /) -> Mapping[str, bytes | str]:
+    """File name -> content, of the files next to the JSON file."""
+    ...
+
+
+def expand(
+  models: Mapping[str, RunConfig],
+  seeds: int,
+  workdir: str,
+  vary: Callable[[str, RunConfig], Sequence[Variation]],
+) -> list[Run]:
+  """Runs of every seed, model and variation; those of one seed before those of the next.
+
+  Args:
+    models: name -> experiment; seeds are counted from its own.
+    vary: (name, experiment) -> its variations.
+
+  Raises:
+    UserError: a variation has a wrong field; the message names its first run.
+  """
+  runs = []
+  for number in range(seeds):
+    for model, config in models.items():
+      seed = config.seed + number
+      for variation in vary(model, config):
+        name = f'{variation.name}, seed {seed}'
+        with named(name):
+          own = config.with_fields({**variation.fields, 'seed': seed})
+        folder = f'{user_path(workdir)}/{variation.folder}/{seed}'
+        runs.append(Run(name, own, folder, {'model': model, **variation.labels}))
+  return runs
 
 
 def join(
-  command: str,
-  args: argparse.Namespace,
-  config: Mapping[str, Any],
-  runs: Sequence[Run],
+  command: str, config: Any, workdir: str, limits: ProcessesConfig, **settings: object
 ) -> None:
-  """Joins the other processes of a pod, with the limits of the first run's config.
+  """Joins the other processes of a pod, which must have been started with the same settings.
 
   Args:
-    config: that of the study, which all processes must have alike.
+    config: that of the study, a dataclass.
+    settings: arguments of the study, by name.
   """
-  first = runs[0].config
-  settings = pod.settings_of(vars(args), first.to_fields())
-  pod.join(command, settings, first.processes, preemptible=True)
-  processes.check_same({name: repr(value) for name, value in flatten(config).items()})
+  flags = {'workdir': workdir, **settings}
+  pod.join(command, pod.settings_of(flags, plain_fields(config)), limits, preemptible=True)
 
 
-def check(runs: Sequence[Run]) -> list[Experiment]:
-  """What each run would train; writes nothing. All processes call it alike.
+def plain_fields(config: Any) -> Any:
+  """Config of a study, and its groups, as nested dicts."""
+  if isinstance(config, RunConfig):
+    return config.to_fields()
+  if dataclasses.is_dataclass(config):
+    config = {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+  if isinstance(config, Mapping):
+    return {name: plain_fields(value) for name, value in config.items()}
+  return config
+
+
+def check(runs: Sequence[Run]) -> list[Planned]:
+  """Builds the experiment of each run; writes nothing. All processes call it alike.
 
   Raises:
-    UserError: a run could not begin or go on; the message names it.
+    UserError: a run could neither begin nor resume; the message names it.
   """
   return [_checked(run) for run in runs]
 
 
-def _checked(run: Run) -> Experiment:
+def _checked(run: Run) -> Planned:
   known = stored(run)
-  try:
-    return build_experiment(run.config, known and known['model'])
-  except UserError as error:
-    raise UserError(f'{run.name}: {error}') from error
+  with named(run.name):
+    return Planned(run, build_experiment(run.config, known and known['model']))
 
 
 def stored(run: Run) -> dict[str, Any] | None:
-  """What the run's folder holds of it; None where it was not begun.
+  """Content of `config.json` in the run's folder; None if the run has not begun.
 
   Raises:
     UserError: the folder holds another run; the message names this one.
   """
-  try:
-    known = workdir.stored_run(run.folder)
-    if known:
-      workdir.check_same_run(run.folder, run.config, known)
-    return known
-  except UserError as error:
-    raise UserError(f'{run.name}: {error}') from error
+  with named(run.name):
+    return check_stored(run.folder, run.config)
 
 
-def train_all(runs: Sequence[Run]) -> None:
-  """Trains one after the other; those that came to their end are passed over.
+def train_all(plan: Sequence[Planned]) -> list[Trained]:
+  """Trains one after another; runs that ended before are not trained again.
 
   Raises:
-    PreemptedError: told to leave; the run under way has saved its state.
+    PreemptedError: a SIGTERM came; the run that was being trained has saved its state.
   """
-  for number, run in enumerate(runs):
-    train_one(run, f'run {number + 1} of {len(runs)}')
+  trained = []
+  for number, (run, experiment) in enumerate((one.run, one.experiment) for one in plan):
+    result = train_one(run, f'run {number + 1} of {len(plan)}', experiment)
+    trained.append(Trained(run, experiment, result))
+  return trained
 
 
-def train_one(run: Run, which: str) -> None:
-  """Trains a run, unless it came to its end before.
+def train_one(run: Run, label: str, experiment: Experiment | None = None) -> TrainResult:
+  """Trains a run, unless it ended before.
 
   Args:
-    which: told before its name, as 'run 3 of 18'.
+    label: logged before its name: 'run 3 of 18'.
+    experiment: that of the run, if it is built already.
 
   Raises:
-    PreemptedError: told to leave; the run has saved its state.
+    PreemptedError: a SIGTERM came; the run has saved its state.
   """
-  done = is_done(run.folder)
-  processes.check_same({f'what {run.folder} holds': str(done)})
-  if done:
-    return
-  log.info('%s: %s', which, run.name)
+  result = result_of(run.folder)
+  processes.check_same({f'whether {run.folder} holds a run that ended': str(result is not None)})
+  if result:
+    return result
+  log.info('%s: %s', label, run.name)
   try:
-    training_run.train_experiment(_checked(run), run.folder, show_parameters=False)
+    experiment = experiment or _checked(run).experiment
+    return train_experiment(experiment, run.folder, show_parameters=False)
   except PreemptedError:
     processes.leave_together()
     raise
 
 
-def leave() -> bool:
-  """Behind the last run: leaves the pod; whether this process sums up and writes."""
-  is_first = processes.is_main()
-  processes.leave_together()
-  return is_first
+def finish(
+  workdir: str,
+  name: str,
+  make: Callable[[], dict[str, Any]],
+  reporter: Reporter,
+  more: Callable[[], Mapping[str, bytes]] = dict,
+) -> StudyReport | None:
+  """Leaves the pod after the last run; process 0 writes the results and returns them.
 
-
-def is_done(folder: str) -> bool:
-  """Whether the run in this folder came to its end."""
-  return any(row.get('event') == 'end' for row in read_metrics(folder))
-
-
-def curve(folder: str, metric: str = 'top1') -> dict[int, float]:
-  """Step -> metric of the evaluations of a run; of its few-shot ones, where it is '5-shot'."""
-  return {
-    row['step']: row[metric]
-    for row in read_metrics(folder)
-    if row.get('event') in ('eval', 'fewshot') and metric in row
-  }
-
-
-def outcome(folder: str, metric: str = 'top1') -> float:
-  """What a run that is done came to, of the state that it is reported by.
-
-  That is its best where it keeps that, also behind an early stop, or its last; on the test
-  split, where there is one.
+  Args:
+    name: of the JSON file, without its suffix.
+    make: makes the content of that file.
+    more: makes files that do not follow from the JSON file.
   """
-  rows = read_metrics(folder)
-  tested = [row[metric] for row in rows if row.get('event') == 'test' and metric in row]
-  last = end(folder)
-  return tested[-1] if tested else curve(folder, metric)[last.get('best_step', last['step'])]
+  writes = processes.is_main()
+  processes.leave_together()
+  return write(workdir, name, make(), reporter, more()) if writes else None
 
 
-def end(folder: str) -> dict[str, Any]:
-  """The last row of a run that is done: `step`, and `best_step` where it keeps its best."""
-  return [row for row in read_metrics(folder) if row.get('event') == 'end'][-1]
+def write(
+  workdir: str,
+  name: str,
+  values: dict[str, Any],
+  reporter: Reporter,
+  more: Mapping[str, bytes] | None = None,
+) -> StudyReport:
+  """Writes `name`.json and the other files of a study, each completely or not at all."""
+  text = json.dumps(values, indent=2)
+  values = json.loads(text)  # the reporter sees what a reader of the file sees
+  files = {f'{name}.json': f'{text}\n', **(more or {}), **reporter.files(values)}
+  folder = user_path(workdir)
+  for file, data in files.items():
+    write_whole(folder / file, data)
+  return StudyReport(values, reporter.text(values), tuple(files), str(folder))
+
+
+@contextlib.contextmanager
+def named(name: str) -> Iterator[None]:
+  """Puts the name of a run or model before the message of a `UserError`."""
+  try:
+    yield
+  except UserError as error:
+    raise UserError(f'{name}: {error}') from error

@@ -1,58 +1,60 @@
-"""What came of transferring to many tasks: `transfer.json`, a table, and the paper's rows."""
+"""Table of `mixer-jax transfer` next to the paper's rows, from what `transfer.json` holds."""
 
-import json
-import sys
+from collections.abc import Mapping
 from typing import Any
-
-from etils import epath
 
 from mixer_jax.errors import UserError
 from mixer_jax.models import paper
 from mixer_jax.pictures import text_tables
-from mixer_jax.studies import transfer_scores
-
-
-def summed_up(report: dict[str, Any]) -> dict[str, Any]:
-  """The report with the means by group and suite, and the paper's rows beside them."""
-  done = {name: told for name, told in report['tasks'].items() if 'failed' not in told}
-  means = transfer_scores.group_means({name: told['top1'] for name, told in done.items()})
-  rows = paper.published(report['variant'].split(' grown')[0], report['pretrained_on'])
-  # What both tables have differs by the evaluation crop: at 448 px ours is Table 2's.
-  rows = {row[:4]: row for row in sorted(rows, key=lambda row: -row.table)}.values()
-  return {
-    **report,
-    'means': {group: vars(mean) for group, mean in means.items()},
-    'paper': [row._asdict() for row in rows],
-  }
-
+from mixer_jax.pictures.text_tables import with_deviation
 
 _HEADER = ('task', 'px', 'learning rate', 'held out, %', 'top-1, %', 'paper')
 _GROUPS = {'vtab': 'VTAB-1k', 'avg5': 'Avg 5'}
 
 
-def _table(report: dict[str, Any]) -> list[list[str]]:
-  beside = _beside(report)
-  rows = []
-  for name, told in report['tasks'].items():
-    if 'failed' in told:
-      rows.append([name, str(told['image_size']), '', '', 'failed', ''])
-      continue
-    rate = str(told['rate'])
-    held_out = f'{told["rates"][rate]["top1"]:.2f}'
-    size = str(told['image_size'])
-    rows.append([name, size, rate, held_out, with_deviation(told), beside.get(name, '')])
-  for group, mean in report['means'].items():
-    rows.append(
-      [_GROUPS.get(group, group), '', '', '', with_deviation(mean), beside.get(group, '')]
+def text(values: Mapping[str, Any]) -> str:
+  """Table, and the paper's rows in words."""
+  return text_tables.aligned(_HEADER, _rows(values)) + _paper_text(values)
+
+
+def files(values: Mapping[str, Any]) -> dict[str, str]:
+  """File name -> the same as Markdown."""
+  table = text_tables.markdown(_HEADER, _rows(values))
+  return {'transfer.md': f'{values["checkpoint"]}\n\n{table}\n{_paper_text(values)}'}
+
+
+def check_complete(values: Mapping[str, Any]) -> None:
+  """Raises `UserError` if a task failed."""
+  failed = [name for name, task in values['tasks'].items() if 'failed' in task]
+  if failed:
+    raise UserError(
+      f'{len(failed)} of {len(values["tasks"])} tasks failed ({", ".join(failed)}): see the '
+      'messages above; fix the cause and run the same command again, which resumes'
     )
+
+
+def _rows(values: Mapping[str, Any]) -> list[tuple[str, ...]]:
+  figures = _paper_figures(values)
+  rows = []
+  for name, task in values['tasks'].items():
+    size = str(task['image_size'])
+    if 'failed' in task:
+      rows.append((name, size, '', '', 'failed', ''))
+      continue
+    rate, mean = str(task['rate']), with_deviation(task['mean'], task['deviation'])
+    held_out = f'{task["rates"][rate]["top1"]:.2f}'
+    rows.append((name, size, rate, held_out, mean, figures.get(name, '')))
+  for group, mean in values['means'].items():
+    label, mean = _GROUPS.get(group, group), with_deviation(mean['mean'], mean['deviation'])
+    rows.append((label, '', '', '', mean, figures.get(group, '')))
   return rows
 
 
-def _beside(report: dict[str, Any]) -> dict[str, str]:
-  """Task or suite -> the paper's figure, where only one can be meant."""
-  sizes = {told['image_size'] for told in report['tasks'].values() if told['group'] == 'avg5'}
+def _paper_figures(values: Mapping[str, Any]) -> dict[str, str]:
+  """Task or suite -> the paper's figure, if only one applies."""
+  sizes = {task['image_size'] for task in values['tasks'].values() if task['group'] == 'avg5'}
   found: dict[str, set[float]] = {}
-  for row in report['paper']:
+  for row in values['paper']:
     figures = {'avg5/imagenet': row['imagenet'], 'avg5': row['avg5'], 'vtab': row['vtab']}
     for name, value in figures.items():
       if value is not None and (name == 'vtab' or sizes == {row['size']}):
@@ -60,14 +62,9 @@ def _beside(report: dict[str, Any]) -> dict[str, str]:
   return {name: f'{values.pop():.2f}' for name, values in found.items() if len(values) == 1}
 
 
-def with_deviation(told: dict[str, Any]) -> str:
-  text = f'{told["mean"]:.2f}'
-  return text if told['deviation'] is None else f'{text} ± {told["deviation"]:.2f}'
-
-
-def _paper_in_words(report: dict[str, Any]) -> str:
+def _paper_text(values: Mapping[str, Any]) -> str:
   lines = []
-  for row in (paper.Published(**row) for row in report['paper']):
+  for row in (paper.Published(**row) for row in values['paper']):
     figures = f'ImageNet {row.imagenet:.2f}, Avg 5 {row.avg5:.2f}'
     figures += '' if row.vtab is None else f', VTAB-1k {row.vtab:.2f}'
     lines.append(
@@ -75,26 +72,3 @@ def _paper_in_words(report: dict[str, Any]) -> str:
       f'(Table {row.table})\n'
     )
   return ''.join(lines)
-
-
-def write(folder: epath.Path, report: dict[str, Any]) -> None:
-  markdown = text_tables.markdown(_HEADER, _table(report))
-  files = {
-    'transfer.json': json.dumps(report, indent=2) + '\n',
-    'transfer.md': f'{report["checkpoint"]}\n\n{markdown}\n{_paper_in_words(report)}',
-  }
-  for name, text in files.items():
-    aside = folder / f'{name}.tmp'
-    aside.write_text(text)
-    aside.replace(folder / name)
-
-
-def tell(report: dict[str, Any], folder: epath.Path) -> None:
-  sys.stdout.write(text_tables.aligned(_HEADER, _table(report)) + _paper_in_words(report))
-  print(f'transfer.json and transfer.md are in {folder}')
-  failed = [name for name, told in report['tasks'].items() if 'failed' in told]
-  if failed:
-    raise UserError(
-      f'{len(failed)} of {len(report["tasks"])} tasks failed ({", ".join(failed)}): their lines '
-      'above tell why; mend that, and the same command goes on'
-    )

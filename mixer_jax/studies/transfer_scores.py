@@ -1,15 +1,15 @@
-"""Transfer to many tasks: the learning rate to take, and what runs came to."""
+"""Scores of transfer to many tasks: the learning rate to use, and means of groups and suites."""
 
 import dataclasses
-import statistics
 from collections.abc import Mapping, Sequence
 
-from mixer_jax.data.tasks import mean_scores
+from mixer_jax.data.tasks import find_task, names, suite
+from mixer_jax.evaluation.statistics import MeanDeviation, mean_deviation
 
 
 @dataclasses.dataclass(frozen=True)
 class Score:
-  """What a run came to on the part that it was scored with."""
+  """Score of a run on the part that it is evaluated on."""
 
   top1: float
   """Percent."""
@@ -22,26 +22,42 @@ def best_rate(scores: Mapping[float, Score]) -> float:
   return max(scores, key=lambda rate: (scores[rate].top1, -scores[rate].loss))
 
 
-@dataclasses.dataclass(frozen=True)
-class Mean:
-  """Over seeds, percent."""
+def mean_scores(scores: Mapping[str, float]) -> dict[str, float]:
+  """Means by group and by suite, of groups and suites all of whose tasks have a score.
 
-  mean: float
-  deviation: float | None
-  """Of one run, with n - 1; None of one seed."""
-
-  @classmethod
-  def of(cls, values: Sequence[float]) -> 'Mean':
-    return cls(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None)
-
-
-def group_means(top1: Mapping[str, Sequence[float]]) -> dict[str, Mean]:
-  """Group or suite -> its mean over tasks, of those whose tasks are all there.
+  VTAB's score is the mean over its 19 tasks, not over its groups: of the 3 groups, structured
+  has 8 tasks and specialised 4 (VTAB paper, arXiv 1910.04867).
 
   Args:
-    top1: by the names of tasks, one value a seed. The deviation is that of the seeds' means,
-      seed i of one task beside seed i of the others.
+    scores: task -> score, in any unit; tasks of one or several suites.
+
+  Returns:
+    Those of 'natural', 'specialised', 'structured', 'vtab' and 'avg5' that are complete.
+
+  Raises:
+    UserError: a name is not that of a task.
+  """
+  for name in scores:
+    find_task(name)
+  means = {}
+  for suite_name in dict.fromkeys(name.split('/')[0] for name in names()):
+    tasks = suite(suite_name)
+    for group in dict.fromkeys([*(task.group for task in tasks), suite_name]):
+      own = [task.name for task in tasks if group in (task.group, suite_name)]
+      if all(name in scores for name in own):
+        means[group] = sum(scores[name] for name in own) / len(own)
+  return means
+
+
+def group_means(top1: Mapping[str, Sequence[float]]) -> dict[str, MeanDeviation]:
+  """Group or suite -> its mean over tasks, for those whose tasks are all there.
+
+  Args:
+    top1: task -> one value for each seed. The deviation is that of the seeds' means, seed i of
+      one task together with seed i of the others.
   """
   seeds = zip(*top1.values(), strict=True)
   means = [mean_scores(dict(zip(top1, values, strict=True))) for values in seeds]
-  return {group: Mean.of([mean[group] for mean in means]) for group in means[0]} if means else {}
+  if not means:
+    return {}
+  return {group: mean_deviation([mean[group] for mean in means]) for group in means[0]}

@@ -1,1 +1,1 @@
-"""A folder of runs and studies -> one HTML page."""
+"""One HTML page from folders of runs and studies."""

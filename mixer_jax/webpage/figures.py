@@ -1,12 +1,12 @@
-"""The figures of a study, as its JSON file has them, as tables and charts.
+"""Tables and charts of the figures in a study's JSON file.
 
-Nothing is known of a study but the shapes that such files are made of:
+They depend only on the shape of the data:
 
 * a list of mappings, or a mapping of mappings, is a table;
 * a mapping of steps to numbers is a curve; lists and mappings of curves are a chart;
-* other numbers and texts are told by their names.
+* other numbers and texts are listed with their names.
 
-What is inside the rows of a table and fits no cell comes below it.
+Values inside the rows of a table that fit no cell come below it.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,12 +14,12 @@ from typing import Any
 
 from mixer_jax.webpage.charts import Series, legend, line_chart, number
 from mixer_jax.webpage.html import Html, table, tag
-from mixer_jax.webpage.runs import sound
+from mixer_jax.webpage.runs import is_number
 
-_DEEPEST = 8  # levels; what lies deeper is left out
-_MOST_ROWS = 400  # of a table
-_MOST_IN_A_CELL = 8  # numbers
-_MOST_LINES = 64  # of a chart
+_MAX_DEPTH = 8  # levels; deeper ones are left out
+_MAX_ROWS = 400  # per table
+_MAX_IN_CELL = 8  # numbers
+_MAX_LINES = 64  # per chart
 
 _NAMES = {
   'top1': 'top-1, %',
@@ -35,17 +35,17 @@ _NAMES = {
   'cka': 'CKA',
 }
 _SPREADS = {'mean': 'deviation', 'lost': 'noise'}
-"""Numbers, and the names of what is ± of them."""
+"""Name of a number -> name of the ± that belongs to it."""
 
 
-def told(value: Any, name: str = '') -> list[Html]:
-  """Elements that tell all of `value`, what `json.loads` gave, under `name`."""
-  return list(_told(value, name, 0))
+def elements(value: Any, name: str = '') -> list[Html]:
+  """Return elements that show all of `value`, as `json.loads` returned it, under `name`."""
+  return list(_elements(value, name, 0))
 
 
-def _told(value: Any, name: str, depth: int) -> Iterator[Html]:
-  if depth > _DEEPEST:
-    yield tag('p', f'{name}: more lies deeper', class_='soft')
+def _elements(value: Any, name: str, depth: int) -> Iterator[Html]:
+  if depth > _MAX_DEPTH:
+    yield tag('p', f'{name}: deeper levels are left out', class_='soft')
   elif lines := _lines(value):
     yield _chart(name, lines)
   elif rows := _rows(value):
@@ -59,13 +59,13 @@ def _told(value: Any, name: str, depth: int) -> Iterator[Html]:
       yield table(['', 'value'], pairs, label=name or 'figures', words=[1])
     for key, item in value.items():
       if key not in flat:
-        yield from _told(item, f'{name} · {_name(key)}' if name else _name(key), depth + 1)
+        yield from _elements(item, f'{name} · {_name(key)}' if name else _name(key), depth + 1)
   elif _fits(value):
     yield tag('p', tag('b', f'{name} ') if name else None, _cell(value))
   elif isinstance(value, list):
     yield from _title(name, depth)
-    for place, item in enumerate(value[:_MOST_ROWS]):
-      yield from _told(item, f'{name} {place}'.strip(), depth + 1)
+    for place, item in enumerate(value[:_MAX_ROWS]):
+      yield from _elements(item, f'{name} {place}'.strip(), depth + 1)
 
 
 def _title(name: str, depth: int) -> Iterator[Html]:
@@ -74,8 +74,8 @@ def _title(name: str, depth: int) -> Iterator[Html]:
 
 
 def _table(name: str, rows: Mapping[str, Mapping[str, Any]], depth: int) -> Iterator[Html]:
-  """A row for each name, a column for each number; then what fits no cell."""
-  shown = dict(list(rows.items())[:_MOST_ROWS])
+  """Yield a row for each name and a column for each number; then what fits no cell."""
+  shown = dict(list(rows.items())[:_MAX_ROWS])
   flat = {key: _with_spreads(_flattened(row)) for key, row in shown.items()}
   columns = list(dict.fromkeys(column for row in flat.values() for column in row))
   if columns:
@@ -91,7 +91,7 @@ def _table(name: str, rows: Mapping[str, Mapping[str, Any]], depth: int) -> Iter
     yield table(['', *map(_name, columns)], body, label=name or 'figures', words=words)
   if len(shown) < len(rows):
     yield tag('p', f'{len(rows) - len(shown)} more rows are in the file', class_='soft')
-  # Curves of all rows go into one chart; what else lies deep is for those who look for it.
+  # Curves of all rows go into one chart; other nested values are collapsed.
   inside = {key: _inside(row) for key, row in shown.items()}
   for part in dict.fromkeys(part for row in inside.values() for part in row):
     own = {key: row[part] for key, row in inside.items() if part in row}
@@ -100,7 +100,7 @@ def _table(name: str, rows: Mapping[str, Mapping[str, Any]], depth: int) -> Iter
       yield _chart(title, lines)
       continue
     below = [
-      e for key, item in own.items() for e in _told(item, f'{key} · {_name(part)}', depth + 1)
+      e for key, item in own.items() for e in _elements(item, f'{key} · {_name(part)}', depth + 1)
     ]
     yield from below if depth == 0 else [tag('details', tag('summary', title), below)]
 
@@ -118,18 +118,18 @@ def _chart(name: str, lines: Mapping[str, Sequence[Mapping[str, float]]]) -> Htm
     if len(curves) > 1
   ]
   note = 'thin: single runs; thick: their mean' if means else ''
-  chart = line_chart(name or 'curve', [*series, *means][:_MOST_LINES], note=note)
+  chart = line_chart(name or 'curve', [*series, *means][:_MAX_LINES], note=note)
   return Html(legend(list(lines)) + tag('div', chart, class_='charts'))
 
 
 def _mean(curves: Sequence[Mapping[str, float]]) -> list[tuple[float, float]]:
-  """At the steps that all of them have."""
+  """Return the mean at the steps that all curves have."""
   common = set.intersection(*(set(curve) for curve in curves))
   return sorted((int(x), sum(curve[x] for curve in curves) / len(curves)) for x in common)
 
 
 def _lines(value: Any) -> dict[str, list[Mapping[str, float]]]:
-  """Label -> its curves, if `value` is a curve, several of a name, or some of several names."""
+  """Return label -> curves if `value` is a curve, a list of them, or a mapping of these."""
   if _is_curve(value):
     return {'': [value]}
   if isinstance(value, list) and value and all(map(_is_curve, value)):
@@ -146,12 +146,12 @@ def _is_curve(value: Any) -> bool:
     isinstance(value, Mapping)
     and len(value) > 1
     and all(key.isdecimal() and len(key) < 12 for key in value)
-    and all(map(sound, value.values()))
+    and all(map(is_number, value.values()))
   )
 
 
 def _rows(value: Any) -> dict[str, Mapping[str, Any]]:
-  """Name -> row, if `value` is a table: mappings with a name in common, and some cells."""
+  """Return name -> row if `value` is a table: mappings with a key in common, and some cells."""
   if isinstance(value, list):
     found = {str(place + 1): item for place, item in enumerate(value)}
   elif isinstance(value, Mapping):
@@ -161,12 +161,12 @@ def _rows(value: Any) -> dict[str, Mapping[str, Any]]:
   rows = list(found.values())
   if len(rows) < 2 or not all(isinstance(row, Mapping) and row for row in rows):
     return {}
-  alike = set.intersection(*(set(row) for row in rows)) and any(map(_flattened, rows))
-  return found if alike else {}
+  is_table = set.intersection(*(set(row) for row in rows)) and any(map(_flattened, rows))
+  return found if is_table else {}
 
 
 def _flattened(row: Mapping[str, Any]) -> dict[str, Any]:
-  """What fits cells; a mapping of nothing but plain values becomes columns of its own."""
+  """Return the values that fit cells; a small mapping of plain values becomes columns."""
   flat = {}
   for key, item in row.items():
     if _fits(item):
@@ -185,11 +185,13 @@ def _becomes_columns(item: Any) -> bool:
 
 
 def _with_spreads(row: Mapping[str, Any]) -> dict[str, Any]:
-  """The row, a number and what spreads it in one: 'mean ± deviation'."""
+  """Return the row with each number and its ± joined: 'mean ± deviation'."""
   paired = {
     name: spread
     for name, spread in _SPREADS.items()
-    if sound(row.get(name)) and spread in row and (row[spread] is None or sound(row[spread]))
+    if is_number(row.get(name))
+    and spread in row
+    and (row[spread] is None or is_number(row[spread]))
   }
   merged = {}
   for name, item in row.items():
@@ -211,14 +213,14 @@ def _is_plain(value: Any) -> bool:
 
 
 def _fits(value: Any) -> bool:
-  """Whether it can be told in a cell: a plain value, or numbers and texts in a row."""
+  """Return True for what fits a cell: a plain value, or a list of them."""
   return _is_plain(value) or (isinstance(value, list) and all(map(_is_plain, value)))
 
 
 def _cell(value: Any) -> str:
   if isinstance(value, list):
-    text = ', '.join(map(_cell, value[:_MOST_IN_A_CELL]))
-    more = f', … ({len(value)} in all)' if len(value) > _MOST_IN_A_CELL else ''
+    text = ', '.join(map(_cell, value[:_MAX_IN_CELL]))
+    more = f', … ({len(value)} in total)' if len(value) > _MAX_IN_CELL else ''
     return text + more
   if value is None:
     return '–'

@@ -1,4 +1,4 @@
-"""Elements of an HTML page, escaped where they are made: no text becomes markup by accident."""
+"""Elements of an HTML page. All text is escaped when an element is made."""
 
 import base64
 import hashlib
@@ -9,7 +9,7 @@ from mixer_jax.webpage.page_style import SCRIPT, STYLE
 
 
 class Html(str):
-  """Markup. Any other text is escaped where it becomes part of an element."""
+  """Markup. Other text is escaped when it becomes part of an element."""
 
 
 Child = str | int | float | None | Iterable['Child']
@@ -18,31 +18,31 @@ _VOID = ('br', 'img', 'link', 'meta')
 
 
 def tag(name: str, /, *children: Child, **attributes: str | float | bool | None) -> Html:
-  """`<name …>children</name>`.
+  """Make the element `<name …>children</name>`.
 
   Args:
-    children: markup, text, numbers, or iterables of them; None is nothing.
-    attributes: a trailing underscore is left out (`class_`), others become hyphens. None and
-      False are left out, True stands without a value.
+    children: markup, text, numbers, or iterables of them; None is skipped.
+    attributes: a trailing underscore is removed (`class_`), others become hyphens. None and
+      False are left out, True is written without a value.
   """
-  told = ''.join(
+  pairs = ''.join(
     f' {key.rstrip("_").replace("_", "-")}' + ('' if value is True else f'="{escaped(value)}"')
     for key, value in attributes.items()
     if value is not None and value is not False
   )
   if name in _VOID:
-    return Html(f'<{name}{told}>')
-  return Html(f'<{name}{told}>{"".join(map(escaped, children))}</{name}>')
+    return Html(f'<{name}{pairs}>')
+  return Html(f'<{name}{pairs}>{"".join(map(escaped, children))}</{name}>')
 
 
 def escaped(child: Child) -> Html:
-  """What stands for this in a page: markup as it is, text with its <, >, & and quotes escaped."""
+  """Return markup unchanged, and text with its <, >, & and quotes escaped."""
   if isinstance(child, Html):
     return child
   if child is None:
     return Html()
   if isinstance(child, str | int | float):
-    # Names of files may hold bytes that are no text, and control characters.
+    # File names may hold control characters, and bytes that are not text.
     text = str(child).encode(errors='replace').decode()
     return Html(html.escape(''.join(c if c >= ' ' or c in '\t\n' else '\N{REPLACEMENT CHARACTER}'
                                     for c in text)))  # fmt: skip
@@ -56,11 +56,11 @@ def table(
   label: str,
   words: Container[int] = (),
 ) -> Html:
-  """A table whose first column names its rows; wide ones scroll.
+  """Make a table whose first column names the rows; wide tables scroll.
 
   Args:
-    label: what it is, for screen readers.
-    words: columns of text, which is aligned to the left and may break; the others hold numbers.
+    label: title for screen readers.
+    words: columns of text, which are left-aligned and wrap; the others hold numbers.
   """
   kind = lambda column: 'words' if column in words else None
   cells = lambda row: (tag('td', cell, class_=kind(i)) for i, cell in enumerate(row) if i)
@@ -71,13 +71,13 @@ def table(
 
 
 def picture(png: bytes, alt: str) -> Html:
-  """A PNG inside the page."""
+  """Embed a PNG in the page."""
   data = base64.b64encode(png).decode()
   return tag('img', src=f'data:image/png;base64,{data}', alt=alt, loading='lazy')
 
 
 def page(title: str, *body: Child) -> Html:
-  """A whole document that asks nothing of any network, and may run no script but its own."""
+  """Make a complete document that loads nothing from a network and runs only its own script."""
   digest = base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode()
   policy = (
     f"default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'sha256-{digest}'"
@@ -92,5 +92,5 @@ def page(title: str, *body: Child) -> Html:
     tag('link', rel='icon', href='data:,'),
     tag('style', Html(STYLE)),
   )
-  whole = tag('body', tag('main', *body), tag('script', Html(SCRIPT)))
-  return Html(f'<!doctype html>\n{tag("html", head, whole, lang="en")}\n')
+  content = tag('body', tag('main', *body), tag('script', Html(SCRIPT)))
+  return Html(f'<!doctype html>\n{tag("html", head, content, lang="en")}\n')

@@ -1,4 +1,4 @@
-"""The page of `mixer-jax report`: runs beside each other and beside the paper's, and studies."""
+"""The page of `mixer-jax report`: runs compared with each other and the paper's, and studies."""
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
@@ -7,19 +7,19 @@ from typing import Any
 from mixer_jax.webpage import figures, html, runs
 from mixer_jax.webpage.charts import Series, legend, line_chart
 from mixer_jax.webpage.html import Child, Html, table, tag
-from mixer_jax.webpage.run_tables import Published, beside_paper, label_of, run_table
+from mixer_jax.webpage.run_tables import Published, label_of, paper_comparison, run_table
 from mixer_jax.webpage.runs import Run
 
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-  """Several runs that answer one question, as their folder has them.
+  """Several runs that answer one question, as read from their folder.
 
   Attributes:
-    figures: what its JSON files hold, by file name.
+    figures: content of its JSON files, by file name.
     pictures: PNGs by file name.
-    runs: the training runs below it.
-    faults: what could not be read, in words.
+    runs: the training runs below its folder.
+    faults: what could not be read, one sentence each.
   """
 
   name: str
@@ -33,39 +33,41 @@ class Study:
 def build(
   compared: Sequence[Run], studies: Sequence[Study], paper: Mapping[str, Sequence[Published]]
 ) -> Html:
-  """One self-contained document.
+  """Build one self-contained document.
 
   Args:
-    compared: runs that are laid over one another.
-    studies: each has a part of its own.
-    paper: by the names of runs, the paper's rows of their variant and data.
+    compared: runs that share tables and charts.
+    studies: each has a section of its own.
+    paper: run name -> the paper's rows for its variant and data.
   """
   names = [*(run.name for run in compared), *(study.name for study in studies)]
   title = ', '.join(names[:4]) + (f' and {len(names) - 4} more' if len(names) > 4 else '')
   return html.page(
     f'{title} · mixer_jax',
     tag('h1', title),
-    tag('p', counted(compared, studies), ', as mixer-jax report found them', class_='soft'),
-    _of_runs(compared, paper) if compared else None,
-    map(_of_study, studies),
+    tag('p', summary(compared, studies), ', collected by mixer-jax report', class_='soft'),
+    _runs_section(compared, paper) if compared else None,
+    map(_study_section, studies),
   )
 
 
-def counted(compared: Sequence[Run], studies: Sequence[Study]) -> str:
-  """'2 training runs and 1 study'."""
+def summary(compared: Sequence[Run], studies: Sequence[Study]) -> str:
+  """Return the number of runs and studies in words: '2 training runs and 1 study'."""
   count = lambda n, one, many: f'{n} {one if n == 1 else many}' if n else ''
-  told = (
+  counts = (
     count(len(compared), 'training run', 'training runs'),
     count(len(studies), 'study', 'studies'),
   )
-  return ' and '.join(filter(None, told))
+  return ' and '.join(filter(None, counts))
 
 
-def _of_runs(compared: Sequence[Run], paper: Mapping[str, Sequence[Published]]) -> Iterator[Html]:
+def _runs_section(
+  compared: Sequence[Run], paper: Mapping[str, Sequence[Published]]
+) -> Iterator[Html]:
   yield from _faults(fault for run in compared for fault in run.faults)
   yield tag('h2', 'Runs')
   yield run_table(compared)
-  yield from beside_paper(compared, paper)
+  yield from paper_comparison(compared, paper)
   yield from _curves(compared)
   if len(compared) > 1:
     yield from _differences(compared)
@@ -81,16 +83,16 @@ def _faults(faults) -> Iterator[Html]:
 
 def _curves(compared: Sequence[Run]) -> Iterator[Html]:
   marks = [
-    (float(step), place, f'{run.name} went on from step {step:,}')
+    (float(step), place, f'{run.name} resumed after step {step:,}')
     for place, run in enumerate(compared)
     for step in run.restarts
   ]
-  both = 'thick: evaluation; thin: training batches'
+  note = 'thick: evaluation; thin: training batches'
   chart = lambda title, lines, **more: line_chart(title, lines, marks=marks, **more)
   shots = dict.fromkeys(name for run in compared for name in run.metrics('fewshot'))
   charts = [
-    chart('Loss', _lines(compared, 'loss', 'loss'), note=both, log=True),
-    chart('Top-1, %', _lines(compared, 'accuracy', 'top1', scale=100), note=both),
+    chart('Loss', _lines(compared, 'loss', 'loss'), note=note, log=True),
+    chart('Top-1, %', _lines(compared, 'accuracy', 'top1', scale=100), note=note),
     *(
       chart(f'Few-shot: {name}, %', _lines(compared, None, name, event='fewshot'))
       for name in shots
@@ -105,43 +107,43 @@ def _curves(compared: Sequence[Run]) -> Iterator[Html]:
     yield legend([run.name for run in compared])
     yield tag('div', charts, class_='charts')
     if marks:
-      yield tag('p', 'Short lines at the bottom: a run was restarted there.', class_='soft')
+      yield tag('p', 'Short lines at the bottom mark restarts.', class_='soft')
 
 
 def _lines(
   compared: Sequence[Run],
-  trained: str | None,
-  seen: str | None,
+  training: str | None,
+  evaluation: str | None,
   *,
   event: str = 'eval',
   scale: float = 1,
   faint: bool = True,
 ) -> list[Series]:
-  """The curves of one chart: a metric of the training batches, and one of events."""
+  """Return the curves of one chart: a metric of training batches, and one of events."""
   lines = []
   for place, run in enumerate(compared):
-    if trained:
-      points = [(step, scale * value) for step, value in run.trained(trained)]
+    if training:
+      points = [(step, scale * value) for step, value in run.training_curve(training)]
       label = f'{run.name}, batches' if faint else run.name
       lines.append(Series(label, points, place, faint=faint))
-    if seen:
-      lines.append(Series(run.name, run.seen(event, seen), place, dots=True))
+    if evaluation:
+      lines.append(Series(run.name, run.event_curve(event, evaluation), place, dots=True))
   return lines
 
 
 def _differences(compared: Sequence[Run]) -> Iterator[Html]:
   yield tag('h2', 'Settings that differ')
-  known = [run for run in compared if run.config]
-  names = list(dict.fromkeys(name for run in known for name in run.config))
+  readable = [run for run in compared if run.config]
+  names = list(dict.fromkeys(name for run in readable for name in run.config))
   missing = object()
   differ = [
-    name for name in names if len({repr(run.config.get(name, missing)) for run in known}) > 1
+    name for name in names if len({repr(run.config.get(name, missing)) for run in readable}) > 1
   ]
   if not differ:
     yield tag('p', 'None: the configs are the same.')
     return
   header = ['field', *(label_of(run, place) for place, run in enumerate(compared) if run.config)]
-  body = [[name, *(_value(run.config, name) for run in known)] for name in differ]
+  body = [[name, *(_value(run.config, name) for run in readable)] for name in differ]
   yield table(header, body, label='settings that differ', words=range(1, len(header)))
 
 
@@ -156,10 +158,10 @@ def _events(compared: Sequence[Run]) -> Iterator[Html]:
   body: list[list[Child]] = []
   for place, run in enumerate(compared):
     label = label_of(run, place)
-    told = [(f'{event.step:,}', event.time, event.text) for event in runs.events(run)]
+    rows = [(f'{event.step:,}', event.time, event.text) for event in runs.events(run)]
     if saved := runs.saves(run):
-      told.append(('', '', saved))
-    body += [[label, *texts] for texts in told]
+      rows.append(('', '', saved))
+    body += [[label, *texts] for texts in rows]
   if body:
     yield tag('h2', 'Events')
     yield table(['run', 'step', 'time, UTC', 'event'], body, label='events', words=[3])
@@ -175,31 +177,31 @@ def _details(run: Run) -> Html:
   return tag(
     'details',
     tag('summary', run.name, ' ', tag('span', run.place, class_='soft')),
-    (_shown(name, png, run.name) for name, png in run.pictures.items()),
+    (_picture(name, png, run.name) for name, png in run.pictures.items()),
     settings if run.config else None,
   )
 
 
-def _shown(name: str, png: bytes, whose: str) -> Html:
-  image = html.picture(png, f'{name} of {whose}')
+def _picture(name: str, png: bytes, owner: str) -> Html:
+  image = html.picture(png, f'{name} of {owner}')
   return tag('figure', image, tag('figcaption', name), class_='shown')
 
 
-def _of_study(study: Study) -> Iterator[Html]:
+def _study_section(study: Study) -> Iterator[Html]:
   yield tag('h2', study.name)
   yield tag('p', study.place, class_='soft')
   yield from _faults(study.faults)
-  yield from (_shown(name, png, study.name) for name, png in study.pictures.items())
-  # What a study has drawn is its result; other files may be what it was made from.
+  yield from (_picture(name, png, study.name) for name, png in study.pictures.items())
+  # Files with a picture are results; the others may be intermediate.
   drawn = [name for name in study.figures if f'{name.removesuffix(".json")}.png' in study.pictures]
   shown = drawn or list(study.figures)
   for name, value in study.figures.items():
     if name not in shown:
-      yield tag('details', tag('summary', name), figures.told(value))
+      yield tag('details', tag('summary', name), figures.elements(value))
       continue
     if len(shown) > 1:
       yield tag('h3', name)
-    yield from figures.told(value)
+    yield from figures.elements(value)
   if study.runs:
     yield tag('h3', 'Its runs')
     yield run_table(study.runs, study=study.name)

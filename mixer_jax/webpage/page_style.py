@@ -1,10 +1,10 @@
-"""How a page looks in light, in the dark and on paper, and the script of its charts.
+"""Style sheet of a page (light, dark and print), and the script of its charts.
 
-Colours of text and lines have a contrast of 4.5 and more with what is behind them (WCAG AA).
+Text and lines have a contrast of at least 4.5 with their background (WCAG AA).
 """
 
 COLORS = 8
-"""Of runs: classes c0 to c7. Beyond, lines are dashed: d1, d2."""
+"""Number of colours for runs: classes c0 to c7. Further runs have dashed lines: d1, d2."""
 
 STYLE = """
 :root {
@@ -122,13 +122,13 @@ for (const area of document.querySelectorAll('.area')) {
     if (!places.length) return;
     at = Math.max(0, Math.min(places.length - 1, index));
     const x = places[at], share = (x - low) / (high - low || 1);
-    const told = [['step', Math.round(x).toLocaleString('en'), '']];
+    const rows = [['step', Math.round(x).toLocaleString('en'), '']];
     for (const line of lines) {
       const [px, py] = nearest(line.points, x);
-      // A run that ended before, or has not come so far, has no value here.
-      if (Math.abs(px - x) <= (high - low) / 25) told.push([line.label, number(py), line.color]);
+      // A run that has no point near this step has no value here.
+      if (Math.abs(px - x) <= (high - low) / 25) rows.push([line.label, number(py), line.color]);
     }
-    tip.replaceChildren(...told.map(([label, value, color]) => {
+    tip.replaceChildren(...rows.map(([label, value, color]) => {
       const row = document.createElement('div');
       const name = document.createElement('span'), figure = document.createElement('span');
       if (color) name.className = 'run ' + color;

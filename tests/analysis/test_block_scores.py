@@ -1,4 +1,4 @@
-"""Scores of blocks against float64 NumPy, on two devices and with rows that do not count."""
+"""Scores of blocks compared with float64 NumPy, on two devices and with masked rows."""
 
 import dataclasses
 import functools
@@ -18,7 +18,7 @@ from mixer_jax.parallel import mesh as meshes
 
 CONFIG = MixerConfig(4, 3, 16, 8, 24, image_size=16, num_classes=3)
 EVERY = (0, 1, 2)
-SIZE, BATCH = 41, 24  # the second batch has 7 rows that only fill it up
+SIZE, BATCH = 41, 24  # the second batch has 7 padding rows
 
 
 def made(spread: float = 0.4) -> dict:
@@ -52,10 +52,10 @@ def batches():
 
 
 @functools.cache
-def seen(blocks=EVERY) -> dict[str, np.ndarray]:
-  """Features of all images that count, float64."""
-  features = mixer_jax.features(*with_blocks(CONFIG, PARAMS, blocks), LEVELS)
-  return {name: np.asarray(array, np.float64) for name, array in features.items()}
+def features(blocks=EVERY) -> dict[str, np.ndarray]:
+  """Features of all unmasked images, float64."""
+  arrays = mixer_jax.features(*with_blocks(CONFIG, PARAMS, blocks), LEVELS)
+  return {name: np.asarray(array, np.float64) for name, array in arrays.items()}
 
 
 def u_centred(x: np.ndarray) -> np.ndarray:
@@ -80,22 +80,22 @@ def cka(x: np.ndarray, y: np.ndarray) -> float:
 
 def losses(blocks) -> tuple[float, float]:
   """Top-1 in percent and the mean cross-entropy."""
-  logits = seen(blocks)['logits']
+  logits = features(blocks)['logits']
   shifted = logits - logits.max(1, keepdims=True)
   log_p = shifted - np.log(np.exp(shifted).sum(1, keepdims=True))
   return 100 * np.mean(logits.argmax(1) == LABELS), -log_p[np.arange(SIZE), LABELS].mean()
 
 
 def wanted(measure: str, block: int) -> float:
-  before = seen()['stem' if block == 0 else f'block_{block - 1}']
-  behind, others = seen()[f'block_{block}'], without(EVERY, [block])
+  before = features()['stem' if block == 0 else f'block_{block - 1}']
+  after, others = features()[f'block_{block}'], without(EVERY, [block])
   if measure == 'block_cka':
-    return 1 - cka(before, behind)
+    return 1 - cka(before, after)
   if measure == 'output_cka':
-    return 1 - cka(seen()['pre_logits'], seen(others)['pre_logits'])
+    return 1 - cka(features()['pre_logits'], features(others)['pre_logits'])
   if measure == 'cosine':
-    norms = np.linalg.norm(before, axis=-1) * np.linalg.norm(behind, axis=-1)
-    return np.mean(1 - (before * behind).sum(-1) / norms)
+    norms = np.linalg.norm(before, axis=-1) * np.linalg.norm(after, axis=-1)
+    return np.mean(1 - (before * after).sum(-1) / norms)
   return losses(EVERY)[0] - losses(others)[0]
 
 
@@ -110,7 +110,7 @@ def params(images) -> dict:
 
 
 @pytest.mark.parametrize('measure', MEASURES)
-def test_scores_are_what_numpy_computes(measure, images, params):
+def test_scores_equal_those_of_numpy(measure, images, params):
   values, ties = MEASURES[measure](CONFIG, params, images)
   np.testing.assert_allclose(values, [wanted(measure, i) for i in EVERY], rtol=0, atol=1e-5)
   assert np.diff(np.sort(values)).min() > 1e-3  # so that the order means something
@@ -139,19 +139,19 @@ def ranked(values, ties, monkeypatch, images) -> tuple[list[int], list[float]]:
   return order_of_removal('leave_one_out', CONFIG, {}, images)
 
 
-def test_the_least_goes_first_and_where_two_are_equal_the_loss_decides(monkeypatch, images):
+def test_the_least_important_is_first_and_the_loss_decides_ties(monkeypatch, images):
   order, values = ranked([3, 0, -1, 0], [1, 5, 9, 4], monkeypatch, images)
   assert (order, values) == ([2, 3, 1, 0], [3, 0, -1, 0])
   assert ranked([0, 0, 0], [0, 0, 0], monkeypatch, images)[0] == [0, 1, 2]
 
 
-def test_what_is_no_number_is_refused(monkeypatch, images):
+def test_a_score_that_is_not_a_number_is_refused(monkeypatch, images):
   with pytest.raises(UserError, match='leave_one_out of block_1 is not a number'):
     ranked([0, np.nan], [0, 0], monkeypatch, images)
 
 
 @pytest.mark.parametrize('measure', ['cosine', 'leave_one_out'])
-def test_what_overflows_is_named_by_layer_and_batch(measure, images):
+def test_an_overflow_is_named_by_layer_and_batch(measure, images):
   broken = made()
   dense = broken['MixerBlock_1']['channel_mixing']['Dense_1']
   dense['kernel'] = np.full_like(dense['kernel'], 3e38)

@@ -82,7 +82,7 @@ def drawn(seed, images, shapes, noise=0.5):
   return layers
 
 
-B, X, Y = 40, [(5, 7), (9,), (3, 2, 2)], [(4, 6), (11,)]  # shared: each other shape compiles anew
+B, X, Y = 40, [(5, 7), (9,), (3, 2, 2)], [(4, 6), (11,)]  # shared: each other shape compiles again
 
 
 def split(layers, size):
@@ -123,7 +123,7 @@ def test_equals_the_same_estimator_in_float64(method):
 
 
 @pytest.mark.parametrize('method', METHODS, ids=IDS)
-def test_masked_rows_are_as_if_they_were_not_there(method):
+def test_masked_rows_have_no_effect(method):
   layers = drawn(2, B, X + Y)
   mask = np.arange(B) % 5 > 0
   junk = [np.where(mask.reshape(-1, *[1] * (f.ndim - 1)), f, np.nan) for f in layers]
@@ -135,13 +135,13 @@ def test_masked_rows_are_as_if_they_were_not_there(method):
   assert found.images == 32
 
 
-def test_within_a_few_thousandths_of_the_full_batch_and_the_error_is_told():
+def test_minibatches_are_within_a_few_thousandths_of_the_full_batch():
   layers = drawn(3, 4096, [(6, 8), (100,), (300,)], noise=3)
   batches = split(layers, 256)
   found, grams = streamed(batches), [gram(f) for f in layers]
-  whole = np.array([[hsic(k, m) for m in grams] for k in grams])
-  whole /= np.sqrt(np.outer(np.diag(whole), np.diag(whole)))
-  np.testing.assert_allclose(found.result(), whole, rtol=0, atol=5e-3)
+  exact = np.array([[hsic(k, m) for m in grams] for k in grams])
+  exact /= np.sqrt(np.outer(np.diag(exact), np.diag(exact)))
+  np.testing.assert_allclose(found.result(), exact, rtol=0, atol=5e-3)
   assert found.images == 4096
 
   # Of 16 batches' means: the jackknife, which the delta method should come near.
@@ -165,8 +165,8 @@ def test_standard_error_is_the_spread_over_data_sets():
   batches = split(layers, 32)
   runs = [streamed(batches[i : i + 20]) for i in range(0, 400, 20)]
   spread = np.std([run.result()[0, 1] for run in runs], ddof=1)
-  told = np.mean([run.standard_error()[0, 1] for run in runs])
-  assert 0.6 < told / spread < 1.6  # of 20 runs, so within some 16 %
+  estimated = np.mean([run.standard_error()[0, 1] for run in runs])
+  assert 0.6 < estimated / spread < 1.6  # of 20 runs, so within some 16 %
 
 
 @pytest.mark.parametrize('method', METHODS, ids=IDS)
@@ -243,8 +243,8 @@ def test_correcting_for_few_features_removes_their_bias():
   latent = rng.normal(size=(24, 10))
   roots = [np.diag(np.geomspace(1, 0.2, 10)), rng.normal(size=(10, 10)) / 3]
   # Features a are latent @ root @ w_a with normal w_a: so the kernel of all of them is known.
-  whole = [gram(latent @ root) for root in roots]
-  truth = hsic(*whole) / np.sqrt(hsic(whole[0], whole[0]) * hsic(whole[1], whole[1]))
+  exact = [gram(latent @ root) for root in roots]
+  truth = hsic(*exact) / np.sqrt(hsic(exact[0], exact[0]) * hsic(exact[1], exact[1]))
 
   def sampled(root, features):
     return np.float32(latent @ root @ rng.normal(size=(10, features)))
@@ -319,10 +319,10 @@ def test_two_models_of_different_sizes_on_a_mesh():
     )
   )
   xs, ys = (
-    list(layers.reduced({name: seen[name] for name in chosen}, 'tokens').values())
-    for seen, chosen in (
-      (models.features(config, params, large[:20]), names[0]),
-      (models.features(SECOND, other, small[:20]), names[1]),
+    list(layers.reduced(own, {name: features[name] for name in chosen}, 'tokens').values())
+    for own, features, chosen in (
+      (config, models.features(config, params, large[:20]), names[0]),
+      (SECOND, models.features(SECOND, other, small[:20]), names[1]),
     )
   )
   np.testing.assert_allclose(found.result(), expected([xs], [ys], **method), rtol=0, atol=1e-5)
@@ -367,21 +367,32 @@ def test_choose_matches_within_a_level_and_keeps_the_depth():
     choose()
 
 
-def test_reduced_averages_over_tokens_where_there_are_some():
+def test_reduced_averages_over_places_in_the_image():
   config, params, _ = reference.golden()
-  seen = models.features(config, params, images(4))
-  found = layers.reduced(seen, 'tokens')
+  features = models.features(config, params, images(4))
+  found = layers.reduced(config, features, 'tokens')
   assert found['block_0'].shape == (4, 24)
-  np.testing.assert_allclose(found['block_0'], np.asarray(seen['block_0']).mean(1), atol=1e-6)
+  np.testing.assert_allclose(found['block_0'], np.asarray(features['block_0']).mean(1), atol=1e-6)
   assert found['block_1/channel_mixing/hidden'].shape == (4, 48)
   assert found['block_1/token_mixing/hidden'].shape == (4, 24, 12)
   assert found['pre_logits'].shape == (4, 24)
-  assert layers.reduced({'stage': jnp.ones((2, 5, 5, 3), jnp.bfloat16)}, 'tokens')[
-    'stage'
-  ].dtype == (jnp.float32)
-  assert layers.reduced(seen, 'flatten')['block_0'] is seen['block_0']
+  assert layers.reduced(config, features, 'flatten')['block_0'] is features['block_0']
   with pytest.raises(UserError, match="'flatten' or 'tokens', not 'mean'"):
-    layers.reduced(seen, 'mean')
+    layers.reduced(config, features, 'mean')
+
+
+def test_reduced_averages_over_height_and_width():
+  config = models.ResNetConfig(
+    stages='1,1', groups=4, width=0.125, image_size=32, num_classes=3, dtype='bfloat16'
+  )
+  params = models.init(config, jax.random.key(0))
+  features = models.features(config, params, images(4))
+  found = layers.reduced(config, features, 'tokens')
+  for name, array in features.items():
+    assert found[name].shape == (4, array.shape[-1])
+    expected = np.asarray(array, np.float32).reshape(4, -1, array.shape[-1]).mean(1)
+    np.testing.assert_allclose(found[name], expected, atol=1e-5)
+  assert found['block_0'].dtype == np.float32
 
 
 # Bad input.
@@ -401,7 +412,7 @@ def test_reduced_averages_over_tokens_where_there_are_some():
     ({'names_x': ['a', 'b']}, 'as many names'),
   ],
 )
-def test_a_method_that_is_none(method, message):
+def test_an_invalid_method_is_refused(method, message):
   with pytest.raises(UserError, match=message):
     cka.MinibatchCKA(1, 1, **method)
 
@@ -427,7 +438,7 @@ def test_bad_features():
     cka.MinibatchCKA(1, 1, estimator='feature-corrected').update([x[:, 0]])
 
 
-def test_too_few_images_behind_a_mask_are_told_and_none_are_no_batch():
+def test_too_few_unmasked_images_are_refused_and_none_are_no_batch():
   (x,) = drawn(0, 8, [(5,)])
   total = cka.MinibatchCKA(1, 1)
   total.update([x])
@@ -451,7 +462,7 @@ def test_features_that_are_not_finite_are_named(value, method):
     total.result()
 
 
-def test_two_data_sets_of_another_order_or_size():
+def test_data_sets_of_different_order_or_size_are_refused():
   index = np.arange(12).reshape(3, 4)
   batches = [{'index': rows} for rows in index]
   assert list(cka.paired(batches, batches)) == [(batch, batch) for batch in batches]
@@ -465,7 +476,7 @@ def test_two_data_sets_of_another_order_or_size():
     list(cka.paired(batches, [{'index': np.arange(5)}]))
 
 
-def test_a_step_of_unknown_layers():
+def test_unknown_layers_are_refused():
   config, _, _ = reference.golden()
   mesh = meshes.make_mesh()
   with pytest.raises(UserError, match="no layer 'block_7' in this model"):

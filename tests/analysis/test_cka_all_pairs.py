@@ -60,7 +60,7 @@ def test_every_block_of_the_matrix_is_the_cka_of_two_models(method):
   assert np.isfinite(found).all()
 
 
-def test_layers_that_are_not_there():
+def test_unknown_layers_are_refused():
   mesh = meshes.make_mesh()
   with pytest.raises(UserError, match="no layer 'block_2' in this model"):
     cka_all_pairs.make_grams_step(ONE, ['block_2'], mesh, Method())

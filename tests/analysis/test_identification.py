@@ -1,4 +1,4 @@
-"""Layer identification on matrices whose answer is seen."""
+"""Layer identification on matrices with a known answer."""
 
 import math
 
@@ -9,7 +9,7 @@ from mixer_jax.analysis.identification import identify
 from mixer_jax.errors import UserError
 
 
-def test_each_layer_is_searched_in_the_other_model():
+def test_each_layer_is_identified_in_the_other_model():
   there = identify(np.array([[0.9, 0.8, 0.1], [0.3, 0.4, 0.6], [0.2, 0.95, 0.7]]))
   assert there.nearest == (0, 2, 1)
   assert there.accuracy == pytest.approx(100 / 3)
@@ -17,7 +17,7 @@ def test_each_layer_is_searched_in_the_other_model():
   assert there.depth_error == pytest.approx((0 + 0.5 + 0.5) / 3)
 
 
-def test_models_of_other_depths_have_a_distance_and_no_accuracy():
+def test_models_of_different_depths_have_a_distance_and_no_accuracy():
   similarity = np.zeros((2, 5))
   similarity[0, 1] = similarity[1, 4] = 1
   found = identify(similarity)
@@ -39,7 +39,7 @@ def test_guesses_are_at_a_third_of_the_depth():
   assert np.mean([one.accuracy or 0 for one in found]) == pytest.approx(100 / 32, abs=1)
 
 
-def test_no_matrix():
+def test_other_shapes_than_a_matrix_are_refused():
   for shape in ((3,), (0, 4), (2, 2, 2)):
     with pytest.raises(UserError, match=r'give \(n_x, n_y\) layers'):
       identify(np.zeros(shape))

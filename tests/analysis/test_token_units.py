@@ -76,7 +76,7 @@ def test_a_unit_is_its_column_in_raster_order():
 
 
 @pytest.mark.parametrize('factor', [2, 3])
-def test_a_grown_unit_lies_in_its_part_and_stays_beside_its_opposite(factor):
+def test_a_grown_unit_lies_in_its_part_and_stays_next_to_its_opposite(factor):
   columns, _ = kernel()
   small = token_units.token_units(CONFIG, mixer(columns), 1)
   config, params = grow(CONFIG, mixer(columns), factor * 224)
@@ -107,7 +107,7 @@ def test_the_mean_is_weighted_by_power_against_a_slow_transform():
   assert token_units.frequencies(picture[None])[0] == pytest.approx(moment / total, rel=1e-12)
 
 
-def test_of_colours_the_power_adds_up_and_what_is_constant_or_empty_is_lowest():
+def test_power_is_summed_over_colours_and_constant_or_empty_pictures_are_lowest():
   red, blue = grating(0, 2, 0.1), 3 * grating(0, 4, 0.2)
   patch = np.stack([red, np.zeros_like(red), blue], axis=-1)
   found = token_units.frequencies(np.stack([patch, np.ones_like(patch), np.zeros_like(patch)]))
@@ -116,7 +116,7 @@ def test_of_colours_the_power_adds_up_and_what_is_constant_or_empty_is_lowest():
   assert token_units.frequencies(checkerboard[None])[0] == pytest.approx(np.sqrt(0.5))
 
 
-def test_of_an_odd_number_the_last_stands_alone():
+def test_the_last_of_an_odd_number_has_no_partner():
   pictures = np.stack([grating(0, 1, 0), grating(0, 5, 0), -grating(0, 1, 0)])
   order = token_units.in_opposite_pairs(pictures, token_units.frequencies(pictures))
   assert order[-1] == 1
@@ -126,13 +126,13 @@ def test_of_an_odd_number_the_last_stands_alone():
   assert token_units.pair_cosines(empty, np.array([0, 1])) == [0]
 
 
-def test_some_of_an_order_are_whole_pairs_from_its_beginning_to_its_end():
+def test_a_part_of_an_order_is_complete_pairs_from_beginning_to_end():
   order = np.random.default_rng(0).permutation(21)
   np.testing.assert_array_equal(token_units.spread(order, 21), order)
   np.testing.assert_array_equal(token_units.spread(order, 100), order)
   some = token_units.spread(order, 6)
   assert list(some) == [*order[:2], *order[10:12], order[20]]
-  np.testing.assert_array_equal(token_units.spread(order, 3, together=1), order[[0, 10, 20]])
+  np.testing.assert_array_equal(token_units.spread(order, 3, group=1), order[[0, 10, 20]])
 
 
 def test_the_stem_is_a_patch_for_each_channel():
@@ -144,7 +144,7 @@ def test_the_stem_is_a_patch_for_each_channel():
 
 
 @pytest.mark.parametrize('block', [-1, 2])
-def test_a_block_that_is_not_there_is_refused(block):
+def test_an_unknown_block_is_refused(block):
   config = dataclasses.replace(CONFIG, num_blocks=2)
   with pytest.raises(UserError, match='this Mixer has blocks 0 to 1'):
     token_units.token_units(config, mixer(kernel()[0]), block)

@@ -1,4 +1,4 @@
-"""The search for a batch size, on devices that are made up."""
+"""Search for a batch size, on simulated devices."""
 
 import pytest
 
@@ -7,7 +7,7 @@ from mixer_jax.errors import DoesNotFitError
 
 
 def device(most: int, best: int, tried: list[int]):
-  """Fits `most` images; no faster above `best`."""
+  """Rate of a device that fits `most` images and is no faster above `best`."""
 
   def rate(size: int) -> float:
     tried.append(size)
@@ -24,18 +24,18 @@ def test_the_fastest_that_fits():
   assert tried == [8, 16, 32, 64, 128]
 
 
-def test_two_doublings_in_vain_end_it():
+def test_two_doublings_without_gain_end_the_search():
   tried = []
   assert batch_size.best(device(10**6, 64, tried), 8) == 64
   assert tried == [8, 16, 32, 64, 128, 256]
 
 
-def test_one_slow_size_does_not_end_it():
+def test_one_slow_size_does_not_end_the_search():
   rates = {1: 10.0, 2: 9.0, 4: 20.0, 8: 20.0, 16: 20.0}
   assert batch_size.best(rates.__getitem__, 1) == 4
 
 
-def test_where_not_one_image_fits_that_is_told():
+def test_no_batch_size_that_fits_is_an_error():
   with pytest.raises(DoesNotFitError):
     batch_size.best(device(7, 1000, []), 8)
 

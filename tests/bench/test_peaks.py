@@ -1,4 +1,4 @@
-"""Peaks by JAX's names of devices."""
+"""Peaks by the names that JAX gives to devices."""
 
 import pytest
 
@@ -9,7 +9,7 @@ from mixer_jax.bench.peaks import peak
   ('kind', 'dtype', 'tera'),
   [
     ('TPU v2', 'bfloat16', 22.5),  # a core
-    ('TPU v3', 'float32', 61.5),  # in bfloat16 all the same
+    ('TPU v3', 'float32', 61.5),  # multiplied in bfloat16
     ('TPU v4', 'bfloat16', 275),
     ('TPU v5 lite', 'bfloat16', 197),
     ('TPU v5e', 'bfloat16', 197),
@@ -38,10 +38,10 @@ def test_a_known_device(kind, dtype, tera):
   [
     ('cpu', 'float32'),
     ('TPU v7', 'bfloat16'),
-    ('NVIDIA A10G', 'bfloat16'),  # another card than the A10
+    ('NVIDIA A10G', 'bfloat16'),  # a different card than the A10
     ('NVIDIA GeForce RTX 4090 Laptop GPU', 'bfloat16'),
     ('Tesla V100-SXM2-16GB', 'bfloat16'),
   ],
 )
-def test_what_is_not_known_is_not_guessed(kind, dtype):
+def test_an_unknown_peak_is_not_guessed(kind, dtype):
   assert peak(kind, dtype) is None

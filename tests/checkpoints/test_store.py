@@ -17,17 +17,15 @@ from mixer_jax.checkpoints.store import Store, read_params
 from mixer_jax.errors import UserError
 from mixer_jax.parallel import mesh as meshes
 from mixer_jax.training import step as steps
+from tests.helpers import factories
 
 # Of several reads that fail at once Orbax awaits one; asyncio complains of the others.
 pytestmark = pytest.mark.filterwarnings('ignore::pytest.PytestUnraisableExceptionWarning')
 
-CONFIG = mixer_jax.MixerConfig(
-  patch_size=4,
+CONFIG = factories.tiny_mixer(
   num_blocks=1,
   hidden_dim=64,
-  tokens_mlp_dim=8,
   channels_mlp_dim=256,  # arrays that Orbax does not check itself
-  image_size=16,
   num_classes=5,
 )
 ADAM = optax.adam(1e-3)
@@ -274,7 +272,7 @@ def test_best_names_a_state_that_is_loaded_by_it(tmp_path, caplog):
   damage(store.directory / '10', 'flipped byte')
   with pytest.raises(UserError, match=r'10 is whole; the newest: .*10 is damaged'):
     mixer_jax.load(tmp_path / 'run' / 'best')
-  with pytest.raises(UserError, match=r'10 is damaged .*: train anew'):
+  with pytest.raises(UserError, match=r'10 is damaged .*: train again'):
     store.read(10, {'params': abstract(meshes.make_mesh())['params']})
 
 

@@ -1,26 +1,17 @@
-"""Commands run in this process: their screen must not outlive the test."""
-
-import logging
+"""Commands run in this process: their console must not outlive the test."""
 
 import jax
 import pytest
 from jax.experimental.compilation_cache import compilation_cache
 
-from mixer_jax.runlog.terminal import install
+from tests.helpers import console
 
 
 @pytest.fixture(autouse=True)
 def restored_logging():
   """Puts the root logger back as it was."""
-  root, levels = logging.getLogger(), {}
-  handlers, level = root.handlers, root.level
-  for name in ('absl', 'asyncio', 'mixer_jax'):
-    levels[name] = logging.getLogger(name).level
-  yield
-  root.handlers, root.level = handlers, level
-  install(None)
-  for name, value in levels.items():
-    logging.getLogger(name).setLevel(value)
+  with console.restored_logging():
+    yield
 
 
 @pytest.fixture(scope='module')
@@ -30,7 +21,7 @@ def compiled(tmp_path_factory):
   before = {name: getattr(jax.config, name) for name in names}
   for name, value in zip(names, (str(tmp_path_factory.mktemp('compiled')), 0), strict=True):
     jax.config.update(name, value)
-  compilation_cache.reset_cache()  # it had been settled that there is none
+  compilation_cache.reset_cache()  # JAX has decided already that there is none
   yield
   for name, value in before.items():
     jax.config.update(name, value)

@@ -1,7 +1,9 @@
-"""`mixer-jax bench` on a model that takes no time, and every way to use it wrongly."""
+"""`mixer-jax bench` on a tiny model, and every way to use it wrongly."""
 
+import dataclasses
 import json
 import math
+import re
 
 import jax
 import pytest
@@ -10,6 +12,8 @@ import mixer_jax
 from mixer_jax import models
 from mixer_jax.__main__ import main
 from mixer_jax.bench import data_input, measure, suite
+from mixer_jax.bench.settings import BenchSettings
+from mixer_jax.parallel import mesh as meshes
 
 TINY = mixer_jax.MixerConfig(
   patch_size=16, num_blocks=1, hidden_dim=16, tokens_mlp_dim=8, channels_mlp_dim=16
@@ -27,7 +31,7 @@ def tiny(monkeypatch):
 
 
 def check_program(row: dict, passes: int) -> None:
-  """The numbers of one program, each beside another that it follows from."""
+  """Check the numbers of one program, each against another that it follows from."""
   config = mixer_jax.MixerConfig(16, 1, 16, 8, 16, image_size=32, num_classes=10)
   forward = models.forward_flops(config)
   rate = row['images_per_second']
@@ -44,7 +48,7 @@ def check_program(row: dict, passes: int) -> None:
   assert min(row['compile_seconds'].values()) > 0
 
 
-def test_a_program_and_an_evaluation_are_measured_and_told(capsys, tmp_path):
+def test_a_program_and_an_evaluation_are_measured_and_printed(capsys, tmp_path):
   file = tmp_path / 'bench.json'
   argv = (*FLAGS, '--what=forward,evaluate', '--batch=32', '--peak=0.5', f'--json={file}')
   assert main([*argv]) == 0
@@ -56,17 +60,20 @@ def test_a_program_and_an_evaluation_are_measured_and_told(capsys, tmp_path):
   check_program(report['parts']['forward'], 1)
   assert report['parts']['evaluate']['images'] == data_input.PHOTOGRAPHS
   evaluated = report['parts']['evaluate']
-  assert 0 < evaluated['share_of_slower'] < evaluated['share_of_both'] < math.inf
-  for part in ('MFU', 'of a multiply', 'GFLOP an image', 'from the cache', '\nevaluate '):
+  slower = min(evaluated['forward_images_per_second'], evaluated['input_images_per_second'])
+  assert evaluated['share_of_slower'] == pytest.approx(evaluated['images_per_second'] / slower)
+  both = sum(1 / evaluated[f'{name}_images_per_second'] for name in ('forward', 'input'))
+  assert evaluated['share_of_both'] == pytest.approx(evaluated['images_per_second'] * both)
+  for part in ('MFU', 'of a plain multiply', 'GFLOP per image', 'from the cache', '\nevaluate '):
     assert part in text
 
 
 @pytest.mark.long
-def test_all_other_parts_are_measured_and_told(capsys):
+def test_all_other_parts_are_measured_and_printed(capsys):
   parts = 'train,loop,input,checkpoint,cka'
   assert main([*FLAGS, f'--what={parts}', '--batch=32', '--peak=0.5', '--json=-']) == 0
-  told = capsys.readouterr()
-  report = json.loads(told.out)
+  output = capsys.readouterr()
+  report = json.loads(output.out)
   assert list(report['parts']) == parts.split(',')
   check_program(report['parts']['train'], 3)
   check_program(report['parts']['cka'], 1)
@@ -76,74 +83,85 @@ def test_all_other_parts_are_measured_and_told(capsys):
   assert 0 < state['bytes'] < 4 * params
   assert 0 < state['blocked_seconds'] <= state['written_seconds']
   for part in report['parts']:
-    assert f'\n{part} ' in told.err
+    assert f'\n{part} ' in output.err
 
 
 @pytest.mark.long
-def test_the_fastest_batch_is_looked_for_and_a_peak_that_is_not_known_is_said(capsys):
+def test_the_fastest_batch_is_searched_for_and_an_unknown_peak_is_reported(capsys):
   assert main([*FLAGS, '--what=forward', '--batch=auto', '--json=-']) == 0
-  told = capsys.readouterr()
-  report = json.loads(told.out)
+  output = capsys.readouterr()
+  report = json.loads(output.out)
   row = report['parts']['forward']
   assert report['peak_flops_per_second'] is row['mfu'] is None
   assert row['share_of_multiply'] > 0
-  assert 'the peak of cpu in float32 is not known' in told.err
+  assert 'the peak of cpu in float32 is not known' in output.err
   assert row['batch_size'] % 8 == 0
-  assert f'in batches of {2 * row["batch_size"]}' in told.err  # it was compared with more
+  assert f'in batches of {2 * row["batch_size"]}' in output.err  # compared with a larger one
 
 
-def test_of_a_batch_that_does_not_fit_the_largest_that_does_is_said(capsys, monkeypatch):
-  need = measure.program_bytes
+def test_for_a_batch_that_does_not_fit_the_largest_that_does_is_named(capsys, monkeypatch):
+  needed = measure.program_bytes
   limit = 8 * 400_000
   monkeypatch.setattr(measure, 'free_memory', lambda: limit)
-  seen = {}
+  fitting = {}
 
   def program_bytes(program):
     rows = program.in_avals[0][1]['image'].shape[0]
-    seen[rows] = need(program) <= limit / 8
-    return need(program)
+    fitting[rows] = needed(program) <= limit / 8
+    return needed(program)
 
   monkeypatch.setattr(measure, 'program_bytes', program_bytes)
   assert main([*FLAGS, '--what=forward', '--batch=8192']) == 3
-  (line,) = [line for line in capsys.readouterr().err.splitlines() if '--batch=' in line]
-  found = int(line.partition('--batch=')[2].rstrip(')'))
-  assert seen[found]
-  assert not any(fits for rows, fits in seen.items() if rows > found)
-  assert f'of {found:,} do' in line
+  match = re.search(r'a batch size of (\d+) fits', capsys.readouterr().err)
+  assert match
+  found = int(match[1])
+  assert fitting[found]
+  assert not any(fits for rows, fits in fitting.items() if rows > found)
 
 
 @pytest.mark.parametrize(
-  ('flags', 'told'),
+  ('flags', 'message'),
   [
     (['--model=B/17'], "no model 'B/17', did you mean B/16"),
-    (['--what=forward,flight'], "'flight' is none of forward, train"),
+    (['--what=forward,flight'], "part 'flight' is none of forward, train"),
     (['--what='], 'what is empty'),
     (['--batch=-1'], '--batch=-1: auto, or a whole number'),
-    (['--batch=12'], '--batch 12 cannot be shared evenly by 8 devices: take 16'),
-    (['--dtype=int8'], 'model.dtype must be one of'),
-    (['--image-size=33'], 'model.image_size 33 is not a multiple'),
-    (['--classes=0'], 'model.num_classes must be a positive'),
-    (['--peak=0'], '--peak=0.0: TFLOP/s'),
-    (['--rounds=0'], '--rounds=0: a whole number in 1..1000'),
+    (['--batch=12'], 'batch_size 12 cannot be shared evenly by 8 devices: take 16'),
     (['--json=/nowhere/bench.json'], 'no folder for --json'),
-    (['--workdir=/nowhere', '--what=checkpoint'], '--workdir=/nowhere is no folder'),
     (['--config=configs/digits.py'], 'unknown argument --config'),
   ],
 )
-def test_bad_input_is_told_in_one_line(capsys, flags, told):
+def test_bad_input_is_one_line(capsys, flags, message):
   assert main([*FLAGS, *flags]) == 2
   text = capsys.readouterr()
-  assert told in text.err
+  assert message in text.err
   assert text.err.count('\n') == 1
   assert not text.out
 
 
-def test_what_is_not_installed_is_said(capsys, monkeypatch):
-  there = suite._is_installed
-  monkeypatch.setattr(suite, '_is_installed', lambda name: name != 'grain' and there(name))
+def test_a_part_whose_packages_are_missing_is_left_out(capsys, monkeypatch):
+  is_installed = suite._is_installed
+  monkeypatch.setattr(suite, '_is_installed', lambda name: name != 'grain' and is_installed(name))
   assert main([*FLAGS, '--what=input']) == 2
   assert 'input is not measured: it needs grain' in capsys.readouterr().err
   assert main([*FLAGS, '--what=evaluate,input', '--batch=8']) == 0
-  told = capsys.readouterr()
-  assert 'input is not measured: it needs grain' in told.err
-  assert 'noise in memory' in told.out
+  output = capsys.readouterr()
+  assert 'input is not measured: it needs grain' in output.err
+  assert 'noise in memory' in output.out
+
+
+def test_from_python_a_benchmark_returns_its_report():
+  calls = []
+  settings = BenchSettings(
+    dataclasses.replace(TINY, image_size=32, num_classes=10),
+    parts=('cka',),
+    batch_size=8,
+    rounds=1,
+    steps_per_round=1,
+    mesh=meshes.make_mesh(devices=jax.devices()[:2]),
+  )
+  report = suite.run(settings, lambda report, part: calls.append((part, list(report['parts']))))
+  assert calls == [(None, []), ('cka', ['cka'])]
+  assert (report['devices'], report['dtype']) == (2, 'float32')
+  row = report['parts']['cka']
+  assert row['images_per_second'] == pytest.approx(2 * row['images_per_second_per_device'])

@@ -10,15 +10,8 @@ from PIL import Image
 import mixer_jax
 from mixer_jax.__main__ import main
 from mixer_jax.data import pipeline
-from mixer_jax.data.open import open_source
+from mixer_jax.data.catalog import open_source
 from tests.helpers import train_runs
-
-
-@pytest.fixture(scope='module')
-def trained(tmp_path_factory, digits_dir):
-  workdir = tmp_path_factory.mktemp('trained') / 'run'
-  assert train_runs.train(workdir, digits_dir, '--config.model.num_blocks=2') == 0
-  return workdir
 
 
 def unbiased(x: np.ndarray, y: np.ndarray) -> float:
@@ -47,8 +40,8 @@ def test_the_file_holds_what_numpy_computes(trained, digits_dir, tmp_path, capsy
   )
   names, sums = ['stem', 'block_0', 'block_1'], np.zeros((3, 3))
   for batch in pipeline.eval_batches(source, reading, image_size=16, batch_size=120):
-    seen = mixer_jax.features(config, params, np.float32(batch['image']) / 127.5 - 1)
-    rows = [np.asarray(seen[name], np.float64).reshape(120, -1) for name in names]
+    features = mixer_jax.features(config, params, np.float32(batch['image']) / 127.5 - 1)
+    rows = [np.asarray(features[name], np.float64).reshape(120, -1) for name in names]
     rows = [row - row.mean(0) for row in rows]
     sums += np.array([[unbiased(x, y) for y in rows] for x in rows])
   wanted = sums / np.sqrt(np.outer(np.diag(sums), np.diag(sums)))
@@ -63,26 +56,26 @@ def test_the_file_holds_what_numpy_computes(trained, digits_dir, tmp_path, capsy
 
 @pytest.fixture(scope='module')
 def other(tmp_path_factory, digits_dir):
-  """Of another seed, evaluated in other batches."""
+  """A run of another seed, evaluated in other batches."""
   workdir = tmp_path_factory.mktemp('other') / 'run'
   flags = ('--config.model.num_blocks=2', '--config.seed=1', '--config.eval_batch_size=72')
   assert train_runs.train(workdir, digits_dir, *flags) == 0
   return workdir
 
 
-def test_blocks_are_searched_in_another_checkpoint(trained, other, tmp_path, capsys):
+def test_blocks_are_identified_in_another_checkpoint(trained, other, tmp_path, capsys):
   out = tmp_path / 'identify'
   argv = ['identify', f'--checkpoint={trained}', f'--other={other}', f'--output={out}', '--json=-']
   assert main(argv) == 0
   printed = capsys.readouterr()
-  told = json.loads(printed.out)
-  assert f'{told["identified"]["accuracy"]:.1f} % of the layers identified' in printed.err
-  assert told['layers'] == ['block_0', 'block_1']
-  assert (told['images'], told['identified']['chance']) == (360, 50)
+  report = json.loads(printed.out)
+  assert f'{report["identified"]["accuracy"]:.1f} % of the layers identified' in printed.err
+  assert report['layers'] == ['block_0', 'block_1']
+  assert (report['images'], report['identified']['chance']) == (360, 50)
   with np.load(f'{out}.npz') as found:
     matrix = found['cka']
-    np.testing.assert_allclose(matrix, told['cka'])
-    assert found['nearest'].tolist() == told['identified']['nearest'] == matrix.argmax(1).tolist()
+    np.testing.assert_allclose(matrix, report['cka'])
+    assert found['nearest'].tolist() == report['identified']['nearest'] == matrix.argmax(1).tolist()
     right = [100 * np.mean(matrix.argmax(axis) == [0, 1]) for axis in (1, 0)]
     assert found['accuracy'].tolist() == right
     assert found['batches'] == 6  # of the first checkpoint's 64 images, for both
@@ -91,7 +84,7 @@ def test_blocks_are_searched_in_another_checkpoint(trained, other, tmp_path, cap
 
 
 def on_digits(data_dir) -> tuple[str, ...]:
-  """Weights files do not tell what they were trained on."""
+  """Weights files do not contain what they were trained on."""
   return ('--config=configs/digits.py', f'--config.data.data_dir={data_dir}')
 
 

@@ -1,4 +1,4 @@
-"""`mixer-jax cka-study`: runs of several models, all of whose layers are compared."""
+"""`mixer-jax cka-study`: runs of several models, and comparisons of all of their layers."""
 
 import dataclasses
 import json
@@ -7,21 +7,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+from etils import epath
 from PIL import Image
 
-from configs import cka_study
 from mixer_jax.__main__ import main
 from mixer_jax.analysis.cka import MinibatchCKA
-from mixer_jax.analysis.hsic import Method
+from mixer_jax.analysis.hsic import Method, check_images
 from mixer_jax.analysis.identification import identify
-from mixer_jax.commands import cka_study as command
 from mixer_jax.errors import UserError
-from mixer_jax.evaluation.probe import LayerProbe
+from mixer_jax.evaluation.probe import LayerProbe, ProbeConfig
 from mixer_jax.models import MixerConfig
-from mixer_jax.runlog.metrics import MetricsFile, read_metrics
-from mixer_jax.runs import initial_model, similarity
-from mixer_jax.studies import cka_report
-from mixer_jax.studies.cka_report import Member
+from mixer_jax.runlog.metrics import read_metrics
+from mixer_jax.runs import initial_model
+from mixer_jax.runs.config_file import load_config
+from mixer_jax.studies import cka, cka_report
+from mixer_jax.studies.cka_comparisons import Member
+from mixer_jax.studies.result_cache import CachedRows
 from tests.helpers import train_runs
 
 STUDY = """
@@ -61,7 +62,7 @@ def flags(tmp_path_factory, digits_dir):
 
 
 @pytest.mark.long
-def test_a_study_trains_compares_and_goes_on(flags, digits_dir, tmp_path, capsys):
+def test_a_study_trains_compares_and_resumes(flags, digits_dir, tmp_path, capsys):
   still = '--config.models.half_b.optimizer.learning_rate=1e-12'
   argv = flags(tmp_path, '--config.seeds=2', '--config.probe.iterations=20', still)
   assert main(argv) == 0
@@ -91,7 +92,7 @@ def test_a_study_trains_compares_and_goes_on(flags, digits_dir, tmp_path, capsys
   np.testing.assert_allclose(start['cka'], block, atol=1e-5)
   assert identify(block).nearest == tuple(start['there']['nearest'])
   assert block.max() < 1 - 1e-4
-  # What did not learn is still what the run began with.
+  # A model that did not learn is still what it started as.
   unmoved = [c['cka'] for c in found if (c['kind'], c['x'][:6]) == ('untrained', 'half_b')]
   np.testing.assert_allclose(unmoved, np.ones((2, 1, 1)), atol=1e-5)
 
@@ -108,13 +109,13 @@ def test_a_study_trains_compares_and_goes_on(flags, digits_dir, tmp_path, capsys
       assert min(picture.size) > 250
   assert 'blocks_8/0' in shown
 
-  # What is there is not done again, and what is missing is.
+  # Only what is missing is done again.
   kept = {seed: len(read_metrics(tmp_path / 'blocks_8' / seed)) for seed in '01'}
   shutil.rmtree(tmp_path / 'half_b' / '1')
   probe = tmp_path / 'blocks_8' / '0' / 'probe_trained.json'
-  told = json.loads(probe.read_text())
-  told['layers'][0]['top1'] = -1.0
-  probe.write_text(json.dumps(told))
+  stored = json.loads(probe.read_text())
+  stored['layers'][0]['top1'] = -1.0
+  probe.write_text(json.dumps(stored))
   assert main(argv) == 0
   again = json.loads((tmp_path / 'cka_study.json').read_text())
   assert kept == {seed: len(read_metrics(tmp_path / 'blocks_8' / seed)) for seed in '01'}
@@ -132,26 +133,22 @@ SIZES: dict[str, Any] = {
 }  # fmt: skip
 
 
-def members(folder) -> list[Member]:
-  """Two models from two seeds, as they ended and as they began; evaluated in their folders."""
+def members() -> list[Member]:
+  """Two models from two seeds, at their ends and at their starts."""
   made = []
   for model, blocks in (('deep', 3), ('flat', 2)):
     for seed in (0, 1):
-      place = folder / model / str(seed)
-      place.mkdir(parents=True)
-      for step, top1 in ((1, 10.0), (2, 50.0 + seed)):
-        MetricsFile(place).write({'event': 'eval', 'step': step, 'top1': top1})
       for is_trained in (True, False):
         config = MixerConfig(num_blocks=blocks, **SIZES)
         names = [f'block_{i}' for i in range(blocks)]
-        made.append(Member(model, seed, is_trained, str(place), 'made/train', config, names, {}))
+        made.append(Member(model, seed, is_trained, 'x', 'made/train', config, names, {}))
   return made
 
 
-def test_figures_are_those_of_the_parts_of_one_matrix(tmp_path):
-  made = members(tmp_path)
+def test_figures_are_those_of_the_parts_of_one_matrix():
+  made = members()
   rng = np.random.default_rng(0)
-  # Each block is a step further on a way that a model's seeds share; before training there is none.
+  # Each block is a further step of a walk that the seeds of a model share; untrained ones do not.
   ways = {model: rng.normal(size=(3, 16, 5)) for model in ('deep', 'flat')}
   features = [
     np.cumsum(ways[m.model], 0)[i] + 0.1 * rng.normal(size=(16, 5)) if m.is_trained
@@ -164,7 +161,16 @@ def test_figures_are_those_of_the_parts_of_one_matrix(tmp_path):
     m.name: [LayerProbe(name, 10.0 * i, 99.0, 0.1, 0.0) for i, name in enumerate(m.layers)]
     for m in made
   }
-  report = cka_report.report(made, {'linear': total}, probes, {'linear': Method()}, 'made/test')
+  curves = {m.run: {1: 10.0, 2: 50.0 + m.seed} for m in made}
+  config = cka.CKAStudyConfig(
+    seeds=2,
+    layers=('block_*',),
+    features='flatten',
+    methods={'linear': Method()},
+    probe=ProbeConfig(1e-3, 20),
+    models={},
+  )
+  report = cka.report(config, made, {'linear': total}, probes, curves, 'made/test')
   found = {
     (one['kind'], one['x'], one['y']): one for one in report['kernels']['linear']['comparisons']
   }
@@ -186,16 +192,16 @@ def test_figures_are_those_of_the_parts_of_one_matrix(tmp_path):
   assert found['itself', 'flat/0', 'flat/0']['there']['nearest'] == [0, 1]
   assert report['runs']['flat/1']['top1'] == 51
   assert json.loads(json.dumps(report, allow_nan=False)) == report
-  lines = cka_report.table(report).splitlines()
+  lines = cka_report.text(report).splitlines()
   assert lines[2].split()[:3] == ['linear', 'deep', '100.0']
   assert lines[-1].split() == ['flat/1', '51.00', *['0.00', '10.00', '10.00'] * 2]
-  drawn = cka_report.pictures(made, {'linear': total}, report)
+  drawn = cka_report.files(report)
   kinds = [f'{kind}_linear.png' for kind in cka_report.KINDS]
   assert list(drawn) == [*kinds, 'probes.png']
 
 
 BAD = [
-  (['--config.seeds=0'], 'config.seeds must be at least 1'),
+  (['--config.seeds=0'], 'config.seeds must be a whole number, at least 1'),
   (['--config.kernels=linear,cubic'], "config.kernels are some of linear,rbf, not 'linear,cubic'"),
   (['--config.layers=blok_*'], "no layer matches 'blok_*': the nearest are block_*"),
   (['--config.features=mean'], "not 'mean'"),
@@ -226,25 +232,28 @@ def test_bad_input_is_one_line_and_writes_nothing(more, message, flags, tmp_path
 
 @pytest.mark.parametrize('text', ['x', '[]', 'null', '{"settings": {}, "layers": [{}]}'])
 def test_damaged_probes_are_fit_again(text, tmp_path):
-  file = tmp_path / 'probe_trained.json'
-  assert command._kept(file, {}) is None
+  file = epath.Path(tmp_path) / 'probe_trained.json'
+  kept = lambda settings: CachedRows(file, settings, LayerProbe).get()
+  assert kept({}) is None
   file.write_text(text)
-  assert command._kept(file, {}) is None
+  assert kept({}) is None
   row = LayerProbe('block_0', 90.0, 99.0, 0.1, 0.0)
-  file.write_text(json.dumps({'settings': {'l2': 1}, 'layers': [dataclasses.asdict(row)]}))
-  assert command._kept(file, {'l2': 1}) == [row]
-  assert command._kept(file, {'l2': 2}) is None
+  assert CachedRows(file, {'l2': 1}, LayerProbe).get_or_measure(lambda: [row]) == [row]
+  stored = {'settings': {'l2': 1}, 'layers': [dataclasses.asdict(row)]}
+  assert json.loads(file.read_text()) == stored  # which earlier versions have left as well
+  assert kept({'l2': 1}) == [row]
+  assert kept({'l2': 2}) is None
 
 
-def test_batches_too_small_for_the_estimator_are_told_before_anything_is_trained():
-  similarity.check_images(360, 4)
+def test_batches_too_small_for_the_estimator_are_refused_before_training():
+  check_images(360, 4)
   with pytest.raises(UserError, match='360 images in batches of 2 leave 2'):
-    similarity.check_images(360, 2)
+    check_images(360, 2)
 
 
 @pytest.mark.parametrize('data', ['cifar10', 'cifar100'])
 def test_the_full_scale_is_that_of_the_slides(data):
-  study = cka_study.get_config(data)
+  study = cka.CKAStudyConfig.from_fields(load_config(f'configs/cka_study.py:{data}'))
   sizes = {name: initial_model.new_model(config.model) for name, config in study.models.items()}
   blocks = {m.num_blocks for name, m in sizes.items() if m.hidden_dim == 384}
   widths = {m.hidden_dim for m in sizes.values() if m.num_blocks == 12}
@@ -254,4 +263,4 @@ def test_the_full_scale_is_that_of_the_slides(data):
   for name, config in study.models.items():
     assert sizes[name].num_classes == (100 if config.data.name == 'cifar100' else 10)
     assert sizes[name].num_tokens == 64
-  assert (study.kernels, study.layers, study.features) == ('linear,rbf', 'block_*', 'flatten')
+  assert (*study.methods, *study.layers, study.features) == ('linear', 'rbf', 'block_*', 'flatten')

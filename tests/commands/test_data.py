@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from mixer_jax.__main__ import main
-from mixer_jax.data.open import open_source
+from mixer_jax.data.catalog import open_source
 from tests.helpers import archives, made
 from tests.helpers.photos import encoded, photo
 
@@ -19,7 +19,7 @@ CONFIG = '--config=configs/digits.py'
 
 @pytest.fixture
 def photos(tmp_path):
-  """A folder of two classes: three images and one file that is none."""
+  """Provide a folder of two classes: three images and one broken file."""
   for index in range(3):
     path = tmp_path / 'photos' / 'ab'[index % 2] / f'{index}.jpg'
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -45,7 +45,7 @@ def test_check_names_what_does_not_decode(photos, capsys):
   assert '1 records cannot be used: training stops at an image that does not decode' in err
 
 
-def test_check_tells_once_what_many_records_have(tmp_path, capsys):
+def test_check_prints_a_fault_of_many_records_once(tmp_path, capsys):
   image = encoded(np.zeros((8, 8, 3), np.uint8))
   records = [{'image': io.BytesIO(image), 'label': 0, 'file_name': f'{i}'} for i in range(60)]
   made.prepare_splits(
@@ -58,7 +58,7 @@ def test_check_tells_once_what_many_records_have(tmp_path, capsys):
   assert main(['data', 'check', CONFIG, '--config.data.name=imagenet2012', *flags]) == 2
   first, second = capsys.readouterr().out.splitlines()
   assert first.startswith(f'data set imagenet2012 in {tmp_path}/imagenet2012/5.1.0 is damaged (')
-  assert first.endswith('prepare it anew (20 records)')
+  assert first.endswith('prepare it again (20 records)')
   assert '60 records, 20 of them cannot be used' in second
 
 
@@ -77,7 +77,7 @@ def test_prepare_writes_what_can_be_read(tmp_path, monkeypatch):
   assert len(open_source('digits', 'train', str(tmp_path))) == 1437
 
 
-def test_prepare_tells_what_the_user_must_fetch(tmp_path, capfd):
+def test_prepare_names_what_the_user_must_download(tmp_path, capfd):
   assert main(['data', 'prepare', 'imagenet2012', f'--data-dir={tmp_path}']) == 2
   last = capfd.readouterr().err.splitlines()[-1]
   assert last.startswith('mixer-jax: data set imagenet2012 was not prepared (Manual directory')
@@ -101,14 +101,14 @@ def test_a_task_s_data_set_is_prepared_checked_and_shown(tmp_path, capfd):
   assert (tmp_path / 'seen.png').stat().st_size
 
 
-def test_prepare_tells_where_imagenet21k_belongs(tmp_path, capfd):
+def test_prepare_names_the_folder_for_imagenet21k(tmp_path, capfd):
   assert main(['data', 'prepare', 'imagenet21k', f'--data-dir={tmp_path}']) == 2
   last = capfd.readouterr().err.splitlines()[-1]
   assert f'{tmp_path}/downloads/manual' in last
   assert 'put fall11_whole.tar of image-net.org there' in last
 
 
-def test_a_full_disk_leaves_what_was_there(digits_dir, tmp_path):
+def test_a_full_disk_leaves_existing_files_unchanged(digits_dir, tmp_path):
   shutil.copytree(digits_dir / 'digits', tmp_path / 'digits')
   archives.put_archive(tmp_path)
   command = ['data', 'prepare', 'imagenet21k', '--classes=4', f'--data-dir={tmp_path}']
@@ -129,14 +129,14 @@ def test_a_full_disk_leaves_what_was_there(digits_dir, tmp_path):
   [
     ([], 'required: task'),
     (['fly'], 'invalid choice'),
-    (['prepare', 'nosuchset'], "no TFDS data set is called 'nosuchset'"),
+    (['prepare', 'nosuchset'], "no TFDS data set 'nosuchset'"),
     (['prepare', 'vtab/clevr_cont'], 'did you mean vtab/clevr_count'),
     (['prepare', 'digits', '--data-dir='], '--data-dir is empty'),
     (['prepare', 'digits', '--data-dir=gs://bucket/x'], 'mount the bucket with gcsfuse, or copy'),
-    (['prepare', 'digits', '--classes=10'], '--classes is for imagenet21k'),
+    (['prepare', 'digits', '--classes=10'], 'classes can be set for imagenet21k only'),
     (['show', CONFIG, '--output=/nowhere/x.png'], 'no folder for --output'),
     (['show', CONFIG, '--config.data.name='], 'no data set: set --config.data.name'),
-    (['prepare', 'jft300m'], 'never public: name what stands in for it'),
+    (['prepare', 'jft300m'], 'never public: name a replacement'),
     (['check', '--config=configs/common.py'], 'no data set: set --config.data.name'),
   ],
 )
@@ -147,7 +147,7 @@ def test_bad_input_is_one_line(argv, message, capsys):
   assert message in error
 
 
-def test_no_image_that_decodes_is_told(tmp_path, capsys):
+def test_no_image_that_decodes_is_an_error(tmp_path, capsys):
   (tmp_path / 'a').mkdir()
   (tmp_path / 'a' / 'x.jpg').write_bytes(b'no image')
   flags = (f'--config.data.name=folder:{tmp_path}', f'--output={tmp_path / "o.png"}')

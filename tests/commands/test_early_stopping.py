@@ -1,8 +1,7 @@
-"""Early stopping from end to end: the best state is kept and reported, whatever disturbs the run."""
+"""Early stopping from end to end: the best state is kept and reported, even after disturbances."""
 
 import io
 import json
-import random
 import signal
 import time
 
@@ -15,7 +14,7 @@ from mixer_jax.__main__ import main
 from mixer_jax.checkpoints.store import Store, read_metadata
 from mixer_jax.runlog.metrics import read_metrics
 from mixer_jax.runs.hooks import RunHooks
-from mixer_jax.studies import study
+from mixer_jax.runs.train_result import result_of
 from tests.commands import test_pod
 from tests.helpers import train_runs
 
@@ -45,7 +44,7 @@ def rows(workdir, event: str) -> list[dict]:
 
 
 def evaluations(workdir) -> dict[int, float]:
-  return study.curve(workdir, 'loss')
+  return {row['step']: row['loss'] for row in rows(workdir, 'eval')}
 
 
 def test_a_run_stops_after_its_best_which_is_kept_and_reported(stopped, capsys):
@@ -62,8 +61,9 @@ def test_a_run_stops_after_its_best_which_is_kept_and_reported(stopped, capsys):
   assert (end['step'], end['best_step']) == (last, best)
   (test,) = rows(stopped, 'test')
   assert (test['step'], test['examples']) == (best, 180)
-  assert study.is_done(stopped)
-  assert study.outcome(stopped) == test['top1']
+  result = result_of(stopped)
+  assert result is not None
+  assert (result.best_step, result.numbers['top1']) == (best, test['top1'])
   for name in ('curves.png', 'predictions.png'):
     assert Image.open(io.BytesIO((stopped / name).read_bytes())).size[0] > 500
 
@@ -114,7 +114,7 @@ def test_a_run_that_is_preempted_and_fails_ends_as_without(
     context.setattr(RunHooks, 'report', fail)
     with pytest.raises(RuntimeError, match='a fault'):
       train_runs.train(tmp_path, digits_dir, *FLAGS)
-  assert not study.is_done(str(tmp_path))
+  assert result_of(tmp_path) is None
   steps = len(read_metrics(tmp_path))
   assert train_runs.train(tmp_path, digits_dir, *FLAGS) == 0
   assert [row.get('event') for row in read_metrics(tmp_path)[steps:]] == ['start', 'test', 'end']
@@ -156,14 +156,14 @@ def test_evaluations_that_decide_may_not_change(stopped, digits_dir, capsys):
 
 
 @pytest.mark.long
-def test_killed_again_and_again(digits_dir, tmp_path):
+def test_killed_again_and_again(digits_dir, tmp_path, rng):
   def started(folder):
     return train_runs.start(tmp_path / folder, digits_dir, *FLAGS, cache=tmp_path / 'cache')
 
   undisturbed = started('undisturbed')
   output, _ = undisturbed.communicate()
   assert undisturbed.returncode == 0, output
-  rng, code = random.Random(0), None
+  code = None
   while code != 0:
     process = started('run')
     before = len(read_metrics(tmp_path / 'run'))

@@ -10,24 +10,18 @@ import numpy as np
 import pytest
 
 import mixer_jax
+from mixer_jax import models
 from mixer_jax.__main__ import main
 from mixer_jax.checkpoints import published as table
 from mixer_jax.data import recipes
-from mixer_jax.data.open import open_source
+from mixer_jax.data.catalog import open_source
 from mixer_jax.models import parameters
-from mixer_jax.runs import experiment
+from mixer_jax.runs.evaluation import published_figures
 from tests.helpers import reference, train_runs
 from tests.helpers.made import prepare
 from tests.helpers.photos import encoded, photo
 
 TINY = f'{reference.DATA}/mixer_tiny.npz'
-
-
-@pytest.fixture(scope='module')
-def trained(tmp_path_factory, digits_dir):
-  workdir = tmp_path_factory.mktemp('trained') / 'run'
-  assert train_runs.train(workdir, digits_dir, '--config.total_steps=60') == 0
-  return workdir
 
 
 @pytest.fixture(scope='module')
@@ -61,7 +55,7 @@ def test_evaluation_agrees_with_numpy(trained, digits_dir, tmp_path, capsys):
   logits = reference.forward(config, params, pixels / 127.5 - 1)
   top1 = 100 * np.mean(logits.argmax(1) == np.array([record['label'] for record in records]))
   assert figures['top1'] == pytest.approx(top1)
-  assert (figures['examples'], figures['undecodable'], figures['step']) == (360, 0, 60)
+  assert (figures['examples'], figures['undecodable'], figures['step']) == (360, 0, 6)
   assert figures['data'] == 'digits/test'
   assert figures['recipe'].startswith('vit-jax: ')
   assert figures['images_per_second'] > 0
@@ -70,18 +64,18 @@ def test_evaluation_agrees_with_numpy(trained, digits_dir, tmp_path, capsys):
 
 def test_a_step_a_split_and_a_batch_size_may_be_chosen(trained, digits_dir, capsys):
   figures = figures_of(
-    f'--checkpoint={trained}/checkpoints/60',
+    f'--checkpoint={trained}/checkpoints/6',
     '--config=configs/digits.py',
     '--config.data.eval_split=test[:50]',
     '--config.eval_batch_size=16',
     f'--config.data.data_dir={digits_dir}',
     capsys=capsys,
   )
-  assert (figures['examples'], figures['step']) == (50, 60)
+  assert (figures['examples'], figures['step']) == (50, 6)
 
 
-def test_a_step_may_lie_anywhere_and_be_computed_otherwise(trained, tmp_path, capsys, monkeypatch):
-  shutil.copytree(trained / 'checkpoints' / '60', tmp_path / 'best')
+def test_a_step_may_be_anywhere_and_its_arithmetic_changed(trained, tmp_path, capsys, monkeypatch):
+  shutil.copytree(trained / 'checkpoints' / '6', tmp_path / 'best')
   monkeypatch.chdir(tmp_path)
   tops = {}
   for more in ([], ['--config.model.dtype=bfloat16'], ['--config.model.gelu=erf']):
@@ -148,7 +142,7 @@ def published(tmp_path, monkeypatch):
   """A small file in the table, with ImageNet's thousand classes and size."""
   config = mixer_jax.MixerConfig(56, 1, 8, 4, 8, image_size=224, num_classes=1000)
   rng = np.random.default_rng(0)
-  params = {n: rng.standard_normal(s) * 0.3 for n, s in parameters.expected(config).items()}
+  params = {n: rng.standard_normal(s) * 0.3 for n, s in models.param_shapes(config).items()}
   (tmp_path / 'mirror' / 'made').mkdir(parents=True)
   mixer_jax.save(tmp_path / 'mirror' / 'made' / 'M.npz', config, parameters.unflatten(params))
   entry = table.Released(
@@ -165,7 +159,7 @@ def imagenet(folder, name: str, records: list[dict]) -> str:
   return f'--config.data.data_dir={folder}'
 
 
-def test_the_published_figure_is_beside_the_measured_one(published, tmp_path, capsys):
+def test_the_published_figure_is_compared_with_the_measured_one(published, tmp_path, capsys):
   records = [
     {
       'image': photo(60, 80, i % 2),
@@ -201,13 +195,13 @@ def test_part_of_a_split_has_no_published_figure(published, tmp_path, capsys):
   assert (part['published'], part['examples']) == ({}, 3)
 
 
-def test_some_of_imagenets_classes_are_taken_by_their_ids(published, tmp_path, capsys):
-  from mixer_jax.data.open import class_ids
+def test_some_of_imagenets_classes_are_matched_by_their_ids(published, tmp_path, capsys):
+  from mixer_jax.data.catalog import class_ids
 
   ids = class_ids('imagenet2012')
   for name in (ids[500], ids[3]):
     (tmp_path / 'some' / name).mkdir(parents=True)
-    (tmp_path / 'some' / name / 'a.jpg').write_bytes(encoded(photo(50, 60)))
+    (tmp_path / 'some' / name / 'a.jpg').write_bytes(encoded(photo(50, 6)))
   capsys.readouterr()
   argv = ['--checkpoint=made/M', f'--config=configs/evaluate.py:folder:{tmp_path}/some']
   assert main(['evaluate', *argv, '--per-class=-']) == 0
@@ -224,8 +218,7 @@ def test_some_of_imagenets_classes_are_taken_by_their_ids(published, tmp_path, c
 
 def test_the_validation_set_as_a_folder_has_the_published_figure(published, monkeypatch):
   from mixer_jax import checkpoints
-  from mixer_jax.commands import evaluate
-  from mixer_jax.data.open import class_ids
+  from mixer_jax.data.catalog import class_ids
   from mixer_jax.data.source import Source
 
   checkpoint = checkpoints.read('made/M')
@@ -235,16 +228,16 @@ def test_the_validation_set_as_a_folder_has_the_published_figure(published, monk
     (49_999, ids, {}),
     (50_000, ids[::-1], {}),
   ):
-    on = experiment.EvaluationSetup(None, None, 8, Source('folder:x', classes, range(count)))  # pyright: ignore[reportArgumentType]
-    assert evaluate._published(checkpoint, on, 224) == wanted
-  assert evaluate._published(checkpoint, on, 448) == {}
+    source = Source('folder:x', classes, range(count))
+    assert published_figures(checkpoint, source, 224) == wanted
+  assert published_figures(checkpoint, Source('folder:x', ids, range(50_000)), 448) == {}
 
 
 @pytest.mark.parametrize('names', ['25', '0123456', '654321'])
-def test_folders_called_by_class_numbers_are_taken_so(tmp_path, capsys, names):
+def test_folders_named_by_class_numbers_are_matched_by_them(tmp_path, capsys, names):
   for name in names:
     (tmp_path / name).mkdir()
-    (tmp_path / name / 'a.jpg').write_bytes(encoded(photo(50, 60)))
+    (tmp_path / name / 'a.jpg').write_bytes(encoded(photo(50, 6)))
   capsys.readouterr()
   argv = [f'--checkpoint={TINY}', f'--config=configs/evaluate.py:folder:{tmp_path}']
   assert main(['evaluate', *argv, '--per-class=-']) == 0
@@ -252,16 +245,16 @@ def test_folders_called_by_class_numbers_are_taken_so(tmp_path, capsys, names):
   assert {row['class'] for row in rows} == set(names)
 
 
-def test_other_numbers_are_taken_by_order_and_it_is_said(tmp_path, capsys):
+def test_other_numbers_are_matched_by_order_with_a_warning(tmp_path, capsys):
   for name in '1234567':
     (tmp_path / name).mkdir()
-    (tmp_path / name / 'a.jpg').write_bytes(encoded(photo(50, 60)))
+    (tmp_path / name / 'a.jpg').write_bytes(encoded(photo(50, 6)))
   argv = [f'--checkpoint={TINY}', f'--config=configs/evaluate.py:folder:{tmp_path}']
   assert main(['evaluate', *argv]) == 0
-  assert 'taken by order' in capsys.readouterr().err
+  assert 'matched by order' in capsys.readouterr().err
 
 
-def test_a_split_of_which_nothing_decodes_gives_no_figures(tmp_path, capsys):
+def test_a_split_without_decodable_images_gives_no_figures(tmp_path, capsys):
   for name in '05':
     (tmp_path / name).mkdir()
     (tmp_path / name / 'a.jpg').write_bytes(b'broken')
@@ -271,13 +264,13 @@ def test_a_split_of_which_nothing_decodes_gives_no_figures(tmp_path, capsys):
   assert not (tmp_path / 'f.json').exists()
 
 
-def test_a_full_disk_is_told(folder, capsys):
+def test_a_full_disk_is_reported(folder, capsys):
   argv = [f'--checkpoint={TINY}', f'--config=configs/evaluate.py:folder:{folder}']
   assert main(['evaluate', *argv, '--json=/dev/full']) == 2
   assert '/dev/full was not written: No space left' in capsys.readouterr().err
 
 
-def test_an_image_that_does_not_decode_is_named_counted_and_left_out(folder, tmp_path, capsys):
+def test_an_undecodable_image_is_named_counted_and_ignored(folder, tmp_path, capsys):
   shutil.copytree(folder, tmp_path / 'some')
   (tmp_path / 'some' / 'class3' / '2.jpg').write_bytes(b'broken')
   capsys.readouterr()
@@ -289,7 +282,7 @@ def test_an_image_that_does_not_decode_is_named_counted_and_left_out(folder, tmp
   assert 'class3/2.jpg) does not decode' in captured.err
 
 
-def test_a_model_that_takes_other_pixels_is_given_them(folder, monkeypatch, tmp_path, capsys):
+def test_a_model_gets_pixels_in_its_own_range(folder, monkeypatch, tmp_path, capsys):
   config, params, _ = reference.golden()
   mixer_jax.save(tmp_path / 'M.npz', config, params)
   own = dataclasses.replace(config, gelu='erf', input_range='[0, 1]')
@@ -318,8 +311,14 @@ def test_a_model_that_takes_other_pixels_is_given_them(folder, monkeypatch, tmp_
   [
     (['evaluate'], 'the following arguments are required: --checkpoint'),
     (['evaluate', '--checkpoint=none'], 'no checkpoint none'),
-    (['evaluate', f'--checkpoint={TINY}'], 'does not tell what to evaluate on: name it, as in'),
-    (['evaluate', '--checkpoint=imagenet1k/Mixer-B_16'], 'does not tell what to evaluate on'),
+    (
+      ['evaluate', f'--checkpoint={TINY}'],
+      'does not contain the data set to evaluate on: name one, as in',
+    ),
+    (
+      ['evaluate', '--checkpoint=imagenet1k/Mixer-B_16'],
+      'does not contain the data set to evaluate on',
+    ),
     (
       ['evaluate', '--checkpoint=sam/Mixer-B_16', '--config=configs/evaluate.py:folder:no'],
       'no folder no:',
@@ -328,11 +327,11 @@ def test_a_model_that_takes_other_pixels_is_given_them(folder, monkeypatch, tmp_
     (['evaluate', '--checkpoint=none', '--config=configs/digits.py'], 'no checkpoint none'),
     (
       ['evaluate', f'--checkpoint={TINY}', '--config=configs/evaluate.py:imagenet'],
-      'no TFDS data set is called',
+      'no TFDS data set ',
     ),
     (
       ['evaluate', f'--checkpoint={TINY}', '--config=configs/evaluate.py:tests'],
-      "data set 'tests': to take a folder of images, write folder:tests",
+      "data set 'tests': for a folder of images, write folder:tests",
     ),
     (
       ['evaluate', f'--checkpoint={TINY}', '--config=configs/digits.py', '--json=tests'],
@@ -340,7 +339,7 @@ def test_a_model_that_takes_other_pixels_is_given_them(folder, monkeypatch, tmp_
     ),
     (
       ['evaluate', f'--checkpoint={TINY}', '--config=configs/evaluate.py:imagenet2013'],
-      'no TFDS data set is called',
+      'no TFDS data set ',
     ),
     (
       ['evaluate', f'--checkpoint={TINY}', '--config=configs/evaluate.py'],

@@ -6,15 +6,6 @@ import pytest
 
 from mixer_jax.__main__ import main
 from mixer_jax.runlog.metrics import read_metrics
-from tests.helpers import train_runs
-
-
-@pytest.fixture(scope='module')
-def trained(tmp_path_factory, digits_dir):
-  workdir = tmp_path_factory.mktemp('trained') / 'run'
-  few = ('--config.fewshot.every=2', '--config.fewshot.shots=1,25', '--config.fewshot.seeds=2')
-  assert train_runs.train(workdir, digits_dir, '--config.model.num_blocks=2', *few) == 0
-  return workdir
 
 
 def test_few_shot_accuracy_grows_with_the_shots(trained, capsys):
@@ -24,9 +15,9 @@ def test_few_shot_accuracy_grows_with_the_shots(trained, capsys):
   figures = json.loads(out)
   assert 15 < figures['1-shot'] < figures['25-shot'] < 100  # chance is 10
   assert figures['25-shot_deviation'] > 0
-  assert '25 images a class:' in err
-  assert 'of 360 images of digits/test, learnt from digits/train' in err
-  # The same was told while it trained: of every other evaluation.
+  assert '25 images per class:' in err
+  assert 'of 360 images of digits/test, learned from digits/train' in err
+  # The run measured the same while it trained, in every other evaluation.
   (row,) = [row for row in read_metrics(trained) if row.get('event') == 'fewshot']
   assert (row['step'], row['data']) == (6, 'digits/test')
   assert {name: row[name] for name in figures if '-shot' in name} == pytest.approx(
@@ -34,7 +25,7 @@ def test_few_shot_accuracy_grows_with_the_shots(trained, capsys):
   )
 
 
-def test_probe_tells_of_every_block(trained, tmp_path, capsys):
+def test_probe_reports_every_block(trained, tmp_path, capsys):
   file = tmp_path / 'probe.json'
   argv = ['probe', f'--checkpoint={trained}', '--iterations=50', f'--json={file}']
   assert main(argv) == 0

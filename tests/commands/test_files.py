@@ -12,30 +12,23 @@ import mixer_jax
 from mixer_jax.__main__ import COMMANDS, main
 from mixer_jax.checkpoints import published
 from mixer_jax.models.parameters import flatten
-from tests.helpers import reference, train_runs
+from tests.helpers import reference
 
 FILES = ('mixer_tiny.npz', 'mixer_tiny.legacy.npz', 'mixer_tiny.timm.safetensors')
 
 
-@pytest.fixture(scope='module')
-def trained(tmp_path_factory, digits_dir):
-  workdir = tmp_path_factory.mktemp('trained') / 'run'
-  assert train_runs.train(workdir, digits_dir) == 0
-  return workdir
-
-
 @pytest.mark.parametrize('name', FILES)
 @pytest.mark.parametrize('target', ['out.npz', 'out.safetensors'])
-def test_any_layout_becomes_any_that_is_written(tmp_path, name, target, capsys):
+def test_any_layout_is_converted_to_any_that_can_be_written(tmp_path, name, target, capsys):
   assert main(['convert', f'{reference.DATA}/{name}', f'{tmp_path}/{target}']) == 0
   config, params = mixer_jax.load(tmp_path / target)
   assert config == reference.golden()[0]
   wanted = flatten(reference.golden()[1])
   for key, array in flatten(params).items():
     np.testing.assert_array_equal(array, wanted[key])
-  told = capsys.readouterr().err
-  assert 'does not tell' not in told
-  assert ('timm computes the exact GELU' in told) == target.endswith('safetensors')
+  errors = capsys.readouterr().err
+  assert 'does not tell' not in errors
+  assert ('timm computes the exact GELU' in errors) == target.endswith('safetensors')
 
 
 def test_a_training_state_becomes_a_file_that_predicts_the_same(trained, tmp_path):
@@ -46,7 +39,7 @@ def test_a_training_state_becomes_a_file_that_predicts_the_same(trained, tmp_pat
   np.testing.assert_array_equal(mixer_jax.apply(*found, images), logits)
 
 
-def test_what_a_file_does_not_tell_is_told(trained, tmp_path, capsys):
+def test_missing_facts_of_a_file_are_reported(trained, tmp_path, capsys):
   assert main(['convert', str(trained), f'{tmp_path}/w.npz']) == 0
   assert 'nor the recipe (--recipe=vit-jax)' in capsys.readouterr().err
   assert main(['inspect', f'{tmp_path}/w.npz']) == 0
@@ -64,7 +57,7 @@ def test_names_from_a_file_do_not_reach_the_screen_as_they_are(tmp_path, capsys)
   assert 'é\\n\\x1b[31mred' in error
 
 
-def test_it_grows_and_gets_a_new_head_on_the_way(tmp_path):
+def test_conversion_can_grow_and_replace_the_head(tmp_path):
   source, target = f'{reference.DATA}/mixer_tiny.npz', f'{tmp_path}/w.npz'
   assert main(['convert', source, target, '--image-size=64', '--num-classes=3']) == 0
   config, _ = mixer_jax.load(target)
@@ -99,21 +92,21 @@ def test_bad_input_of_convert_is_one_line_and_leaves_nothing(
 
 
 @pytest.mark.parametrize('name', FILES)
-def test_inspect_tells_what_a_file_is(name, capsys):
+def test_inspect_describes_a_file(name, capsys):
   assert main(['inspect', f'{reference.DATA}/{name}', '--json']) == 0
-  told = json.loads(capsys.readouterr().out)
+  figures = json.loads(capsys.readouterr().out)
   layout = {'npz': 'modern', 'legacy.npz': 'legacy', 'timm.safetensors': 'timm'}
-  assert told['layout'] == layout[name.removeprefix('mixer_tiny.')]
+  assert figures['layout'] == layout[name.removeprefix('mixer_tiny.')]
   arrays = flatten(reference.golden()[1])
-  assert told['parameters'] == sum(array.size for array in arrays.values())
-  assert (told['bytes'], told['dtype']) == (4 * told['parameters'], 'float32')
-  assert (told['image_size'], told['num_classes'], told['num_blocks']) == (32, 7, 3)
-  assert told['variant'] == 'Mixer of 3 blocks, width 24'
-  assert told['largest']['stem/kernel'] == [8, 8, 3, 24]
-  assert next(iter(told['largest'])) == 'stem/kernel'
+  assert figures['parameters'] == sum(array.size for array in arrays.values())
+  assert (figures['bytes'], figures['dtype']) == (4 * figures['parameters'], 'float32')
+  assert (figures['image_size'], figures['num_classes'], figures['num_blocks']) == (32, 7, 3)
+  assert figures['variant'] == 'Mixer of 3 blocks, width 24'
+  assert figures['largest']['stem/kernel'] == [8, 8, 3, 24]
+  assert next(iter(figures['largest'])) == 'stem/kernel'
 
 
-def test_inspect_tells_of_a_run_and_of_a_published_file(trained, tmp_path, monkeypatch, capsys):
+def test_inspect_describes_a_run_and_a_published_file(trained, tmp_path, monkeypatch, capsys):
   assert main(['inspect', str(trained)]) == 0
   lines = capsys.readouterr().out.splitlines()
   assert 'layout            training state' in lines
@@ -127,8 +120,8 @@ def test_inspect_tells_of_a_run_and_of_a_published_file(trained, tmp_path, monke
   (tmp_path / 'x').mkdir()
   shutil.copy(reference.DATA / 'mixer_tiny.npz', tmp_path / 'x' / 'M.npz')
   assert main(['inspect', 'x/M', '--json']) == 0
-  told = json.loads(capsys.readouterr().out)
-  assert told['published'] == {
+  figures = json.loads(capsys.readouterr().out)
+  assert figures['published'] == {
     'url': 'https://mixers.invalid/M.npz',
     'top1': 12.5,
     'recipe': 'resmall-crop',
@@ -154,7 +147,7 @@ def test_models_prints_table_1_and_the_published_files(tmp_path, monkeypatch, ca
 
 
 @pytest.mark.parametrize('command', COMMANDS)
-def test_each_command_tells_its_flags(command):
+def test_each_command_explains_its_flags(command):
   argv = [sys.executable, '-m', 'mixer_jax', command, '--help']
   done = subprocess.run(argv, capture_output=True, text=True, check=False)
   assert (done.returncode, done.stderr) == (0, '')

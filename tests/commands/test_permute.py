@@ -1,4 +1,4 @@
-"""`mixer-jax permute`: runs of both families, resumed, summed up and drawn."""
+"""`mixer-jax permute`: runs of both families, resumed, summarised and drawn."""
 
 import json
 import shutil
@@ -8,14 +8,16 @@ import pytest
 from PIL import Image
 
 import mixer_jax
-from configs import permutation
 from mixer_jax.__main__ import main
 from mixer_jax.data import permute
 from mixer_jax.errors import UserError
 from mixer_jax.models import MixerConfig, ResNetConfig
 from mixer_jax.models.paper import IMAGES
 from mixer_jax.runlog.metrics import MetricsFile, read_metrics
-from mixer_jax.runs import initial_model
+from mixer_jax.runs import config_file, initial_model
+from mixer_jax.studies import permutation_report
+from mixer_jax.studies.permutation import PermutationConfig
+from mixer_jax.studies.run import run_study
 from tests.helpers import train_runs
 
 SIZES = {
@@ -63,10 +65,10 @@ def test_a_resnet_is_trained_loaded_and_evaluated_like_a_mixer(trained, capsys):
   assert params['head']['kernel'].any()
   capsys.readouterr()
   assert main(['evaluate', f'--checkpoint={trained}', '--json=-']) == 0
-  told = json.loads(capsys.readouterr().out)
+  result = json.loads(capsys.readouterr().out)
   rows = [row for row in read_metrics(trained) if row.get('event') == 'eval']
-  assert told['top1'] == pytest.approx(rows[-1]['top1'])
-  assert told['variant'] == "ResNet-5x0.125 with CIFAR's stem"
+  assert result['top1'] == pytest.approx(rows[-1]['top1'])
+  assert result['variant'] == "ResNet-5x0.125 with CIFAR's stem"
   assert main(['inspect', str(trained)]) == 0
   assert 'stages            1\n' in capsys.readouterr().out
   with pytest.raises(UserError, match='it has no GELU'):
@@ -87,7 +89,7 @@ def test_images_to_predict_are_permuted_as_the_run_was(trained, tmp_path, capsys
   np.testing.assert_allclose(found, wanted / wanted.sum(), atol=1e-5)
 
 
-def test_runs_that_are_complete_are_summed_up_and_drawn(digits_dir, tmp_path, capsys):
+def test_complete_runs_are_summarised_and_drawn(digits_dir, tmp_path, capsys):
   finals = {
     ('mixer', 'none'): (90, 94), ('mixer', 'patches'): (91, 93), ('mixer', 'pixels'): (80, 81.6),
     ('resnet', 'none'): (96, 96), ('resnet', 'patches'): (72, 72), ('resnet', 'pixels'): (48, 48),
@@ -99,10 +101,10 @@ def test_runs_that_are_complete_are_summed_up_and_drawn(digits_dir, tmp_path, ca
       file.write({'step': 2, 'loss': 1.0, 'accuracy': 0.5})
       for step, value in ((3, 10.0), (6, float(last))):
         file.write({'event': 'eval', 'step': step, 'top1': value})
-      file.write({'event': 'end', 'step': 6})
+      file.write({'event': 'end', 'step': 6, 'device_hours': 0.5})
   assert main(flags(tmp_path, digits_dir, seeds=2)) == 0
   report = json.loads((tmp_path / 'permute.json').read_text())
-  shares = [[kind['relative_loss'] for kind in told['inputs'].values()] for told in report.values()]
+  shares = [[kind['relative_loss'] for kind in own['inputs'].values()] for own in report.values()]
   np.testing.assert_allclose(shares, [[0, 0, 11.2 / 92], [0, 0.25, 0.5]])
   pixels = report['mixer']['inputs']['pixels']
   assert pixels['top1'] == [{'3': 10, '6': 80}, {'3': 10, '6': 81.6}]
@@ -115,13 +117,24 @@ def test_runs_that_are_complete_are_summed_up_and_drawn(digits_dir, tmp_path, ca
   with Image.open(tmp_path / 'permute.png') as picture:
     assert picture.size[0] > 2 * picture.size[1]
 
+  # From Python it is the same.
+  _, spec, _, *overrides = flags(tmp_path, digits_dir, seeds=2)
+  config = config_file.load_config(spec.removeprefix('--config='), overrides)
+  (tmp_path / 'permute.json').unlink()
+  again = run_study('permute', config, str(tmp_path))
+  assert again is not None
+  assert again.values == json.loads((tmp_path / 'permute.json').read_text()) == report
+  assert again.files == ('permute.json', 'permute.png')
+  assert f'{again}\n' == shown
+  assert 'mixer' in permutation_report.table(report)
+
 
 @pytest.mark.long
-def test_a_study_is_trained_and_goes_on_where_it_stopped(digits_dir, tmp_path, capsys):
+def test_a_study_is_trained_and_resumes_where_it_stopped(digits_dir, tmp_path, capsys):
   assert main(flags(tmp_path, digits_dir)) == 0
   report = json.loads((tmp_path / 'permute.json').read_text())
-  for model, told in report.items():
-    for inputs, outcome in told['inputs'].items():
+  for model, own in report.items():
+    for inputs, outcome in own['inputs'].items():
       rows = read_metrics(tmp_path / model / inputs / '0')
       evaluations = {str(row['step']): row['top1'] for row in rows if row.get('event') == 'eval'}
       assert outcome['top1'] == [evaluations]
@@ -141,7 +154,7 @@ def test_a_study_is_trained_and_goes_on_where_it_stopped(digits_dir, tmp_path, c
 
 
 BAD = [
-  (['--config.seeds=0'], 'config.seeds must be at least 1'),
+  (['--config.seeds=0'], 'config.seeds must be a whole number, at least 1'),
   (
     ['--config.models.mixer.data.permutation_patch=5'],
     'mixer on patches, seed 0: data.permutation_patch 5',
@@ -165,7 +178,8 @@ def test_bad_input_is_one_line_and_writes_nothing(more, message, digits_dir, tmp
 
 
 def test_the_paper_scale_is_b16_and_resnet50x1():
-  study = permutation.get_config('imagenet2012')
+  fields = config_file.load_config('configs/permutation.py:imagenet2012')
+  study = PermutationConfig.from_fields(fields)
   mixer, resnet = (
     initial_model.new_model(study.models[name].model) for name in ('mixer', 'resnet')
   )

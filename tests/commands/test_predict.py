@@ -9,18 +9,11 @@ from PIL import Image
 import mixer_jax
 from mixer_jax.__main__ import main
 from mixer_jax.data import recipes
-from mixer_jax.data.open import open_source
-from tests.helpers import reference, train_runs
+from mixer_jax.data.catalog import open_source
+from tests.helpers import reference
 from tests.helpers.photos import encoded, photo
 
 TINY = f'{reference.DATA}/mixer_tiny.npz'
-
-
-@pytest.fixture(scope='module')
-def trained(tmp_path_factory, digits_dir):
-  workdir = tmp_path_factory.mktemp('trained') / 'run'
-  assert train_runs.train(workdir, digits_dir) == 0
-  return workdir
 
 
 def test_it_names_the_classes_of_each_image(trained, digits_dir, tmp_path, capsys):
@@ -32,7 +25,7 @@ def test_it_names_the_classes_of_each_image(trained, digits_dir, tmp_path, capsy
   captured = capsys.readouterr()
   lines = captured.out.splitlines()
   assert lines[0] == str(path)
-  assert 'vit-jax: ' in captured.err  # how it was seen
+  assert 'vit-jax: ' in captured.err  # the recipe
   shares = [float(line.split('%')[0]) for line in lines[1:6]]
   names = [line.split('%')[1].strip() for line in lines[1:6]]
   config, params = mixer_jax.load(trained)
@@ -59,8 +52,8 @@ def test_json_lines_of_a_folder_and_a_pattern(tmp_path, capsys, monkeypatch):
     image = recipes.eval_image(data, 32, 'resmall-crop', 0.875)
     logits = reference.forward(config, params, image[None] / 127.5 - 1)[0]
     shares = np.exp(logits) / np.exp(logits).sum()
-    assert [seen['class'] for seen in row['top']] == np.argsort(-shares).tolist()  # all seven
-    found = [seen['probability'] for seen in row['top']]
+    assert [each['class'] for each in row['top']] == np.argsort(-shares).tolist()  # all seven
+    found = [each['probability'] for each in row['top']]
     np.testing.assert_allclose(found, -np.sort(-shares), rtol=1e-4)
     assert row['top'][0]['name'] == f'class {row["top"][0]["class"]}'
 
@@ -88,7 +81,7 @@ def test_names_come_from_a_file(tmp_path, capsys, kind):
   assert '%  thing ' in capsys.readouterr().out
 
 
-def test_it_goes_on_behind_an_image_that_does_not_decode(trained, tmp_path, capsys):
+def test_it_continues_after_an_image_that_does_not_decode(trained, tmp_path, capsys):
   (tmp_path / 'bad.png').write_bytes(b'no image')
   Image.new('L', (30, 20)).save(tmp_path / 'good.png')
   argv = [str(tmp_path / name) for name in ('bad.png', 'good.png')]
@@ -107,11 +100,11 @@ def test_it_goes_on_behind_an_image_that_does_not_decode(trained, tmp_path, caps
     ([f'--checkpoint={TINY}'], 'the following arguments are required: IMAGE'),
     (['--checkpoint=none.npz', 'IMAGE'], 'no weights file none.npz'),
     ([f'--checkpoint={TINY}', 'none.png', 'x*y'], 'no file none.png; nothing matches x*y'),
-    ([f'--checkpoint={TINY}', '--top=0', 'IMAGE'], '--top must be at least 1'),
-    ([f'--checkpoint={TINY}', '--labels=IMAGE', 'IMAGE'], 'is not text with a name a line'),
+    ([f'--checkpoint={TINY}', '--top=0', 'IMAGE'], 'top must be at least 1'),
+    ([f'--checkpoint={TINY}', '--labels=IMAGE', 'IMAGE'], 'is not text with one name per line'),
     (
       [f'--checkpoint={TINY}', '--labels=none', 'IMAGE'],
-      '--labels=none: no such file, and no',
+      'labels=none: no such file, and no',
     ),
     ([f'--checkpoint={TINY}', '--labels=digits', 'IMAGE'], 'has 10 names, the model 7 classes'),
     ([f'--checkpoint={TINY}', '--recipe=x', 'IMAGE'], "invalid choice: 'x'"),

@@ -1,4 +1,4 @@
-"""`mixer-jax prune`: a small study, resumed; what it leaves behind is an ordinary Mixer."""
+"""`mixer-jax prune`: a small study, resumed; its results are ordinary Mixers."""
 
 import dataclasses
 import json
@@ -12,7 +12,6 @@ import mixer_jax
 from mixer_jax import checkpoints, models
 from mixer_jax.__main__ import main
 from mixer_jax.checkpoints.store import Store
-from mixer_jax.commands import prune
 from mixer_jax.errors import UserError
 from mixer_jax.models import ResNetConfig
 from mixer_jax.models.depth import with_blocks
@@ -21,6 +20,7 @@ from mixer_jax.runs import initial_model
 from mixer_jax.runs.config_file import load_config
 from mixer_jax.runs.experiment import build_experiment
 from mixer_jax.runs.run_config import RunConfig
+from mixer_jax.studies.pruning_plan import PruningConfig
 from tests.helpers import train_runs
 
 
@@ -30,11 +30,13 @@ def trained(tmp_path_factory, digits_dir):
   workdir = tmp_path_factory.mktemp('trained') / 'run'
   flags = train_runs.flags(workdir, digits_dir, '--config.model.num_blocks=2')
   config = RunConfig.from_fields(load_config('configs/digits.py', flags[3:]))
-  told = build_experiment(config).metadata()
+  metadata = build_experiment(config).metadata()
   rng = np.random.default_rng(0)
   draw = lambda leaf: rng.normal(0, 0.3, leaf.shape).astype(np.float32)
   store = Store(workdir, keep=1)
-  store.save(6, {'params': jax.tree.map(draw, models.shapes(initial_model.model_of(config)))}, told)
+  store.save(
+    6, {'params': jax.tree.map(draw, models.shapes(initial_model.model_of(config)))}, metadata
+  )
   store.wait()
   return workdir
 
@@ -51,7 +53,7 @@ def flags(checkpoint, workdir, data_dir, *more: str) -> list[str]:
 
 
 def start(checkpoint, digits_dir, *more: str):
-  """The config of a run that goes on with some blocks of a checkpoint."""
+  """The config of a run that starts from some blocks of a checkpoint."""
   config = load_config(
     'configs/prune.py:digits',
     [
@@ -65,7 +67,7 @@ def start(checkpoint, digits_dir, *more: str):
 
 
 def figures(checkpoint, digits_dir, capsys) -> float:
-  """Top-1 by `mixer-jax evaluate`, of a checkpoint that may tell nothing of its data."""
+  """Top-1 by `mixer-jax evaluate`, of a checkpoint that may not name its data."""
   capsys.readouterr()
   argv = ['evaluate', '--config=configs/digits.py', f'--checkpoint={checkpoint}', '--json=-']
   assert main([*argv, f'--config.data.data_dir={digits_dir}']) == 0
@@ -100,7 +102,7 @@ def test_a_study_without_recovery_ends_in_a_table_and_a_picture(
 
 
 @pytest.mark.long
-def test_a_recovered_mixer_is_an_ordinary_one_and_a_study_goes_on(
+def test_a_recovered_mixer_is_an_ordinary_one_and_a_study_resumes(
   trained, digits_dir, tmp_path, capsys
 ):
   study = tmp_path / 'study'
@@ -238,7 +240,7 @@ def test_a_resnet_is_refused(trained, digits_dir, tmp_path, capsys, monkeypatch)
 
 def test_the_other_scale_is_the_papers_fine_tuning():
   study = load_config('configs/prune.py:imagenet2012')
-  settings = prune._settings(study)
+  settings = PruningConfig.from_fields(study['pruning'])
   assert settings.checked(mixer_jax.VARIANTS['B/16']).num_blocks == 12
   recovery = RunConfig.from_fields(study['recovery'])
   optimizer = recovery.optimizer

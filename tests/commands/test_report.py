@@ -26,7 +26,7 @@ VOID = ('br', 'img', 'link', 'meta')
 
 
 class Page(HTMLParser):
-  """A page: that it is well formed, the texts of its tables, and all that it refers to."""
+  """A page: that it is well formed, the texts of its tables, and everything it refers to."""
 
   def __init__(self, markup: str):
     super().__init__()
@@ -64,13 +64,13 @@ class Page(HTMLParser):
       self.tables[self._label][-1][-1] += text
 
   def column(self, table: str, name: str) -> dict[str, str]:
-    """Row -> what it has in a column."""
+    """Return row -> its text in a column."""
     header, *rows = self.tables[table]
     return {row[0]: row[header.index(name)] for row in rows}
 
 
 def write_run(folder: pathlib.Path, config, *, steps: int, best: float, cut: bool = False) -> None:
-  """A workdir of a run that was not trained: a row a step."""
+  """Write the workdir of a run without training it: one row per step."""
   folder.mkdir(parents=True)
   model = dataclasses.asdict(initial_model.new_model(config.model))
   (folder / 'config.json').write_text(json.dumps({'config': config.to_dict(), 'model': model}))
@@ -84,8 +84,13 @@ def write_run(folder: pathlib.Path, config, *, steps: int, best: float, cut: boo
     row |= {'learning_rate': 1e-3 * (1 - share), 'grad_norm': 1.0, 'images_per_second': 1000.0}
     text.append(json.dumps({**row, 'seconds': 9.0 + step}) + '\n')
     if step % (steps // 4) == 0:
-      seen = {'top1': best * share, 'real': 90 * share, 'loss': 3.0 - share, 'seconds': 9.0 + step}
-      text.append(json.dumps({'event': 'eval', 'step': step, **seen}) + '\n')
+      numbers = {
+        'top1': best * share,
+        'real': 90 * share,
+        'loss': 3.0 - share,
+        'seconds': 9.0 + step,
+      }
+      text.append(json.dumps({'event': 'eval', 'step': step, **numbers}) + '\n')
   with (folder / 'metrics.jsonl').open('a') as file:
     file.writelines(text)
     file.write('{"step": 3, "lo\n{"step": "x"}\n' if cut else '')
@@ -100,7 +105,7 @@ def png(width: int = 30) -> bytes:
 
 @pytest.fixture(scope='module')
 def workdirs(tmp_path_factory) -> pathlib.Path:
-  """Two long runs of the paper's models, one of another, and a study with a run of its own."""
+  """Two long runs of the paper's models, a short one, and a study with a run of its own."""
   root = tmp_path_factory.mktemp('workdirs')
   write_run(root / 'b16', pretrain.get_config('B/16,imagenet2012'), steps=50_000, best=75.5)
   large = pretrain.get_config('L/16,imagenet21k')
@@ -129,14 +134,14 @@ def report(*folders, output: pathlib.Path) -> Page:
 
 @pytest.fixture(scope='module')
 def made(workdirs) -> pathlib.Path:
-  """The page of all of them."""
+  """The page of all workdirs."""
   names = ('b16', NASTY.replace('/', '_'), 'digits', 'study')
   output = workdirs / 'page.html'
   assert main(['report', *(str(workdirs / name) for name in names), f'--output={output}']) == 0
   return output
 
 
-def test_every_run_and_every_table_is_there(made):
+def test_every_run_and_table_is_on_the_page(made):
   page = Page(made.read_text())
   large = NASTY.replace('/', '_')
   assert page.column('runs', 'steps') == {
@@ -145,7 +150,7 @@ def test_every_run_and_every_table_is_there(made):
     'digits': '8 of 1,200',
   }
   assert page.column('runs of study', 'variant') == {'a/b': 'Mixer of 4 blocks, width 64'}
-  assert page.column("runs beside the paper's", 'top-1, %') == {
+  assert page.column('runs compared with the paper', 'top-1, %') == {
     'b16': '75.50',
     "the paper's B/16 (Table 3)": '76.44',
     large: '40.00',
@@ -157,26 +162,29 @@ def test_every_run_and_every_table_is_there(made):
   assert 'optimizer.clip_norm' not in differ
   events = [row[3] for row in page.tables['events'][1:] if row[0] == 'b16']
   assert events == [
-    'begun on 128 × TPU v3',
-    'restarted on 128 × TPU v3; 25,000 steps are done again',
-    'the state of this step is damaged, and was set aside',
+    'started on 128 × TPU v3',
+    'restarted on 128 × TPU v3; 25,000 steps are repeated',
+    'the state of this step is damaged and was set aside',
   ]
   assert f'{large}: 2 of 50,008 rows of metrics.jsonl cannot be read' in page.text
-  for told in ('broken.json is left out: it is no JSON', 'broken.png is left out: it is no PNG'):
-    assert told in page.text
+  for fault in (
+    'broken.json is left out: it is not JSON',
+    'broken.png is left out: it is not a PNG',
+  ):
+    assert fault in page.text
   assert page.tables['figures'] == [['', 'value'], ['seconds', '0.125']]
-  assert page.elements.count('details') == 3 + 1  # settings, and what has no picture
+  assert page.elements.count('details') == 3 + 1  # settings, and a file without a picture
   assert page.tables['B/16'] == [['', 'top-1, %'], ['0.1', '50.25, 51.00'], ['1.0', '75.50']]
   assert page.attributes.count(('alt', 'scaling.png of study')) == 1
   assert page.attributes.count(('alt', 'predictions.png of b16')) == 1
   assert page.elements.count('figure') == 5 + 2
 
 
-def test_it_is_small_and_refers_to_nothing_outside(made):
+def test_the_page_is_small_and_self_contained(made):
   text = made.read_text()
   assert len(text) < 500_000  # three runs, of 100,000 rows
   page = Page(text)
-  assert page.elements.count('script') == 1  # that of a run's name is text
+  assert page.elements.count('script') == 1  # the one in a run's name is text
   places = [value for name, value in page.attributes if name in ('src', 'href', 'xlink:href')]
   assert places
   assert all(value.startswith('data:') for value in places)
@@ -184,10 +192,10 @@ def test_it_is_small_and_refers_to_nothing_outside(made):
   assert ('lang', 'en') in page.attributes
 
 
-def test_runs_alone_and_settings_that_do_not_differ(workdirs, tmp_path):
+def test_single_runs_and_equal_settings(workdirs, tmp_path):
   page = report(workdirs / 'digits', output=tmp_path / 'one.html')
   assert 'settings that differ' not in page.tables
-  assert "runs beside the paper's" not in page.tables
+  assert 'runs compared with the paper' not in page.tables
   assert page.column('runs', 'steps') == {'digits': '8 of 1,200'}
   assert page.column('settings of digits', 'value')['model.hidden_dim'] == '64'
   os.symlink(workdirs / 'digits', tmp_path / 'digits')
@@ -197,9 +205,9 @@ def test_runs_alone_and_settings_that_do_not_differ(workdirs, tmp_path):
   assert 'None: the configs are the same.' in page.text
 
 
-def test_the_paper_of_a_fine_tuned_run_is_that_of_what_it_began_from(workdirs, tmp_path):
+def test_a_fine_tuned_run_is_compared_with_the_paper_by_its_pre_training_data(workdirs, tmp_path):
   config = pretrain.get_config('B/16,imagenet2012')
-  for name, begun in {
+  for name, start in {
     'workdir': str(workdirs / 'b16'),
     'step': str(workdirs / 'b16' / 'checkpoints' / '7'),
     'published': 'imagenet21k/Mixer-B_16',
@@ -207,10 +215,10 @@ def test_the_paper_of_a_fine_tuned_run_is_that_of_what_it_began_from(workdirs, t
   }.items():
     write_run(tmp_path / name, config, steps=4, best=50.0)
     stored = json.loads((tmp_path / name / 'config.json').read_text())
-    stored['config']['init_from'] = begun
+    stored['config']['init_from'] = start
     (tmp_path / name / 'config.json').write_text(json.dumps(stored))
   folders = [tmp_path / name for name in ('workdir', 'step', 'published', 'unknown')]
-  rows = report(*folders, output=tmp_path / 'page.html').tables["runs beside the paper's"][1:]
+  rows = report(*folders, output=tmp_path / 'page.html').tables['runs compared with the paper'][1:]
   assert [(row[0], row[1], row[3]) for row in rows if 'paper' not in row[0]] == [
     ('workdir', 'imagenet2012', '–'),
     ('step', 'imagenet2012', '–'),
@@ -218,7 +226,7 @@ def test_the_paper_of_a_fine_tuned_run_is_that_of_what_it_began_from(workdirs, t
   ]
 
 
-def test_a_workdir_that_is_hardly_there_is_shown_as_far_as_it_goes(workdirs, tmp_path):
+def test_an_incomplete_workdir_is_shown_as_far_as_possible(workdirs, tmp_path):
   for name, files in {
     'new': {'config.json': (workdirs / 'digits' / 'config.json').read_text()},
     'rows': {'metrics.jsonl': (workdirs / 'digits' / 'metrics.jsonl').read_text()},
@@ -235,7 +243,7 @@ def test_a_workdir_that_is_hardly_there_is_shown_as_far_as_it_goes(workdirs, tmp
   none = dict.fromkeys(('new', 'damaged', 'other', 'deep'), '–')
   assert page.column('runs', 'top-1, %') == {**none, 'rows': '99.00'}
   for name in ('rows', 'damaged', 'other', 'deep'):
-    assert f'{name}: its settings are not known' in page.text
+    assert f'{name}: its settings cannot be read' in page.text
   assert 'damaged: 1 of 1 rows of metrics.jsonl cannot be read' in page.text
 
 
@@ -246,7 +254,7 @@ BAD = [
   (['{root}/b16', '--output={root}'], 'is a folder'),
   (['{root}/b16', '--output=/nowhere/x.html'], 'no folder for --output'),
   (['{root}/b16', '{root}/empty'], 'holds no run and no study'),
-  (['ftp://x/y'], 'no files are read from ftp://'),
+  (['ftp://x/y'], 'files cannot be read from ftp://'),
   (['{root}/b16', '--steps=3'], 'unknown argument --steps=3'),
 ]
 
@@ -264,7 +272,7 @@ def test_bad_input_is_one_line_and_writes_nothing(
   assert not list(tmp_path.iterdir())
 
 
-def test_the_papers_tables_agree_with_what_is_told_of_the_published_files():
+def test_the_papers_tables_agree_with_the_table_of_published_files():
   from mixer_jax.checkpoints.published import released
 
   for name, data in (('imagenet1k', 'imagenet2012'), ('imagenet21k', 'imagenet21k')):
@@ -279,7 +287,7 @@ def test_the_papers_tables_agree_with_what_is_told_of_the_published_files():
 
 @pytest.fixture(scope='module')
 def small_images(tmp_path_factory) -> pathlib.Path:
-  """A folder of two classes, with an image that is none."""
+  """A folder of two classes, with one file that is not an image."""
   root = tmp_path_factory.mktemp('images')
   for i in range(24):
     path = root / 'ab'[i % 2] / f'{i}.png'
@@ -289,7 +297,7 @@ def small_images(tmp_path_factory) -> pathlib.Path:
   return root
 
 
-def test_images_that_a_run_has_skipped_are_named_at_its_end_and_on_the_page(
+def test_skipped_images_are_named_at_the_end_of_a_run_and_on_the_page(
   small_images, tmp_path, capsys
 ):
   flags = (
@@ -300,14 +308,13 @@ def test_images_that_a_run_has_skipped_are_named_at_its_end_and_on_the_page(
     '--config.log_every=1',
   )
   assert train_runs.train(tmp_path / 'run', '', *flags) == 0
-  said = capsys.readouterr().err.splitlines()
-  told = [
+  lines = [
     line
-    for line in said
+    for line in capsys.readouterr().err.splitlines()
     if line.startswith('training images that did not decode and were replaced: 1 (')
   ]
-  assert len(told) == 1
-  assert told[0].endswith('b/5.png))')
+  assert len(lines) == 1
+  assert lines[0].endswith('b/5.png))')
   rows = read_metrics(tmp_path / 'run')
   (skipped,) = [row for row in rows if row.get('event') == 'undecodable']
   assert (skipped['step'], skipped['images']) == (3, 1)  # at the first save
@@ -315,10 +322,10 @@ def test_images_that_a_run_has_skipped_are_named_at_its_end_and_on_the_page(
   page = report(tmp_path / 'run', output=tmp_path / 'page.html')
   events = [(row[1], row[3]) for row in page.tables['events'][1:]]
   assert [(step, text[:23]) for step, text in events] == [
-    ('0', 'begun on 8 × cpu'),
+    ('0', 'started on 8 × cpu'),
     ('3', 'training images that di'),
-    ('6', 'came to its end'),
-    ('', '2 states saved; it stoo'),
+    ('6', 'finished'),
+    ('', '2 states saved; trainin'),
   ]
   assert page.column('runs', 'steps') == {'run': '6'}
   assert page.elements.count('img') == 1  # predictions.png
@@ -331,7 +338,7 @@ needs_browser = pytest.mark.skipif(
 
 
 @needs_browser
-def test_a_real_browser_opens_it_without_complaint_and_shows_values(made, tmp_path):
+def test_a_browser_opens_it_without_errors_and_shows_values(made, tmp_path):
   bad = tmp_path / 'bad.html'
   bad.write_text('<script>nothing.at.all</script><img src="http://192.0.2.1/x.png">')
   with browser.opened(tmp_path, '--window-size=1200,900') as window:
@@ -351,7 +358,7 @@ def test_a_real_browser_opens_it_without_complaint_and_shows_values(made, tmp_pa
     assert int(tip[1].replace(',', '')) == pytest.approx(25_000, rel=0.01)
     assert tip[2:4] == ['b16, batches', pytest.approx(tip[3])]
     assert float(tip[3]) == pytest.approx(7 * math.exp(-1.5), abs=0.02)
-    # No line is wider than the page, but inside what scrolls; and so on a telephone.
+    # Only scrolling parts are wider than the page, also on a phone.
     for width in (1200, 390):
       window.ask('window/rect', width=width, height=900)
       assert window.run('return document.documentElement.scrollWidth <= window.innerWidth')

@@ -2,7 +2,6 @@
 
 import os
 import pathlib
-import random
 import signal
 import subprocess
 import time
@@ -79,8 +78,9 @@ def starts(workdir) -> list[dict]:
   return [row for row in read_metrics(workdir) if row.get('event') == 'start']
 
 
-def test_killed_at_any_step(tmp_path, digits_dir, cache, undisturbed):
-  step = random.Random('resume').randrange(17, STEPS - 2)
+def test_killed_at_a_random_step(tmp_path, digits_dir, cache, undisturbed, rng):
+  step = rng.randrange(17, STEPS - 2)
+  print('killed at step', step)
   kill_when(start(tmp_path, digits_dir, cache), lambda: last_step(tmp_path) >= step)
   output = finish(tmp_path, digits_dir, cache)
   assert_same_bits(final(tmp_path), undisturbed)
@@ -133,7 +133,7 @@ def test_an_interrupt_is_one_line_and_loses_nothing(tmp_path, digits_dir, cache,
   assert process.returncode == 130
   assert 'Traceback' not in output
   assert output.splitlines()[-1] == (
-    'mixer-jax: interrupted; the same command goes on from the last saved state'
+    'mixer-jax: interrupted; run the same command again to resume from the last saved state'
   )
   finish(tmp_path, digits_dir, cache)
   assert_same_bits(final(tmp_path), undisturbed)
@@ -156,8 +156,7 @@ def test_an_interrupt_while_it_starts_is_one_line(tmp_path, digits_dir, cache, s
 
 @pytest.mark.long
 @pytest.mark.parametrize('trial', range(6))
-def test_killed_again_and_again(tmp_path, digits_dir, cache, undisturbed, trial):
-  rng = random.Random(trial)
+def test_killed_again_and_again(tmp_path, digits_dir, cache, undisturbed, trial, rng):
   while True:
     process = start(tmp_path, digits_dir, cache)
     target = last_step(tmp_path) + rng.randrange(1, 25)

@@ -1,4 +1,4 @@
-"""`mixer-jax scaling`: parts of a training split, trained, resumed, summed up and drawn."""
+"""`mixer-jax scaling`: parts of a training split, trained, resumed, summarised and drawn."""
 
 import json
 import pathlib
@@ -9,7 +9,7 @@ from PIL import Image
 from configs import data_scaling
 from mixer_jax.__main__ import main
 from mixer_jax.runlog.metrics import MetricsFile, read_metrics
-from mixer_jax.studies import study
+from mixer_jax.runs.train_result import TrainResult, result_of
 from tests.helpers import train_runs
 
 STUDY = """
@@ -36,7 +36,13 @@ def flags(config, workdir, data_dir, *more: str, models=('mixer-b',)) -> list[st
   return ['scaling', f'--config={config}', f'--workdir={workdir}', *own, *more]
 
 
-def test_parts_are_trained_on_stop_early_and_go_on(digits_dir, tmp_path, capsys, compiled):
+def ended(folder) -> TrainResult:
+  result = result_of(folder)
+  assert result is not None
+  return result
+
+
+def test_parts_are_trained_on_stop_early_and_resume(digits_dir, tmp_path, capsys, compiled):
   (tmp_path / 'study.py').write_text(STUDY)
   argv = flags(tmp_path / 'study.py', tmp_path / 'study', digits_dir)
   assert main(argv) == 0
@@ -48,7 +54,7 @@ def test_parts_are_trained_on_stop_early_and_go_on(digits_dir, tmp_path, capsys,
     (run,) = part['runs']
     assert (run['ended'], run['best']) == (2, 1)
     folder = tmp_path / 'study' / 'mixer-b' / percent / '0'
-    assert run['top1'] == part['mean'] == study.outcome(str(folder))
+    assert run['top1'] == part['mean'] == ended(folder).numbers['top1']
     assert run['top1'] == [r for r in read_metrics(folder) if r.get('event') == 'test'][-1]['top1']
     assert part['deviation'] is None  # of one seed
   assert report['mixer-b']['of'] == 'digits/test'
@@ -71,7 +77,7 @@ def digits_flags(workdir, data_dir, *more: str) -> list[str]:
 
 
 def finish(folder: pathlib.Path, **numbers: float) -> None:
-  """Leaves what a run leaves that stopped early at step 9, its best being that of step 6."""
+  """Leaves the metrics of a run that stopped early at step 9, whose best is that of step 6."""
   folder.mkdir(parents=True)
   file = MetricsFile(folder)
   for step, top1 in ((3, 10.0), (6, 60.0), (9, 40.0)):
@@ -79,10 +85,10 @@ def finish(folder: pathlib.Path, **numbers: float) -> None:
   file.write({'event': 'early_stop', 'step': 9, 'best_step': 6})
   if numbers:
     file.write({'event': 'test', 'step': 6, **numbers})
-  file.write({'event': 'end', 'step': 9, 'best_step': 6})
+  file.write({'event': 'end', 'step': 9, 'best_step': 6, 'device_hours': 0.5})
 
 
-def test_what_is_complete_is_summed_up_and_drawn(digits_dir, tmp_path, capsys):
+def test_complete_runs_are_summarised_and_drawn(digits_dir, tmp_path, capsys):
   for number, model in enumerate(ALL):
     for percent in (3, 10, 30, 100):
       for seed in (0, 1):
@@ -104,14 +110,13 @@ def test_what_is_complete_is_summed_up_and_drawn(digits_dir, tmp_path, capsys):
 
 def test_an_outcome_is_that_of_the_best_step_where_there_is_no_test_split(tmp_path):
   finish(tmp_path / 'a')
-  assert study.is_done(str(tmp_path / 'a'))
-  assert study.outcome(str(tmp_path / 'a')) == 60
+  assert ended(tmp_path / 'a').numbers['top1'] == 60
   finish(tmp_path / 'b', top1=55.0)
-  assert study.outcome(str(tmp_path / 'b')) == 55
+  assert ended(tmp_path / 'b').numbers['top1'] == 55
 
 
 BAD = [
-  (['--config.seeds=0'], 'config.seeds must be at least 1'),
+  (['--config.seeds=0'], 'config.seeds must be a whole number, at least 1'),
   (['--config.percents=3,x'], 'config.percents=3,x: numbers, as in 1,5,10'),
   (['--config.percents=0,10,30,100'], 'each in (0, 100], and once'),
   (['--config.percents=3,10'], 'config.epochs=466,140,46,14: more than 0 for each of 3,10 %'),
@@ -122,7 +127,7 @@ BAD = [
   ),
   (['--config.models.resnet.batch_size=12'], 'resnet on 3 %, seed 0: batch_size 12 cannot'),
   (['--config=configs/digits.py'], 'begin with configs/data_scaling.py'),
-  (['--config=configs/data_scaling.py:cifar1'], "no TFDS data set is called 'cifar1'"),
+  (['--config=configs/data_scaling.py:cifar1'], "no TFDS data set 'cifar1'"),
   (['--config=configs/data_scaling.py'], 'needs an argument, configs/data_scaling.py:DATA'),
 ]
 

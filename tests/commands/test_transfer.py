@@ -1,4 +1,4 @@
-"""`mixer-jax transfer`: rates tried, the best one reported, resumed, and put beside the paper."""
+"""`mixer-jax transfer`: rates are tried, the best one is reported, and compared with the paper."""
 
 import io
 import json
@@ -15,7 +15,7 @@ from mixer_jax.__main__ import main
 from mixer_jax.data import tasks
 from mixer_jax.runlog.metrics import MetricsFile, read_metrics
 from mixer_jax.runs import workdir
-from mixer_jax.studies import transfer_report
+from mixer_jax.studies import transfer, transfer_report
 from tests.helpers import made
 
 CIFAR10, CIFAR100, KITTI = 'avg5/cifar10', 'avg5/cifar100', 'vtab/kitti_distance'
@@ -81,7 +81,7 @@ def report_of(folder) -> dict:
   return json.loads((folder / 'transfer.json').read_text())
 
 
-def test_the_best_rate_is_reported_on_the_test_part_and_the_command_goes_on(
+def test_the_best_rate_is_reported_on_the_test_part_and_the_command_resumes(
   place, tmp_path, capsys
 ):
   rates = '--config.learning_rates.avg5=0.5,1e30'
@@ -103,9 +103,9 @@ def test_the_best_rate_is_reported_on_the_test_part_and_the_command_goes_on(
   assert not (tmp_path / CIFAR10 / 'sweep/1e+30/checkpoints').exists()
   capsys.readouterr()
   assert main(['evaluate', f'--checkpoint={reported}', '--json=-']) == 0
-  told = json.loads(capsys.readouterr().out)
-  assert told['top1'] == task['mean']
-  assert told['data'] == 'avg5/cifar10/test'
+  result = json.loads(capsys.readouterr().out)
+  assert result['top1'] == task['mean']
+  assert result['data'] == 'avg5/cifar10/test'
   before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob('metrics.jsonl')}
   assert main(flags(place, tmp_path, rates)) == 0
   assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob('metrics.jsonl')} == before
@@ -117,11 +117,11 @@ def test_the_best_rate_is_reported_on_the_test_part_and_the_command_goes_on(
 
 
 def complete(folder, top1: float, loss: float = 1.0) -> None:
-  """A run that came to its end, as far as its metrics tell."""
+  """Leaves the metrics of a run that ended."""
   folder.mkdir(parents=True)
   file = MetricsFile(folder)
   file.write({'event': 'eval', 'step': 8, 'top1': top1, 'loss': loss})
-  file.write({'event': 'end', 'step': 8})
+  file.write({'event': 'end', 'step': 8, 'device_hours': 0.5})
 
 
 def test_a_task_that_fails_does_not_lose_the_others(place, tmp_path, capsys):
@@ -152,8 +152,8 @@ def test_a_workdir_has_one_command(place, tmp_path, capsys):
   assert 'another process is training in' in capsys.readouterr().err
 
 
-def told_of(suite: str, size: int) -> dict:
-  """A report with made-up figures for all of a suite."""
+def results_of(suite: str, size: int) -> dict:
+  """Results of all tasks of a suite, with made-up figures."""
   return {
     task.name: {
       'group': task.group,
@@ -180,17 +180,11 @@ def told_of(suite: str, size: int) -> dict:
     ('avg5', 224, None, 'Avg 5 3.00 ± 1.41'),
   ],
 )
-def test_the_suite_s_mean_stands_beside_the_paper_s(suite, size, pretrained, row, tmp_path, capsys):
-  report = transfer_report.summed_up(
-    {
-      'checkpoint': 'x',
-      'variant': 'L/16',
-      'pretrained_on': pretrained,
-      'tasks': told_of(suite, size),
-    }
+def test_the_mean_of_a_suite_is_next_to_that_of_the_paper(suite, size, pretrained, row):
+  values = transfer.summarize(
+    {'checkpoint': 'x', 'tasks': results_of(suite, size)}, transfer.origin_of('L/16', pretrained)
   )
-  transfer_report.tell(report, tmp_path)
-  lines = [' '.join(line.split()) for line in capsys.readouterr().out.splitlines()]
+  lines = [' '.join(line.split()) for line in transfer_report.text(values).splitlines()]
   assert row in lines
   if suite == 'vtab':
     assert [line.split()[0] for line in lines[20:23]] == ['natural', 'specialised', 'structured']
@@ -213,7 +207,7 @@ NOT_PREPARED = (
   [
     ('', (), 'one of the arguments --suite --tasks is required'),
     (CIFAR10, ('--suite=avg5',), '--suite: not allowed with argument --tasks'),
-    ('', ('--suite=avg6',), "no suite of tasks is called 'avg6': there are vtab, avg5"),
+    ('', ('--suite=avg6',), "no suite of tasks 'avg6': there are vtab, avg5"),
     ('avg5/cifar11', (), "'avg5/cifar11': did you mean avg5/cifar10"),
     ('', ('--suite=avg5',), NOT_PREPARED),
     ('vtab/dtd', (), 'data set dtd is not prepared in'),
@@ -256,16 +250,16 @@ def test_two_tasks_two_rates_two_seeds(place, tmp_path, capsys):
   assert list(report) == [CIFAR10, KITTI]
   assert report[KITTI]['image_size'] == 32  # grown from 16, as 448 from 224
   assert report[CIFAR10]['mean'] > 40  # of ten classes
-  for name, told in report.items():
-    assert set(told['rates']) == {'0.05', '0.5'}
-    best = max(told['rates'].values(), key=lambda score: (score['top1'], -score['loss']))
-    assert told['rates'][f'{told["rate"]}'] == best
-    assert len(told['top1']) == 2
-    assert told['mean'] == pytest.approx(np.mean(told['top1']))
-    assert told['deviation'] == pytest.approx(np.std(told['top1'], ddof=1))
+  for name, task in report.items():
+    assert set(task['rates']) == {'0.05', '0.5'}
+    best = max(task['rates'].values(), key=lambda score: (score['top1'], -score['loss']))
+    assert task['rates'][f'{task["rate"]}'] == best
+    assert len(task['top1']) == 2
+    assert task['mean'] == pytest.approx(np.mean(task['top1']))
+    assert task['deviation'] == pytest.approx(np.std(task['top1'], ddof=1))
     folder = tmp_path / name
     assert len(list(folder.glob('sweep/*/checkpoints/*'))) == 2
-    assert len(list(folder.glob(f'report/{told["rate"]}/*/checkpoints/*'))) == 2
+    assert len(list(folder.glob(f'report/{task["rate"]}/*/checkpoints/*'))) == 2
   shown = capsys.readouterr().out
   assert shown.splitlines()[1].startswith(CIFAR10)
   kept = {path: path.stat().st_mtime_ns for path in tmp_path.rglob('metrics.jsonl')}

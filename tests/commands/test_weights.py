@@ -59,7 +59,7 @@ def test_blocks_and_units_are_chosen(folder, tmp_path, capsys):
   [
     (['--blocks=0,4'], 'no block 4: this Mixer has blocks 0 to 3'),
     (['--blocks=x'], '--blocks=x: whole numbers, as in 1,5,10'),
-    (['--units=1'], '--units=1: show 2, a pair, or more'),
+    (['--units=1'], 'units=1: show at least a pair'),
     (['--output=/nowhere/x'], 'no folder for --output'),
     (['--checkpoint=nosuch'], 'no checkpoint nosuch'),
   ],

@@ -1,12 +1,12 @@
-"""Random changes to training images: what they promise."""
+"""Random changes of training images."""
 
 import numpy as np
 
 from mixer_jax.data import augment
 
 
-def test_inception_crop_draws_areas_and_shapes_as_promised():
-  # Red tells the row, green the column: so the crop can be read off the result.
+def test_inception_crop_draws_areas_and_aspects_in_range():
+  # Red is the row, green the column, so the crop follows from the result.
   y, x = np.mgrid[:200, :250].astype(np.uint8)
   image = np.stack([y, x, 0 * x], -1)
   rng = np.random.default_rng(0)
@@ -27,7 +27,7 @@ def test_inception_crop_draws_areas_and_shapes_as_promised():
   assert abs(np.mean(areas) - 0.5) < 0.08
 
 
-def test_a_least_area_of_one_keeps_a_square_image_whole():
+def test_a_minimum_area_of_one_keeps_a_square_image():
   image = np.random.default_rng(0).integers(256, size=(40, 40, 3)).astype(np.uint8)
   out = augment.inception_crop(
     image, 40, np.random.default_rng(0), areas=(1, 1), aspects=(3 / 4, 4 / 3)

@@ -12,7 +12,7 @@ from mixer_jax.data.decode import UndecodableError, decode, decode_as_pillow
 from tests.helpers.photos import encoded, jpegs, photo
 
 
-def test_every_jpeg_is_decoded_to_tensorflows_very_levels():
+def test_every_jpeg_is_decoded_to_tensorflows_levels():
   import tensorflow as tf
 
   for name, data in jpegs().items():
@@ -31,7 +31,7 @@ def test_cmyk_without_adobes_marker_too():
   assert np.abs(decode(bare).astype(int) - decode(data)).mean() > 20  # inverted, or not
 
 
-def test_stray_bytes_do_not_matter_and_a_missing_part_does():
+def test_extra_bytes_are_accepted_and_truncation_is_not():
   import tensorflow as tf
 
   data = encoded(photo(100, 120))
@@ -56,7 +56,7 @@ def test_lossless_images_are_decoded_exactly():
   np.testing.assert_array_equal(with_alpha, image)
 
 
-def test_pillows_way_is_pillows():
+def test_decoding_with_pillow_is_pillows():
   data = encoded(photo(61, 83), quality=90)
   wanted = np.asarray(Image.open(io.BytesIO(data)).convert('RGB'))
   np.testing.assert_array_equal(np.asarray(decode_as_pillow(data)), wanted)
@@ -72,14 +72,14 @@ HUGE = encoded(np.zeros((8, 8, 3), np.uint8)).replace(
   'data',
   [b'', b'no image', b'\x89PNG\r\n\x1a\n' + bytes(20), b'\xff\xd8\xff', b'\xff\xd8\xff' * 50, HUGE],
 )
-def test_what_is_no_image_is_refused(data):
+def test_data_that_is_not_an_image_is_rejected(data):
   for decoder in (decode, decode_as_pillow):
     with pytest.raises(UndecodableError):
       decoder(data)
 
 
 @pytest.mark.parametrize('decoder', [decode, decode_as_pillow])
-def test_more_pixels_than_there_may_be_are_refused(decoder):
+def test_too_many_pixels_are_rejected(decoder):
   chunk = lambda kind, data: (
     struct.pack('>I', len(data)) + kind + data + struct.pack('>I', zlib.crc32(kind + data))
   )

@@ -1,15 +1,15 @@
-"""The embedded data set: the counts, the split and the pixels of the real digits."""
+"""The included data set: counts, split and pixels of the digits."""
 
 import collections
 
 import numpy as np
 from sklearn.datasets import load_digits
 
+from mixer_jax.data.catalog import open_source
 from mixer_jax.data.decode import decode
-from mixer_jax.data.open import open_source
 
 
-def test_it_is_scikit_learns_digits_split_once_and_for_all(digits_dir):
+def test_it_is_scikit_learns_digits_with_a_fixed_split(digits_dir):
   digits = load_digits()  # pyright: ignore[reportAttributeAccessIssue]
   grey = np.rint(digits.images * (255 / 16)).astype(np.uint8)
   known = collections.Counter(
@@ -27,8 +27,8 @@ def test_it_is_scikit_learns_digits_split_once_and_for_all(digits_dir):
       assert (image == image[..., :1]).all()  # grey
       seen[image[..., 0].tobytes(), record['label']] += 1
       labels[record['label']] += 1
-    for label, whole in collections.Counter(digits.target).items():
-      assert abs(labels[label] - whole * count / 1797) <= 1.5  # stratified
+    for label, full in collections.Counter(digits.target).items():
+      assert abs(labels[label] - full * count / 1797) <= 1.5  # stratified
   assert seen == known  # nothing lost, nothing in both
 
 

@@ -1,4 +1,4 @@
-"""Image files in folders: classes by their names, files by name, folder and pattern."""
+"""Image files in folders: classes by name, files by name, folder and pattern."""
 
 import os
 import pathlib
@@ -8,7 +8,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from mixer_jax.data import folders
-from mixer_jax.data.open import open_source
+from mixer_jax.data.catalog import open_source
 from mixer_jax.errors import UserError
 from tests.helpers.photos import encoded
 
@@ -55,11 +55,11 @@ def test_slices_are_a_fixed_part_and_the_rest(tmp_path):
   assert sorted(kept + held_out) == sorted(names_of(tmp_path / 'here', 'train'))
   assert {name[0] for name in held_out} == {'a', 'b'}
   (tmp_path / 'here').rename(tmp_path / 'there')
-  assert names_of(tmp_path / 'there', 'test[75%:]') == held_out  # whatever it is called
+  assert names_of(tmp_path / 'there', 'test[75%:]') == held_out  # whatever its name is
   assert names_of(tmp_path / 'there', 'train[45:50]+train[-10:]') == held_out
   (tmp_path / 'there' / 'a' / '0.png').unlink()
   after = set(names_of(tmp_path / 'there', 'train[75%:]'))
-  assert len(after ^ set(held_out)) <= 2  # where hashes decide, few change sides
+  assert len(after ^ set(held_out)) <= 2  # few change sides if hashes decide
 
 
 def test_slices_keep_labels_and_images_together(tmp_path):
@@ -99,14 +99,14 @@ def test_slices_are_as_long_as_those_of_tfds(tmp_path, split):
     ('[:99%]', 'has no split'),
   ],
 )
-def test_slices_that_are_none_are_refused(tmp_path, split, message):
+def test_invalid_slices_are_rejected(tmp_path, split, message):
   many(tmp_path)
   with pytest.raises(UserError, match=message) as error:
     open_source(f'folder:{tmp_path}', split)
   assert '\n' not in str(error.value)
 
 
-def test_folders_called_by_numbers_are_in_their_order(tmp_path):
+def test_folders_named_by_numbers_are_in_numeric_order(tmp_path):
   for name in range(12):
     write(tmp_path / str(name) / 'a.png')
   assert open_source(f'folder:{tmp_path}', '').classes == tuple(map(str, range(12)))
@@ -118,14 +118,14 @@ def test_labels_may_be_those_of_another_list_of_classes(tree):
   assert source.classes[3] == 'cat'
 
 
-def test_a_file_that_cannot_be_read_is_no_image(tree):
+def test_an_unreadable_file_counts_as_undecodable(tree):
   source = open_source(f'folder:{tree}', '')
   (tree / 'ant' / 'd.webp').unlink()
   assert source[0]['image'] == b''
 
 
 @pytest.mark.parametrize(('name', 'message'), [('none', 'no folder'), ('empty', 'no images in')])
-def test_what_is_no_such_folder_is_named(tree, name, message):
+def test_a_missing_or_wrong_folder_is_named(tree, name, message):
   with pytest.raises(UserError, match=f'{message} {tree}/{name}'):
     open_source(f'folder:{tree}/{name}', '')
 
@@ -143,29 +143,29 @@ def test_files_are_found_by_name_folder_and_pattern(tree, monkeypatch):
   ):
     names('empty', '*.gif', 'x.jpg')
   write(tree / 'odd[1].png')
-  assert names('odd[1].png') == ['odd[1].png']  # a file that is there is no pattern
+  assert names('odd[1].png') == ['odd[1].png']  # an existing file is not a pattern
 
 
 def test_links_that_lead_back_are_not_followed(tree):
   (tree / 'cat' / 'self').symlink_to('.')
   (tree / 'cat' / 'up').symlink_to('..')
-  (tree / 'dog' / 'cats').symlink_to('../cat')  # another class's images are a choice
+  (tree / 'dog' / 'cats').symlink_to('../cat')  # images of another class may be linked
   source = open_source(f'folder:{tree}', '')
   names = [source[i]['name'] for i in range(len(source))]
   assert len(names) == 6
   assert sum('dog/cats/' in name for name in names) == 2
 
 
-def test_pipes_and_folders_called_like_images_are_passed_over(tree):
+def test_pipes_and_folders_named_like_images_are_skipped(tree):
   os.mkfifo(tree / 'cat' / 'pipe.png')
   write(tree / 'cat' / 'thing.png' / 'f.jpg')
   (tree / 'cat' / 'gone.jpg').symlink_to('nowhere.jpg')
   source = open_source(f'folder:{tree}', '')
   assert [source[i]['label'] for i in range(len(source))] == [0, 1, 1, 1, 2]
-  with pytest.raises(UserError, match=r'pipe\.png is no regular file'):
+  with pytest.raises(UserError, match=r'pipe\.png is not a regular file'):
     folders.find_images([str(tree / 'cat' / 'pipe.png')])
 
 
-def test_an_image_that_is_named_twice_is_taken_once(tree):
+def test_an_image_that_is_named_twice_is_used_once(tree):
   found = folders.find_images([str(tree / 'cat'), str(tree / 'cat' / 'b.jpg')])
   assert len(found) == 2

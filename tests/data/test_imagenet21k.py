@@ -1,4 +1,4 @@
-"""ImageNet-21k from its archive of archives, tiny ones that the tests make."""
+"""ImageNet-21k from tiny archives that the tests make."""
 
 import collections
 import pathlib
@@ -8,8 +8,8 @@ import tarfile
 import pytest
 
 from mixer_jax.data import imagenet21k
+from mixer_jax.data.catalog import open_source
 from mixer_jax.data.decode import decode
-from mixer_jax.data.open import open_source
 from mixer_jax.errors import UserError
 from tests.helpers.archives import CLASSES, EACH, add, image, put_archive
 
@@ -37,7 +37,7 @@ def images(folder: pathlib.Path, split: str) -> list[bytes]:
   return [record['image'] for record in records(folder, split)]
 
 
-def test_every_image_is_there_once_as_it_was_under_its_class(data_dir):
+def test_every_image_is_stored_once_and_unchanged_with_its_class(data_dir):
   source = open_source('imagenet21k', 'train', str(data_dir))
   assert source.classes == CLASSES
   wanted = {(image(n, i), n, f'{CLASSES[n]}_{i}.JPEG') for n in range(4) for i in range(EACH)}
@@ -49,14 +49,14 @@ def test_every_image_is_there_once_as_it_was_under_its_class(data_dir):
   assert decode(found[0]['image']).shape == (8, 8, 3)
 
 
-def test_the_part_held_out_is_fixed_and_of_all_classes(data_dir, tmp_path):
+def test_the_held_out_part_is_fixed_and_has_all_classes(data_dir, tmp_path):
   kept, held_out = (images(data_dir, split) for split in ('train[:75%]', 'train[75%:]'))
   assert (len(kept), len(held_out)) == (90, 30)
   assert not set(kept) & set(held_out)
   labels = collections.Counter(r['label'] for r in records(data_dir, 'train[75%:]'))
   assert set(labels) == {0, 1, 2, 3}
   unpacked = prepared(tmp_path / 'unpacked', unpacked=True)
-  assert images(unpacked, 'train') == kept + held_out  # in the same order, however it came
+  assert images(unpacked, 'train') == kept + held_out  # in the same order, from either form
 
 
 def test_a_name_in_two_classes_is_two_images(tmp_path):
@@ -80,19 +80,19 @@ def build(folder: pathlib.Path, **kwargs) -> None:
   imagenet21k.Imagenet21k(data_dir=folder, **kwargs).download_and_prepare()
 
 
-def test_what_is_wrong_with_an_archive_is_told(tmp_path, monkeypatch):
+def test_a_wrong_archive_is_explained(tmp_path, monkeypatch):
   manual = put_archive(tmp_path).parent
-  with pytest.raises(ValueError, match=r'fall11_whole.tar has 4 classes, not 21,843: is it whole'):
+  with pytest.raises(ValueError, match='has 4 classes, not 21,843: is it complete'):
     build(tmp_path)
   usage = shutil.disk_usage(tmp_path)._replace(free=1000)
   monkeypatch.setattr(shutil, 'disk_usage', lambda _: usage)
   with pytest.raises(OSError, match=r'needs room for 0.0 GiB, and 0.0 GiB are free'):
     build(tmp_path, num_classes=4)
   monkeypatch.undo()
-  whole = (manual / 'fall11_whole.tar').read_bytes()
-  for part in (whole[: len(whole) // 2], b'no tar' * 1000):
+  archive = (manual / 'fall11_whole.tar').read_bytes()
+  for part in (archive[: len(archive) // 2], b'no tar' * 1000):
     (manual / 'fall11_whole.tar').write_bytes(part)
-    with pytest.raises(ValueError, match=r'fall11_whole.tar is damaged or no tar'):
+    with pytest.raises(ValueError, match=r'fall11_whole.tar is damaged or not a tar'):
       build(tmp_path, num_classes=4)
   (manual / 'fall11_whole.tar').unlink()
   (manual / 'something.else').touch()

@@ -1,16 +1,16 @@
-"""Permuted images against their definition, and the same in every batch."""
+"""Permuted images: their definition, and the same order in every batch."""
 
 import numpy as np
 import pytest
 
 from mixer_jax.data import permute, pipeline
-from mixer_jax.data.open import open_source
+from mixer_jax.data.catalog import open_source
 from mixer_jax.errors import UserError
 from tests.helpers import configs
 
 
 def image(size: int = 12) -> np.ndarray:
-  """Every pixel another colour."""
+  """Return an image of different colours."""
   places = np.arange(size**2, dtype=np.uint8)
   return np.stack([places, 255 - places, places // 2], -1).reshape(size, size, 3)
 
@@ -20,7 +20,7 @@ def cut(picture: np.ndarray, patch: int) -> list[np.ndarray]:
   return [picture[i : i + patch, j : j + patch].reshape(-1, 3) for i in grid for j in grid]
 
 
-def test_patches_move_whole_and_their_pixels_all_alike():
+def test_patches_move_as_units_and_their_pixels_in_one_way():
   patches, within = permute.of_patches(12, 4, seed=3)
   before = cut(image(), 4)
   after = cut(permute.permuted(image(), permute.order_of('patches', 12, 4, 3)), 4)
@@ -32,7 +32,7 @@ def test_patches_move_whole_and_their_pixels_all_alike():
   assert (within != np.arange(16)).any()
 
 
-def test_all_pixels_go_anywhere_with_their_colours():
+def test_pixels_keep_their_colours_and_go_anywhere():
   order = permute.order_of('pixels', 12, 4, 0)
   assert order is not None
   found = permute.permuted(image(), order).reshape(-1, 3)
@@ -41,7 +41,7 @@ def test_all_pixels_go_anywhere_with_their_colours():
   assert moved.any()  # also between patches
 
 
-def test_one_permutation_a_seed_and_none_where_none_is_asked_for():
+def test_one_permutation_per_seed_and_none_by_default():
   assert permute.order_of('none', 12, 5, 0) is None
   np.testing.assert_array_equal(permute.permuted(image(), None), image())
   for inputs in ('patches', 'pixels'):
@@ -80,12 +80,12 @@ def test_training_and_evaluation_see_the_same_permutation(digits_dir):
     ({'permutation_seed': -1}, 'data.permutation_seed must be a whole number'),
   ],
 )
-def test_bad_fields_are_refused(fields, message):
+def test_bad_fields_are_rejected(fields, message):
   with pytest.raises(UserError, match=message):
     configs.data(name='digits', **fields)
 
 
-def test_patches_that_do_not_fill_the_image_are_refused():
+def test_patches_that_do_not_divide_the_image_are_rejected():
   data = configs.data(name='digits', permutation='patches', permutation_patch=5)
   with pytest.raises(UserError, match='permutation_patch 5 does not divide the image size 12'):
     data.order(12)

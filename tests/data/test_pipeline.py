@@ -1,4 +1,4 @@
-"""One global order of examples, whoever reads it and wherever it begins."""
+"""One global order of examples, for any number of processes and any first step."""
 
 import dataclasses
 import io
@@ -18,7 +18,7 @@ CONFIG = dataclasses.replace(PLAIN, randaugment_layers=2, randaugment_magnitude=
 
 
 def made(count: int, bad: tuple[int, ...] = ()) -> Source:
-  """`count` records; the image's pixels and the label both tell the index."""
+  """Return `count` records; pixels and label encode the index."""
   records = []
   for i in range(count):
     image = np.full((10, 10, 3), i, np.uint8)
@@ -56,11 +56,11 @@ def test_batches_have_their_shapes_and_types():
 @pytest.mark.parametrize('batch_size', [1, 7, 18])
 def test_any_batch_size_cuts_the_same_order(batch_size):
   labels = np.concatenate([b['label'] for b in train(20, 36 // batch_size, batch_size=batch_size)])
-  whole = np.concatenate([batch['label'] for batch in train(20, 5)])
-  np.testing.assert_array_equal(labels, whole[: len(labels)])
+  full = np.concatenate([batch['label'] for batch in train(20, 5)])
+  np.testing.assert_array_equal(labels, full[: len(labels)])
 
 
-def test_an_epoch_is_a_permutation_and_each_epoch_another():
+def test_each_epoch_is_a_different_permutation():
   labels = np.concatenate([batch['label'] for batch in train(20, 10)]).reshape(4, 20)
   for epoch in labels:
     assert sorted(epoch) == list(range(20))
@@ -72,7 +72,7 @@ def test_pixels_belong_to_their_labels():
     np.testing.assert_array_equal(batch['image'][:, 0, -1, 0], batch['label'])
 
 
-def test_randaugment_is_done_behind_crop_and_flip():
+def test_randaugment_follows_crop_and_flip():
   plain, augmented = train(20, 4, config=PLAIN), train(20, 4)
   same = []
   for before, after in zip(plain, augmented, strict=True):
@@ -83,12 +83,12 @@ def test_randaugment_is_done_behind_crop_and_flip():
   assert_same(plain, train(20, 4, config=none))
 
 
-def test_seed_and_step_decide_alone():
-  whole = train(20, 8)
-  assert_same(whole, train(20, 8))
-  assert_same(whole[5:], train(20, 3, first_step=5))
+def test_only_seed_and_step_decide():
+  full = train(20, 8)
+  assert_same(full, train(20, 8))
+  assert_same(full[5:], train(20, 3, first_step=5))
   other = train(20, 8, seed=1)
-  assert any((a['label'] != b['label']).any() for a, b in zip(whole, other, strict=True))
+  assert any((a['label'] != b['label']).any() for a, b in zip(full, other, strict=True))
 
 
 @pytest.mark.parametrize('threads', [1, 4])
@@ -99,18 +99,18 @@ def test_threads_change_nothing(threads):
 
 @pytest.mark.parametrize('count', [2, 4, 8])
 def test_processes_cut_the_same_global_batches(count):
-  whole = train(20, 6)
+  full = train(20, 6)
   parts = [train(20, 6, process=pipeline.Process(i, count)) for i in range(count)]
   joined = [
-    {name: np.concatenate([part[step][name] for part in parts]) for name in whole[0]}
+    {name: np.concatenate([part[step][name] for part in parts]) for name in full[0]}
     for step in range(6)
   ]
-  assert_same(whole, joined)
+  assert_same(full, joined)
   late = train(20, 2, process=pipeline.Process(1, count), first_step=4)
   assert_same(parts[1][4:], late)
 
 
-def test_an_example_is_augmented_anew_each_epoch():
+def test_an_example_is_augmented_differently_in_each_epoch():
   batches = train(4, 6, batch_size=4, config=PLAIN)
   crops = {batch['image'][list(batch['label']).index(2)].tobytes() for batch in batches}
   assert len(crops) > 1
@@ -132,7 +132,7 @@ def evaluation(count: int, batch_size: int, **kwargs):
 
 
 @pytest.mark.parametrize('count', [8, 20, 3])
-def test_evaluation_sees_every_example_once_and_fills_up(count):
+def test_evaluation_has_every_example_once_and_padding(count):
   batches = evaluation(count, 8)
   assert all(batch['image'].shape == (8, 12, 12, 3) for batch in batches)
   index = np.concatenate([batch['index'] for batch in batches])
@@ -144,15 +144,15 @@ def test_evaluation_sees_every_example_once_and_fills_up(count):
 
 
 def test_processes_share_an_evaluation():
-  whole = evaluation(20, 8)
+  full = evaluation(20, 8)
   parts = [evaluation(20, 8, process=pipeline.Process(i, 4)) for i in range(4)]
   assert {len(part) for part in parts} == {3}
-  for step, batch in enumerate(whole):
+  for step, batch in enumerate(full):
     joined = np.concatenate([part[step]['index'] for part in parts])
     np.testing.assert_array_equal(joined, batch['index'])
 
 
-def test_undecodable_images_are_named_masked_and_told_from_filling(caplog):
+def test_undecodable_images_are_named_masked_and_distinct_from_padding(caplog):
   with caplog.at_level(logging.WARNING):
     batches = evaluation(6, 4, bad=(2,))
   mask = np.concatenate([batch['mask'] for batch in batches])
@@ -179,39 +179,39 @@ def skipping(steps: int, bad=(5, 6, 19), **kwargs) -> list[dict]:
 
 
 def test_an_undecodable_image_is_replaced_by_the_next_that_decodes():
-  whole = train(20, 5)
+  full = train(20, 5)
   replaced = {5: 7, 6: 7, 19: 0}
-  for before, after in zip(whole, skipping(5), strict=True):
+  for before, after in zip(full, skipping(5), strict=True):
     wanted = [replaced.get(label, label) for label in before['label'].tolist()]
     assert after['label'].tolist() == wanted
     kept = before['label'] == after['label']
     np.testing.assert_array_equal(after['image'][kept], before['image'][kept])
 
 
-def test_what_is_skipped_depends_on_seed_and_position_alone():
-  whole = skipping(6)
-  assert_same(whole, skipping(6, threads=4))
-  assert_same(whole[4:], skipping(2, first_step=4))
+def test_skipped_images_depend_on_seed_and_position_alone():
+  full = skipping(6)
+  assert_same(full, skipping(6, threads=4))
+  assert_same(full[4:], skipping(2, first_step=4))
   parts = [skipping(6, process=pipeline.Process(i, 4)) for i in range(4)]
   joined = [
-    {name: np.concatenate([part[step][name] for part in parts]) for name in whole[0]}
+    {name: np.concatenate([part[step][name] for part in parts]) for name in full[0]}
     for step in range(6)
   ]
-  assert_same(whole, joined)
+  assert_same(full, joined)
 
 
-def test_what_is_skipped_is_named_once_and_counted(caplog):
+def test_skipped_images_are_named_once_and_counted(caplog):
   with caplog.at_level(logging.WARNING):
     skipping(10)
   lines = [record.getMessage() for record in caplog.records]
   assert len(lines) == 3
   for index in (5, 6, 19):
     assert sum(f'training image made/train#{index} ({index}.png)' in line for line in lines) == 1
-  assert [line.rsplit('; ')[-1] for line in lines] == [f'{n} such so far' for n in (1, 2, 3)]
+  assert [line.rsplit('; ')[-1] for line in lines] == [f'{n} so far' for n in (1, 2, 3)]
 
 
-def test_a_split_of_which_nothing_decodes_is_not_gone_round_for_ever():
-  with pytest.raises(UserError, match='no image of made/train decodes'):
+def test_a_split_without_a_decodable_image_is_an_error():
+  with pytest.raises(UserError, match='none of the images of made/train decode'):
     skipping(1, bad=tuple(range(20)))
 
 

@@ -1,4 +1,4 @@
-"""RandAugment: its operations against the authors' in TensorFlow, and against Pillow's own."""
+"""RandAugment: its operations against the authors' in TensorFlow, and against Pillow's."""
 
 import dataclasses
 import functools
@@ -48,7 +48,7 @@ def ours(name: str, image: np.ndarray, level: float, seed: int = 0) -> np.ndarra
 
 
 def cases(name: str):
-  """(what it is, image, level) of every image, at every magnitude and in both directions."""
+  """Yield (description, image, level) of every image, at every magnitude, in both directions."""
   for what, image in images().items():
     for level in MAGNITUDES:
       for sign in (1, -1) if name in SIGNED else (1,):
@@ -56,7 +56,7 @@ def cases(name: str):
 
 
 def agreement(name: str, theirs) -> tuple[float, int]:
-  """Share of the levels that differ from another implementation's, and the most that they do."""
+  """Return the share of levels that differ from another implementation, and the maximum."""
   differ, total, most = 0, 0, 0
   for _, image, level in cases(name):
     gap = np.abs(ours(name, image, level).astype(int) - theirs(image, level))
@@ -314,7 +314,7 @@ def test_just_below_half_a_pixel_is_none():
 
 
 @pytest.mark.long
-def test_so_is_sharpness_without_onednn():
+def test_sharpness_is_the_authors_without_onednn():
   # TensorFlow reads the switch once; without oneDNN was the default when the paper was written.
   code = (
     'from tests.data.test_randaugment import *\n'
@@ -333,7 +333,7 @@ def test_so_is_sharpness_without_onednn():
 
 
 def test_sharpness_is_near_with_onednn():
-  # The smoothed level is off by one where float32 misses a whole number: times up to 4.5 here.
+  # The smoothed level is off by one if float32 misses an integer: times up to 4.5 here.
   differ, most = agreement('Sharpness', functools.partial(authors, 'Sharpness'))
   assert differ < 0.01  # measured: .0060
   assert most <= 5
@@ -382,15 +382,15 @@ def test_an_operation_is_pillows_to_the_bit(name):
 @pytest.mark.parametrize(
   ('name', 'share', 'levels'),
   [
-    # In float64 there, in float32 here: cut off just above or just below a whole number.
+    # In float64 there, in float32 here: truncated just above or just below an integer.
     ('AutoContrast', 0.003, 1),  # measured: .0022
-    # Its grey is rounded, with weights that add up to 1. Off by one, times up to 4.5.
+    # Its grey is rounded, with weights that add up to 1: off by one, times up to 4.5.
     ('Color', 0.2, 5),  # measured: .158
-    # Its smoothing is rounded, where the authors' is cut off.
+    # Its smoothing is rounded, the authors' is truncated.
     ('Sharpness', 0.3, 5),  # measured: .278
   ],
 )
-def test_others_are_near_pillows(name, share, levels):
+def test_other_operations_are_near_pillows(name, share, levels):
   differ, most = agreement(name, functools.partial(pillow, name))
   assert 0 < differ < share
   assert most <= levels
@@ -477,7 +477,7 @@ def test_a_mirrored_view_is_an_image_too():
     np.testing.assert_array_equal(ours(name, view, 15), ours(name, view.copy(), 15), err_msg=name)
 
 
-def test_the_generator_decides_all():
+def test_the_generator_decides_everything():
   image = photo(224, 200)
   before = image.copy()
   outs = []

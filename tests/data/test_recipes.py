@@ -19,7 +19,7 @@ def crop_of_tensorflow(image, size: int):
 
 
 def authors(data: bytes, recipe: str, size: int = 224, target: int = 256) -> np.ndarray:
-  """Levels of the authors' evaluation input, by TensorFlow's own operations."""
+  """Levels of the authors' evaluation input, by TensorFlow's operations."""
   import tensorflow as tf
 
   image = tf.io.decode_image(data, channels=3, expand_animations=False)
@@ -102,14 +102,14 @@ def test_recipes_differ_so_their_names_matter():
   assert {name for name, image in seen.items() if image.dtype == np.float32} == {'vit-jax'}
 
 
-def test_a_crop_of_the_whole_keeps_a_square_image():
+def test_a_crop_fraction_of_one_keeps_a_square_image():
   image = photo(96, 96)
   data = encoded(image, 'PNG')
   for recipe in recipes.RECIPES:
     np.testing.assert_array_equal(recipes.eval_image(data, 96, recipe, 1.0), image)
 
 
-def test_a_thin_image_takes_no_more_than_its_centre():
+def test_only_the_centre_of_a_thin_image_is_resized():
   data = encoded(np.tile(photo(1, 64), (1, 300, 1)), 'PNG')  # 1 × 19,200: 4,915,200 wide at 256
   tracemalloc.start()
   image = recipes.eval_image(data, 224, 'resmall-crop', 0.875)
@@ -117,19 +117,19 @@ def test_a_thin_image_takes_no_more_than_its_centre():
   tracemalloc.stop()
   assert image.shape == (224, 224, 3)
   for recipe in ('timm', 'timm-bilinear'):
-    with pytest.raises(UndecodableError, match='once resized, are too many'):
+    with pytest.raises(UndecodableError, match='after resizing exceed the limit'):
       recipes.eval_image(data, 224, recipe, 0.875)
 
 
-def test_a_recipe_is_told_with_its_numbers():
-  told = recipes.describe('resmall-crop', 448, 0.875, '[-1, 1]')
-  assert told.startswith('resmall-crop: JPEG by fast DCT; shorter side to 512')
-  assert told.endswith('central 448, then to [-1, 1]')
+def test_a_recipe_is_described_with_its_numbers():
+  text = recipes.describe('resmall-crop', 448, 0.875, '[-1, 1]')
+  assert text.startswith('resmall-crop: JPEG by fast DCT; shorter side to 512')
+  assert text.endswith('central 448, then to [-1, 1]')
   for recipe in recipes.RECIPES:
     assert '{' not in recipes.describe(recipe, 224, 0.875, '[0, 1]')
 
 
 @pytest.mark.parametrize(('recipe', 'fraction'), [('crop', 0.875), ('timm', 0.0), ('timm', 1.5)])
-def test_bad_recipes_are_refused(recipe, fraction):
+def test_bad_recipes_are_rejected(recipe, fraction):
   with pytest.raises(UserError, match=r'data\.eval_'):
     recipes.check(recipe, fraction)

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
+from mixer_jax.data.catalog import class_ids, open_source
 from mixer_jax.data.decode import decode
-from mixer_jax.data.open import class_ids, open_source
 from mixer_jax.data.task_labels import (
   Binned,
   Stored,
@@ -23,7 +23,7 @@ from mixer_jax.data.task_labels import (
   kitti_distance,
 )
 from mixer_jax.data.task_records import open_task
-from mixer_jax.data.tasks import find_task, mean_scores, suite
+from mixer_jax.data.tasks import find_task, suite
 from mixer_jax.errors import UserError
 from tests.helpers.made import kitti_record, prepare_splits
 from tests.helpers.photos import encoded
@@ -75,10 +75,10 @@ TEST = {
 
 
 def ranges(split: str, sizes: dict[str, int]) -> list[tuple[str, int, int]]:
-  """What TFDS makes of a split: the splits' names, and which examples of each."""
+  """Return TFDS's reading of a split: names of splits, and the examples of each."""
   infos = {name: tfds.core.SplitInfo(name, [count], 0) for name, count in sizes.items()}
   parts = tfds.core.ReadInstruction.from_spec(split).to_absolute(infos)
-  # None is an end that was not named.
+  # None is an end that was not given.
   return [(p.splitname, p.from_ or 0, p.to or sizes[p.splitname]) for p in parts]
 
 
@@ -181,7 +181,7 @@ def test_the_parts_of_avg5_do_not_overlap(task):
 
 
 def scene(depths, kinds=None) -> dict:
-  """A record with objects as far away as that, as array_record's data source gives it."""
+  """Return a record with objects at these depths, as array_record's data source returns it."""
   places = [np.array([1.5, -200, depth], np.float32) for depth in depths]
   kinds = [0] * len(places) if kinds is None else kinds
   kinds = [np.int64(kind) for kind in kinds]
@@ -189,7 +189,7 @@ def scene(depths, kinds=None) -> dict:
 
 
 def around(*bounds: float) -> np.ndarray:
-  """float32: the bounds, the next numbers on either side, and others."""
+  """Return the bounds, the next float32 on either side, and other numbers."""
   at = np.array(bounds, np.float32)
   others = np.random.default_rng(0).uniform(min(bounds) - 6, max(bounds) + 6, 200)
   below, above = np.nextafter(at, np.float32(-np.inf)), np.nextafter(at, np.float32(np.inf))
@@ -233,7 +233,7 @@ def test_dsprites_has_sixteen_bins(name, values):
   edges = np.linspace(0, values, 17)[1:-1]
   labels = [task.label({task.reads[0]: np.int64(value)}) for value in at]
   np.testing.assert_array_equal(labels, np.digitize(at, edges))
-  # the library's own words: floor of the float32 quotient
+  # as in the library: floor of the float32 quotient
   np.testing.assert_array_equal(labels, np.float32(at) // np.float32(values / 16))
   assert task.class_names[0].endswith(' 0-1' if values == 32 else ' 0-2')
   assert task.class_names[-1].endswith(f'{values - 1}')
@@ -255,7 +255,7 @@ def sprite(index: int) -> dict:
 
 @pytest.fixture(scope='module', params=['array_record', 'tfrecord'])
 def sprites(request, tmp_path_factory):
-  """A small dSprites, and the task with splits as long as that."""
+  """A small dSprites, and the task with splits of its size."""
   folder = tmp_path_factory.mktemp('sprites')
   records = [sprite(i) for i in range(100)]
   prepare_splits('dsprites', {'train': records}, folder, file_format=request.param)
@@ -265,7 +265,7 @@ def sprites(request, tmp_path_factory):
   return dataclasses.replace(task, splits=splits), str(folder)
 
 
-def test_sprites_are_seen_in_white_and_labelled(sprites, tmp_path, monkeypatch):
+def test_sprites_are_brightened_and_labelled(sprites, tmp_path, monkeypatch):
   monkeypatch.setenv('MIXER_JAX_CACHE', str(tmp_path))
   task, folder = sprites
   both = open_task(task, 'train800val200', folder)
@@ -282,8 +282,8 @@ def test_sprites_are_seen_in_white_and_labelled(sprites, tmp_path, monkeypatch):
       assert (image == 255).sum() == 3 * 9 * 16
       assert (image == 0).sum() == image.size - 3 * 9 * 16
       seen[record['label']] += 1
-  whole = np.digitize(np.arange(100) % 40, np.linspace(0, 40, 17)[1:-1])
-  assert seen == collections.Counter(whole.tolist())
+  full = np.digitize(np.arange(100) % 40, np.linspace(0, 40, 17)[1:-1])
+  assert seen == collections.Counter(full.tolist())
   assert builder.info.splits['train'].num_examples == sum(seen.values())
   again = pickle.loads(pickle.dumps(both))
   assert again[89] == both[89]
@@ -291,7 +291,7 @@ def test_sprites_are_seen_in_white_and_labelled(sprites, tmp_path, monkeypatch):
     both[90]
 
 
-def test_what_is_no_image_is_left_for_the_decoder_to_report():
+def test_undecodable_data_is_left_for_the_decoder_to_report():
   for data in (b'', b'nothing'):
     assert brighten(data) == data
 
@@ -329,10 +329,10 @@ def test_the_parts_of_a_prepared_set_have_800_and_200_examples(kitti):
 
 def test_a_task_is_a_data_set_by_its_name(kitti):
   task = find_task('vtab/kitti_distance')
-  whole = open_task(task, 'val200', kitti)
+  full = open_task(task, 'val200', kitti)
   source = open_source(task.name, 'val200[10%:15%]', kitti)
-  assert (source.name, source.classes) == (f'{task.name}/val200[10%:15%]', whole.classes)
-  ours, theirs = ([s[i] for i in range(n, n + 10)] for s, n in ((source, 0), (whole, 20)))
+  assert (source.name, source.classes) == (f'{task.name}/val200[10%:15%]', full.classes)
+  ours, theirs = ([s[i] for i in range(n, n + 10)] for s, n in ((source, 0), (full, 20)))
   without_name = lambda records: [(r['image'], r['label']) for r in records]
   assert len(source) == 10
   assert without_name(ours) == without_name(theirs)
@@ -345,37 +345,37 @@ def test_a_task_is_a_data_set_by_its_name(kitti):
 @pytest.mark.parametrize(
   ('name', 'split', 'message'),
   [
-    ('vtab/kitti_distanse', 'test', "called 'vtab/kitti_distanse': did you mean vtab/kitti_dist"),
+    ('vtab/kitti_distanse', 'test', "no task 'vtab/kitti_distanse': did you mean vtab/kitti_dist"),
     ('vtb/kitti_distance', 'test', 'did you mean vtab/kitti_distance'),
     ('clevr_count', 'test', 'did you mean vtab/clevr_count'),
     ('vtab', 'test', 'did you mean vtab/'),
     ('vtab/kitti_distance', 'train[:10]', "has no part 'train': it has train800, val200"),
-    ('vtab/kitti_distance', 'test[:10', r"no split 'test\[:10': it is sliced as in"),
+    ('vtab/kitti_distance', 'test[:10', r"no split 'test\[:10': slices are written as in"),
     ('vtab/kitti_distance', 'test[:0]', r"split 'test\[:0\]' of data set kitti is empty"),
-    ('vtab/kitti_distance', 'test[:1]+val200[:1]', 'is more than one part; name one'),
+    ('vtab/kitti_distance', 'test[:1]+val200[:1]', 'names several parts; name one'),
     ('vtab/kitti_distance', '', "has no part ''"),
   ],
 )
-def test_what_a_name_or_a_part_may_have_meant_is_told(kitti, name, split, message):
+def test_errors_suggest_names_and_parts(kitti, name, split, message):
   with pytest.raises(UserError, match=message) as error:
     open_source(name, split, kitti)
   assert '\n' not in str(error.value)
 
 
-def test_prepared_data_sets_are_not_looked_for_in_a_bucket():
+def test_prepared_data_sets_are_not_searched_in_a_bucket():
   with pytest.raises(UserError, match='mount the bucket with gcsfuse'):
     open_source('vtab/kitti_distance', 'test', 'gs://bucket/tfds')
 
 
-def test_what_is_not_there_is_named(kitti, tmp_path):
+def test_missing_tasks_and_data_sets_are_named(kitti, tmp_path):
   task = find_task('vtab/kitti_distance')
-  with pytest.raises(UserError, match="no suite of tasks is called 'vtab2': there are vtab, avg5"):
+  with pytest.raises(UserError, match="no suite of tasks 'vtab2': there are vtab, avg5"):
     suite('vtab2')
   with pytest.raises(UserError, match="'caltech101': did you mean vtab/caltech101"):
     find_task('caltech101')
   with pytest.raises(UserError, match="'vtab/clevr_cont': did you mean vtab/clevr_count or"):
     find_task('vtab/clevr_cont')
-  with pytest.raises(UserError, match="no task is called '': there are vtab/caltech101, "):
+  with pytest.raises(UserError, match="no task '': there are vtab/caltech101, "):
     find_task('')
   with pytest.raises(UserError, match=r"kitti_distance has no part 'train': it has train800, val"):
     open_task(task, 'train', kitti)
@@ -383,12 +383,12 @@ def test_what_is_not_there_is_named(kitti, tmp_path):
     open_task(task, 'test', str(tmp_path))
 
 
-def test_a_data_set_that_is_not_whole_is_named_with_its_counts(tmp_path):
+def test_an_incomplete_data_set_is_named_with_its_counts(tmp_path):
   records = {'train': [kitti_record(i) for i in range(5)]}
   prepare_splits('kitti', records, tmp_path, file_format='array_record')
   task = find_task('vtab/kitti_distance')
   for part in ('train800', 'val200', 'test'):
-    with pytest.raises(UserError, match='has the splits train of 5: prepare all of it') as error:
+    with pytest.raises(UserError, match='has the splits train \\(5\\): prepare all of it') as error:
       open_task(task, part, str(tmp_path))
     assert '\n' not in str(error.value)
 
@@ -431,26 +431,6 @@ def test_grey_and_wide_images_are_decoded():
   np.testing.assert_array_equal(decode(encoded(grey, 'PNG')), np.stack([grey] * 3, -1))
   wide = np.random.default_rng(0).integers(0, 256, (375, 1242, 3), np.uint8)  # as KITTI's
   np.testing.assert_array_equal(decode(encoded(wide, 'PNG')), wide)
-
-
-def test_means_are_of_whole_groups_and_over_tasks():
-  values = np.random.default_rng(0).uniform(0, 100, len(TASKS))
-  scores = {task.name: float(value) for task, value in zip(TASKS, values, strict=True)}
-  expected = {
-    'natural': values[:7].mean(),
-    'specialised': values[7:11].mean(),
-    'structured': values[11:19].mean(),
-    'vtab': values[:19].mean(),
-    'avg5': values[19:].mean(),
-  }
-  means = mean_scores(scores)
-  assert list(means) == list(expected)
-  assert means == pytest.approx(expected)
-  del scores['vtab/resisc45']
-  assert set(mean_scores(scores)) == {'natural', 'structured', 'avg5'}
-  assert mean_scores({}) == {}
-  with pytest.raises(UserError, match="no task is called 'resisc45'"):
-    mean_scores({'resisc45': 1.0})
 
 
 def test_tensorflow_is_not_needed():

@@ -1,4 +1,4 @@
-"""Records parsed here, and by TFDS's own parser."""
+"""Records parsed by this package and by TFDS."""
 
 import io
 import pathlib
@@ -79,7 +79,7 @@ MALFORMED = {
 
 @pytest.mark.parametrize('fault', MALFORMED)
 @pytest.mark.parametrize('name', ['imagenet2012', 'imagenet2012_real'])
-def test_bytes_that_are_no_record_of_the_data_set_are_named(name, fault, tmp_path):
+def test_malformed_records_are_named(name, fault, tmp_path):
   parse = tf_example.parser(tfds.builder(name, data_dir=tmp_path).info.features)
 
   class Records(list):
@@ -91,7 +91,7 @@ def test_bytes_that_are_no_record_of_the_data_set_are_named(name, fault, tmp_pat
   label = 'original_label' if name.endswith('real') else 'label'
   source = Source('made/train', ('a',), Records([0] * 9), label)
   with pytest.raises(
-    UserError, match=r'record made/train#7 .*: prepare the data set anew'
+    UserError, match=r'record made/train#7 .*: prepare the data set again'
   ) as error:
     source[7]
   assert '\n' not in str(error.value)

@@ -1,4 +1,4 @@
-"""TFRecord data sets read at random: the same records as array_record and tf.data give."""
+"""Random access to TFRecord data sets: the same records as from array_record and tf.data."""
 
 import concurrent.futures
 import hashlib
@@ -19,7 +19,7 @@ import pytest
 import tensorflow_datasets as tfds
 
 from mixer_jax.data import tfrecords
-from mixer_jax.data.open import open_source
+from mixer_jax.data.catalog import open_source
 from mixer_jax.errors import UserError
 from tests.helpers.made import prepare_splits
 
@@ -28,7 +28,7 @@ COUNTS = {'train': 203, 'validation': 31}
 
 
 def made_records(split: str, longest: int = 3000) -> list[dict]:
-  """Records with images of many lengths, the empty one among them. (They are not decoded.)"""
+  """Return records with images of many lengths, including 0. (They are not decoded.)"""
   rng = random.Random(split)
   return [
     {
@@ -68,7 +68,7 @@ def cache(tmp_path, monkeypatch) -> pathlib.Path:
 
 @pytest.fixture
 def scanned(monkeypatch) -> list[str]:
-  """The files that are scanned."""
+  """Files that are scanned."""
   paths, scan = [], tfrecords._scan
 
   def noting(path: str, examples: int):
@@ -99,7 +99,7 @@ def digest(source) -> str:
 SPLITS = [
   *('train', 'validation', 'all', 'train+validation', 'validation[5:]+train[:10]'),
   *('train[:99%]', 'train[99%:]', 'train[-33%:]', 'train[10:20]', 'train[:30]+train[20:60]'),
-  *('train[:2shard]', 'train[29:58]', 'train[28:29]'),  # 29 records a file
+  *('train[:2shard]', 'train[29:58]', 'train[28:29]'),  # 29 records per file
 ]
 
 
@@ -127,7 +127,7 @@ def test_a_split_has_the_records_that_tf_data_has_in_its_order(both, split):
   assert list(tfds.as_numpy(dataset)) == [source.records[i] for i in range(len(source))]
 
 
-def test_places_beyond_the_split_are_refused(both):
+def test_indices_outside_the_split_are_rejected(both):
   records = opened(both['tfrecord'], 'train[:10]').records
   for index in (-1, 10):
     with pytest.raises(IndexError):
@@ -135,19 +135,19 @@ def test_places_beyond_the_split_are_refused(both):
   assert len(list(records)) == 10
 
 
-def test_the_index_is_made_once_and_grows(both, cache, scanned):
-  whole = digest(opened(both['tfrecord'], 'train[:2shard]'))
+def test_the_index_is_built_once_and_grows(both, cache, scanned):
+  full = digest(opened(both['tfrecord'], 'train[:2shard]'))
   assert len(scanned) == 2
   opened(both['tfrecord'], 'validation')
   assert len(set(scanned)) == len(scanned) == 9
   opened(both['tfrecord'], 'all')
   assert len(set(scanned)) == len(scanned) == 14
-  assert digest(opened(both['tfrecord'], 'train[:2shard]')) == whole
+  assert digest(opened(both['tfrecord'], 'train[:2shard]')) == full
   assert len(scanned) == 14
   assert [path.suffix for path in (cache / 'tfrecords').iterdir()] == ['.npz']
 
 
-def test_a_changed_shard_is_indexed_anew(own, tmp_path):
+def test_a_changed_shard_is_indexed_again(own, tmp_path):
   before = digest(opened(own))
   other = made(tmp_path / 'other', 'tfrecord', longest=300)
   shutil.copyfile(shard(other), shard(own))
@@ -158,7 +158,7 @@ def test_a_changed_shard_is_indexed_anew(own, tmp_path):
   assert digest(opened(own)) != before
 
 
-def test_the_same_size_at_another_time_is_indexed_anew(own, scanned):
+def test_a_shard_of_the_same_size_but_another_time_is_indexed_again(own, scanned):
   opened(own)
   scanned.clear()
   os.utime(shard(own), ns=(0, 0))
@@ -171,19 +171,19 @@ def test_shards_under_new_names_replace_the_old_in_the_index(own, tmp_path):
   shutil.rmtree(own)
   prepare_splits(NAME, {s: made_records(s) for s in COUNTS}, own, file_format='tfrecord', shards=3)
   opened(own)
-  names = tfrecords._kept_index(str(version_folder(own)))
+  names = tfrecords._load_index(str(version_folder(own)))
   assert sorted(names) == [f'{NAME}-train.tfrecord-{i:05}-of-00003' for i in range(3)]
 
 
 def change(path: pathlib.Path, at: int) -> None:
-  """Flips a bit of the byte there."""
+  """Flip a bit of a byte."""
   data = bytearray(path.read_bytes())
   data[at] ^= 1
   path.write_bytes(data)
 
 
 def second_record(path: pathlib.Path) -> int:
-  """The byte where it begins."""
+  """Return its first byte."""
   return struct.unpack('<Q', path.read_bytes()[:8])[0] + 16
 
 
@@ -199,9 +199,9 @@ DAMAGES = {
   ),
   'cut between records': (
     lambda path: cut(path, second_record(path)),
-    'it has 1 records, dataset_info.json has 29',
+    'it has 1 records, but dataset_info.json says 29',
   ),
-  'empty': (lambda path: cut(path, 0), 'it has 0 records, dataset_info.json has 29'),
+  'empty': (lambda path: cut(path, 0), 'it has 0 records, but dataset_info.json says 29'),
   'other length': (lambda path: change(path, second_record(path)), 'no record begins at byte'),
   'zeros at the end': (
     lambda path: path.write_bytes(path.read_bytes() + bytes(64)),
@@ -209,7 +209,7 @@ DAMAGES = {
   ),
   'a record more': (
     lambda path: path.write_bytes(path.read_bytes() + path.read_bytes()[: second_record(path)]),
-    'it has 30 records, dataset_info.json has 29',
+    'it has 30 records, but dataset_info.json says 29',
   ),
   'gone': (lambda path: path.unlink(), 'cannot be read .No such file'),
   'a folder': (lambda path: (path.unlink(), path.mkdir()), 'cannot be read .Is a directory'),
@@ -227,9 +227,9 @@ def test_a_damaged_shard_is_named_with_the_way_out(own, damage, indexed):
   with pytest.raises(UserError, match=message) as error:
     opened(own)
   assert str(path) in str(error.value)
-  assert 'anew' in str(error.value)
+  assert 'again' in str(error.value)
   assert '\n' not in str(error.value)
-  opened(own, 'validation')  # which is whole
+  opened(own, 'validation')  # which is intact
 
 
 def test_damaged_data_is_found_when_it_is_read(own):
@@ -245,16 +245,14 @@ def test_damaged_data_is_found_when_it_is_read(own):
       bad.append(str(error))
   assert good == len(source) - 1
   assert (
-    f'{path} is damaged (the record at byte {second_record(path)} has another checksum)' in bad[0]
+    f'{path} is damaged (the record at byte {second_record(path)} has a wrong checksum)' in bad[0]
   )
 
 
 def test_a_shard_that_changes_while_it_is_in_use_is_named(own):
   source = opened(own)
   os.utime(shard(own), ns=(0, 0))
-  with pytest.raises(
-    UserError, match=r'00003-of-00007 was changed while it is in use: start again'
-  ):
+  with pytest.raises(UserError, match=r'00003-of-00007 was changed while in use: start again'):
     digest(source)
   shard(own).unlink()
   with pytest.raises(UserError, match='3-of-00007 cannot be read'):
@@ -262,39 +260,39 @@ def test_a_shard_that_changes_while_it_is_in_use_is_named(own):
 
 
 @pytest.mark.parametrize('content', [b'', b'not an index', None])
-def test_a_damaged_index_is_made_anew(both, cache, content, caplog):
-  whole = digest(opened(both['tfrecord']))
+def test_a_damaged_index_is_built_again(both, cache, content, caplog):
+  full = digest(opened(both['tfrecord']))
   (index,) = cache.rglob('*.npz')
   intact = index.read_bytes()
   index.write_bytes(intact[: len(intact) // 2] if content is None else content)
-  assert digest(opened(both['tfrecord'])) == whole
+  assert digest(opened(both['tfrecord'])) == full
   assert len(index.read_bytes()) == len(intact)
   assert not [r for r in caplog.records if r.levelname == 'WARNING']
 
 
 def test_every_damaged_byte_of_the_index_is_harmless(both, cache):
-  whole = digest(opened(both['tfrecord']))
+  full = digest(opened(both['tfrecord']))
   (index,) = cache.rglob('*.npz')
   intact = index.read_bytes()
   for at in random.Random(0).sample(range(len(intact)), 40):
     index.write_bytes(intact)
     change(index, at)
-    assert digest(opened(both['tfrecord'])) == whole
+    assert digest(opened(both['tfrecord'])) == full
 
 
 def test_an_index_of_another_version_is_not_used(both, monkeypatch):
   with monkeypatch.context() as patch:
     patch.setattr(tfrecords, '_INDEX_VERSION', 0)
     opened(both['tfrecord'])
-  assert tfrecords._kept_index(str(version_folder(both['tfrecord']))) == {}
+  assert tfrecords._load_index(str(version_folder(both['tfrecord']))) == {}
 
 
-def test_without_a_place_to_write_to_the_index_is_in_memory(both, tmp_path, monkeypatch, caplog):
+def test_without_a_writable_cache_the_index_is_in_memory(both, tmp_path, monkeypatch, caplog):
   (tmp_path / 'file').touch()
   monkeypatch.setenv('MIXER_JAX_CACHE', str(tmp_path / 'file' / 'below'))
   source = opened(both['tfrecord'])
   assert digest(source) == digest(opened(both['array_record']))
-  assert 'could not be kept' in caplog.text
+  assert 'could not be stored' in caplog.text
   assert 'MIXER_JAX_CACHE' in caplog.text
 
 
@@ -316,7 +314,7 @@ class Blocker:
       raise ModuleNotFoundError(f'No module named {name!r}', name=name)
 sys.meta_path.insert(0, Blocker())
 import hashlib
-from mixer_jax.data.open import open_source
+from mixer_jax.data.catalog import open_source
 source = open_source(sys.argv[1], 'train', sys.argv[2])
 records = repr([source[i] for i in range(len(source))])
 assert 'tensorflow' not in sys.modules
@@ -324,7 +322,7 @@ print(hashlib.sha256(records.encode()).hexdigest())
 """
 
 
-def test_processes_without_tensorflow_index_and_read_at_once(both, cache):
+def test_processes_without_tensorflow_index_and_read_concurrently(both, cache):
   command = [sys.executable, '-c', READ, NAME, str(both['tfrecord'])]
   readers = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
   answers = [reader.communicate()[0].strip() for reader in readers]
@@ -333,7 +331,7 @@ def test_processes_without_tensorflow_index_and_read_at_once(both, cache):
   assert [path.suffix for path in (cache / 'tfrecords').iterdir()] == ['.npz']
 
 
-def test_threads_index_at_once(both, cache):
+def test_threads_index_concurrently(both, cache):
   with concurrent.futures.ThreadPoolExecutor(8) as pool:
     answers = set(pool.map(lambda _: digest(opened(both['tfrecord'])), range(8)))
   assert answers == {digest(opened(both['array_record']))}
@@ -347,7 +345,7 @@ def test_threads_read_many_shards_through_few_open_files(tmp_path, monkeypatch):
     for i in range(3 * shards)
   ]
   prepare_splits(NAME, {'train': records}, tmp_path, file_format='tfrecord', shards=shards)
-  monkeypatch.setattr(tfrecords, '_MOST_OPEN', 5)
+  monkeypatch.setattr(tfrecords, '_MAX_OPEN', 5)
   before = len(os.listdir('/dev/fd'))
   source = opened(tmp_path)
   assert len(list(tmp_path.rglob('*.tfrecord-*'))) == shards
@@ -361,7 +359,7 @@ def test_threads_read_many_shards_through_few_open_files(tmp_path, monkeypatch):
 
   with concurrent.futures.ThreadPoolExecutor(8) as pool:
     most = max(pool.map(check, [source.records] * len(order), order))
-  # Five, one a thread that reads or opens, and what lists the folder.
+  # Five, one per thread that reads or opens, and the one that lists the folder.
   assert most <= before + 5 + 8 + 8
   del source
   assert len(os.listdir('/dev/fd')) <= before
@@ -369,12 +367,12 @@ def test_threads_read_many_shards_through_few_open_files(tmp_path, monkeypatch):
 
 def test_a_source_can_be_pickled_after_use(both):
   source = opened(both['tfrecord'], 'train[10:20]')
-  whole = digest(source)
+  full = digest(source)
   pickled = pickle.dumps(source)
-  assert digest(pickle.loads(pickled)) == whole
+  assert digest(pickle.loads(pickled)) == full
 
 
-def test_a_bucket_is_refused_with_the_way_out():
+def test_a_bucket_is_rejected_with_the_way_out():
   part = tfrecords.Part('gs://b/imagenet2012/5.1.0/x.tfrecord-00000-of-00001', 0, 1, 1)
   with pytest.raises(UserError, match=r'in gs://b/imagenet2012/5.1.0 is .*: mount it with gcsfuse'):
     tfrecords.TFRecords([part], bytes, NAME)
@@ -399,7 +397,7 @@ def test_progress_is_shown_on_a_terminal_when_it_takes_long(both, monkeypatch):
     assert b'indexing imagenet2012:' in screen.read(10000)
 
 
-def test_no_progress_is_shown_where_there_is_no_terminal(both, monkeypatch, capfd):
+def test_no_progress_is_shown_without_a_terminal(both, monkeypatch, capfd):
   scan = tfrecords._scan
   monkeypatch.setattr(tfrecords, '_SCANNERS', 1)
   monkeypatch.setattr(tfrecords, '_scan', lambda *args: time.sleep(0.2) or scan(*args))

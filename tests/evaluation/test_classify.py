@@ -76,7 +76,7 @@ def test_every_example_counts_once(batch_size, sizes):
     assert row.confused == (wrong.argmax() if wrong.any() else None)
 
 
-def test_real_counts_a_prediction_among_the_right_labels_and_leaves_empty_sets_out():
+def test_real_counts_predictions_among_the_accepted_labels_and_ignores_empty_sets():
   config, params, _ = reference.golden()
   mesh = meshes.make_mesh()
   rng = np.random.default_rng(1)
@@ -111,12 +111,12 @@ def test_levels_are_mapped_to_the_range_of_the_model(input_range, dtype):
   step = classify.make_top_step(config, mesh, 3)
   levels = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3)).astype(dtype)
   batch = {'image': levels, 'mask': np.ones(8, bool), 'index': np.arange(8)}
-  seen = step(meshes.put_replicated(mesh, params), meshes.put(mesh, batch))
+  top = step(meshes.put_replicated(mesh, params), meshes.put(mesh, batch))
   pixels = levels / 255 if input_range == '[0, 1]' else levels / 127.5 - 1
   logits = reference.forward(config, params, pixels)
   shares = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-  np.testing.assert_array_equal(seen['class'], np.argsort(-shares, axis=1)[:, :3])
-  np.testing.assert_allclose(seen['probability'], -np.sort(-shares, axis=1)[:, :3], rtol=1e-5)
+  np.testing.assert_array_equal(top['class'], np.argsort(-shares, axis=1)[:, :3])
+  np.testing.assert_allclose(top['probability'], -np.sort(-shares, axis=1)[:, :3], rtol=1e-5)
 
 
 def test_fewer_than_five_classes_are_fine():

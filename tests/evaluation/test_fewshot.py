@@ -1,4 +1,4 @@
-"""Few-shot against scikit-learn's ridge and float64 NumPy; the choice; meshes and masks."""
+"""Few-shot compared with scikit-learn's ridge and with float64 NumPy; meshes and masks."""
 
 import dataclasses
 import functools
@@ -13,9 +13,9 @@ from sklearn.linear_model import Ridge
 import mixer_jax
 from mixer_jax import models
 from mixer_jax.data import pipeline
-from mixer_jax.data.open import open_source
-from mixer_jax.data.pipeline import FILLER
+from mixer_jax.data.catalog import open_source
 from mixer_jax.data.source import Source
+from mixer_jax.data.subset import choose_shots
 from mixer_jax.errors import UserError
 from mixer_jax.evaluation import fewshot
 from mixer_jax.parallel import mesh as meshes
@@ -38,7 +38,7 @@ def features(n=60, dim=24, classes=6, *, seed=0, offset=3.0):
 
 
 def whitened(x, on):
-  """As the authors do it, in float64, with the constant feature."""
+  """Whiten as the authors do, in float64, and append the constant feature."""
   x, on = np.float64(x), np.float64(on)
   white = (x - on.mean(0)) / (on.std(0) + 1e-5)
   return np.pad(white, ((0, 0), (0, 1)), constant_values=CONSTANT)
@@ -53,8 +53,8 @@ def solve(x, labels, mask, *, num_classes, form=''):
   return fewshot.solve(x, labels, mask, L2, CONSTANT, num_classes=num_classes, form=form)
 
 
-# The constant feature's weight is regularised like the others, so Ridge takes it as a feature
-# and fits no intercept.
+# The constant feature's weight is regularised like the others: so Ridge gets it as a feature, and
+# fits no intercept.
 @pytest.mark.parametrize(('n', 'dim'), [(60, 24), (24, 60), (6, 40), (37, 37)])
 def test_weights_and_outputs_are_those_of_ridge(n, dim):
   x, labels = features(n, dim)
@@ -69,7 +69,7 @@ def test_weights_and_outputs_are_those_of_ridge(n, dim):
   np.testing.assert_allclose(fewshot.scores(found, test), expected, atol=2e-5)
 
 
-def test_bias_is_the_intercept_of_ridge_but_for_its_own_l2():
+def test_bias_is_the_intercept_of_ridge_shrunk_by_its_l2():
   """With a free intercept the weights are the same: the whitened features have no mean."""
   x, labels = features(31, 24)  # classes of unequal size
   found = solve(x, labels, np.ones(31, bool), num_classes=6)
@@ -91,7 +91,7 @@ def test_primal_and_dual_agree(n, dim):
     fewshot.solve(x, labels, mask, L2, CONSTANT, num_classes=6, form='both')
 
 
-def test_whitening_is_that_of_the_rows_that_count():
+def test_whitening_ignores_masked_rows():
   x, labels = features(60, 24)
   mask = np.arange(60) % 4 != 0
   spoiled = np.where(mask[:, None], x, np.nan).astype(np.float32)
@@ -120,34 +120,12 @@ def test_float32_gives_the_accuracy_of_float64_with_features_like_a_networks(n, 
   gram = white.T @ white + L2 * np.eye(dim + 1)
   weights = np.linalg.solve(gram, white.T @ targets(labels, 40))
   expected = whitened(test, x) @ weights
-  seen = np.asarray(fewshot.scores(found, test))
-  np.testing.assert_allclose(seen, expected, atol=5e-6 * float(np.ptp(expected)))
-  assert np.mean(seen.argmax(1) == expected.argmax(1)) > 0.999
+  outputs = np.asarray(fewshot.scores(found, test))
+  np.testing.assert_allclose(outputs, expected, atol=5e-6 * float(np.ptp(expected)))
+  assert np.mean(outputs.argmax(1) == expected.argmax(1)) > 0.999
 
 
 CLASSES = ('a', 'b', 'c')
-
-
-def test_choice_is_balanced_deterministic_and_nested():
-  labels = np.random.default_rng(0).choice(3, 200, p=[0.1, 0.3, 0.6])
-  chosen = fewshot.choose_shots(labels, 5, 0, CLASSES)
-  assert chosen.shape == (3, 5)
-  assert np.unique(chosen).size == 15
-  np.testing.assert_array_equal(labels[chosen], np.arange(3)[:, None].repeat(5, 1))
-  np.testing.assert_array_equal(chosen, fewshot.choose_shots(labels, 5, 0, CLASSES))
-  assert not np.array_equal(chosen, fewshot.choose_shots(labels, 5, 1, CLASSES))
-  for fewer in range(1, 5):
-    np.testing.assert_array_equal(
-      chosen[:, :fewer], fewshot.choose_shots(labels, fewer, 0, CLASSES)
-    )
-
-
-def test_choice_is_uniform_over_a_class():
-  labels = np.repeat([0, 1], [10, 30])
-  chosen = [fewshot.choose_shots(labels, 2, seed, ('a', 'b')) for seed in range(500)]
-  counts = np.bincount(np.ravel(chosen), minlength=40)
-  assert counts[:10].sum() == counts[10:].sum() == 1000
-  assert abs(counts[:10] - 100).max() < 40  # 4.5 deviations
 
 
 class _Counting:
@@ -174,34 +152,6 @@ def source(n=37, *, broken=(), seed=0, name='some') -> Source:
   rng = np.random.default_rng(seed)
   images = [b'' if i in broken else png(rng) for i in range(n)]
   return Source(name, CLASSES, _Counting(images, (np.arange(n) % 3).tolist()))  # pyright: ignore
-
-
-def test_labels_are_read_no_longer_than_needed_and_once():
-  many = Source('many', CLASSES, _Counting([b''] * 5000, [i % 3 for i in range(5000)]))  # pyright: ignore
-  labels = fewshot.SourceLabels(many, threads=4)
-  known = np.arange(5000) % 3
-  for seed in range(2):
-    np.testing.assert_array_equal(
-      fewshot.choose_shots(labels, 4, seed, CLASSES),
-      fewshot.choose_shots(known, 4, seed, CLASSES),
-    )
-  read = many.records.read  # pyright: ignore
-  assert len(read) == len(set(read)) <= 2 * labels.BLOCK
-  assert labels[7] == 1
-
-
-@pytest.mark.parametrize(
-  ('labels', 'reads', 'message'),
-  [
-    ([0, 1, 2] * 3 + [0, 1], 0, r'class 2 \(c\) has 3 examples, too few for 4 shots: ask for'),
-    ([0, 1] * 9, 0, r'class 2 \(c\) has 0 examples, too few'),
-    ([0, 1, 2] * 9, 3, r'among the 3 that were read: raise few-shot max_reads'),
-    ([0, 1, 3] * 9, 0, 'has label 3, of 3 classes'),
-  ],
-)
-def test_classes_with_too_few_examples_are_named(labels, reads, message):
-  with pytest.raises(UserError, match=message):
-    fewshot.choose_shots(labels, 4, 0, CLASSES, max_reads=reads)
 
 
 @pytest.mark.parametrize(
@@ -234,46 +184,16 @@ def test_bad_input_is_refused():
     make(train=source(), test=source(), batch_size=8, train_labels=[0, 1, 2])
   with pytest.raises(UserError, match=r'has 1[23] examples, too few for 25 shots'):
     make(train=source(), test=source(), batch_size=8)
-  with pytest.raises(UserError, match="no layer 'block_9'"):
-    fewshot.make_feature_step(config, mesh, ['block_9'])
-
-
-@pytest.mark.parametrize('sizes', [(8, 1, 1), (2, 2, 2)])
-def test_features_are_gathered_in_order_whatever_the_mesh(sizes):
-  config, params, _ = reference.golden()
-  mesh = meshes.make_mesh(*sizes)
-  images = np.random.default_rng(0).uniform(0, 255, (19, 32, 32, 3)).astype(np.float32)
-
-  def batches():
-    for start in (0, 8, 16):
-      rows = np.arange(start, start + 8)
-      here = rows < 19
-      yield {
-        'image': images[rows.clip(max=18)],
-        'label': np.where(here, rows, 0).astype(np.int32),
-        'mask': here & (rows != 4),
-        'index': np.where(here, rows, FILLER).astype(np.int32),
-      }
-
-  names = ['pre_logits', 'block_1']
-  step = fewshot.make_feature_step(config, mesh, names)
-  seen = fewshot.gather(step, meshes.put_replicated(mesh, params), batches(), mesh, size=19)
-  expected = models.features(config, params, images / 127.5 - 1)
-  np.testing.assert_array_equal(seen.labels, np.arange(19))
-  np.testing.assert_array_equal(seen.mask, np.arange(19) != 4)
-  assert seen.layers['pre_logits'].dtype == np.float32
-  np.testing.assert_allclose(seen.layers['pre_logits'], expected['pre_logits'], atol=1e-5)
-  np.testing.assert_allclose(seen.layers['block_1'], expected['block_1'].mean(1), atol=1e-5)
 
 
 @pytest.mark.parametrize(('devices', 'batch_size'), [(1, 5), (8, 16)])
-def test_accuracy_is_that_of_ridge_on_any_mesh_without_what_does_not_decode(devices, batch_size):
+def test_accuracy_is_that_of_ridge_on_any_mesh_without_undecodable_images(devices, batch_size):
   config = mixer_jax.MixerConfig(16, 1, 16, 8, 16, image_size=32, num_classes=1)
   params = mixer_jax.init(config, jax.random.key(0))
   mesh = meshes.make_mesh(devices=jax.devices()[:devices])
   few = dataclasses.replace(fewshot.PAPER, shots=(1, 4), seeds=2)
   test = source(41, broken=(3, 40), seed=1)
-  train = source(broken=(fewshot.choose_shots(np.arange(37) % 3, 4, 0, CLASSES)[1, 2],))
+  train = source(broken=(choose_shots(np.arange(37) % 3, 4, 0, CLASSES)[1, 2],))
   evaluate = fewshot.FewShot(config, few, train, test, DATA, mesh, batch_size=batch_size)
   train.records.read.clear()  # pyright: ignore
   accuracies = evaluate.accuracies(meshes.put_replicated(mesh, params))
@@ -289,7 +209,7 @@ def test_accuracy_is_that_of_ridge_on_any_mesh_without_what_does_not_decode(devi
   assert t_decodes.sum() == 39
   for i, shots in enumerate(few.shots):
     for seed in range(few.seeds):
-      rows = fewshot.choose_shots(np.arange(37) % 3, shots, seed, CLASSES).ravel()
+      rows = choose_shots(np.arange(37) % 3, shots, seed, CLASSES).ravel()
       rows = rows[x_decodes[rows]]
       ridge = Ridge(alpha=L2, fit_intercept=False)
       ridge.fit(whitened(x[rows], x[rows]), targets(rows % 3, 3))
@@ -322,11 +242,11 @@ def test_digits_with_features_of_an_untrained_mixer(digits_dir):
   assert numbers['5-shot'] > numbers['1-shot'] > 10  # chance
   assert numbers['5-shot'] > 30
   assert 0 < numbers['5-shot_deviation'] < 10
-  # Other params take neither another choice nor a compilation.
-  read = evaluate.chosen.copy()
+  # Other params need neither another choice nor a compilation.
+  chosen = evaluate.chosen.copy()
   programs = evaluate._solve._cache_size(), evaluate._test_step._cache_size()  # pyright: ignore
   other = evaluate(meshes.put_replicated(mesh, mixer_jax.init(config, jax.random.key(1))))
   assert other != numbers
-  np.testing.assert_array_equal(read, evaluate.chosen)
+  np.testing.assert_array_equal(chosen, evaluate.chosen)
   assert programs == (2, 1)
   assert programs == (evaluate._solve._cache_size(), evaluate._test_step._cache_size())  # pyright: ignore

@@ -1,4 +1,4 @@
-"""Linear probes against scikit-learn's logistic regression; meshes, masks, bad input."""
+"""Linear probes compared with scikit-learn's logistic regression; meshes, masks, bad input."""
 
 import dataclasses
 
@@ -10,7 +10,7 @@ from sklearn.linear_model import LogisticRegression
 import mixer_jax
 from mixer_jax import models
 from mixer_jax.data import pipeline
-from mixer_jax.data.open import open_source
+from mixer_jax.data.catalog import open_source
 from mixer_jax.errors import UserError
 from mixer_jax.evaluation import probe
 from mixer_jax.parallel import mesh as meshes
@@ -21,7 +21,7 @@ DATA = pipeline.evaluation_only(
 
 
 def features(n, layers=3, dim=12, classes=5, *, seed=0):
-  """Layers that tell the classes apart better and better; one feature is constant."""
+  """Layers that separate the classes better and better; one feature is constant."""
   rng = np.random.default_rng(seed)
   labels = rng.integers(0, classes, n)
   centres = np.random.default_rng(99).normal(size=(classes, dim))
@@ -58,9 +58,9 @@ def test_probes_are_scikit_learns_on_eight_devices(l2):
     assert probes.objective[i] == pytest.approx(objective, abs=1e-5)
     assert probes.gradient[i] < 1e-4
     np.testing.assert_allclose(probes.kernel[i].T, model.coef_, atol=5e-3)
-    seen = test[i][test_mask]
+    rows = test[i][test_mask]
     assert top1[i] == pytest.approx(
-      100 * model.score(whiten(seen), test_labels[test_mask]), abs=100 / test_mask.sum() + 1e-6
+      100 * model.score(whiten(rows), test_labels[test_mask]), abs=100 / test_mask.sum() + 1e-6
     )
   assert top1[0] < top1[1] < top1[2]
   assert (probes.deviation[:, 4] == 1).all()
@@ -89,7 +89,7 @@ MIXER = mixer_jax.MixerConfig(
 SETTINGS = probe.ProbeConfig(l2=1e-2, iterations=100)
 
 
-def test_digits_behind_every_block(digits_dir):
+def test_digits_after_every_block(digits_dir):
   mesh = meshes.make_mesh(devices=jax.devices()[:1])
   params = mixer_jax.init(MIXER, jax.random.key(0))
   train, test = (

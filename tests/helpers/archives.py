@@ -1,4 +1,4 @@
-"""ImageNet-21k's archive of archives, tiny ones."""
+"""Tiny archives in the form of ImageNet-21k's."""
 
 import io
 import pathlib
@@ -13,7 +13,7 @@ EACH = 30
 
 
 def image(number: int, index: int) -> bytes:
-  """A JPEG whose level tells its class and its place there."""
+  """Return a JPEG whose level encodes its class and index."""
   return encoded(np.full((8, 8, 3), 60 * number + 2 * index, np.uint8), quality=100)
 
 
@@ -32,7 +32,7 @@ def class_tar(number: int) -> bytes:
 
 
 def put_archive(data_dir: pathlib.Path, *, unpacked: bool = False) -> pathlib.Path:
-  """The archive, or a folder of those within, where TFDS looks for it. Classes in no order."""
+  """Write the archive, or its unpacked folder, where TFDS expects it; classes are not sorted."""
   manual = data_dir / 'downloads' / 'manual'
   manual.mkdir(parents=True)
   path = manual / ('fall11_whole' if unpacked else 'fall11_whole.tar')

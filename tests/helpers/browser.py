@@ -31,31 +31,31 @@ class Browser:
     self._session = session
 
   def ask(self, path: str, **body: Any) -> Any:
-    """The value that the driver answers a POST with."""
+    """Return the value that the driver answers to a POST."""
     return _ask(f'{self._session}/{path}', body)
 
   def run(self, script: str) -> Any:
-    """What a script in the page returns."""
+    """Return the result of a script in the page."""
     return self.ask('execute/sync', script=script, args=[])
 
   def open(self, page: pathlib.Path) -> None:
-    """Loads a file."""
+    """Load a file."""
     self.ask('url', url=page.absolute().as_uri())
 
   def point(self, x: float, y: float) -> None:
-    """Moves the mouse there, in pixels of the window."""
+    """Move the mouse, in pixels of the window."""
     move = {'type': 'pointerMove', 'duration': 0, 'x': round(x), 'y': round(y)}
     mouse = {'type': 'pointer', 'id': 'mouse', 'parameters': {'pointerType': 'mouse'}}
     self.ask('actions', actions=[{**mouse, 'actions': [move]}])
 
   def complaints(self) -> list[str]:
-    """What the console has got since the last call: errors of scripts, loads, the policy."""
+    """Return console messages since the last call: errors of scripts, loads and the policy."""
     return [entry['message'] for entry in self.ask('se/log', type='browser')]
 
 
 @contextlib.contextmanager
 def opened(folder: pathlib.Path, *flags: str) -> Iterator[Browser]:
-  """A browser whose profile is in `folder`."""
+  """Start a browser with its profile in `folder`."""
   with socket.socket() as free:
     free.bind(('127.0.0.1', 0))
     port = free.getsockname()[1]
@@ -92,7 +92,7 @@ def _ask_when_ready(url: str, body: Any) -> Any:
 def _ask(url: str, body: Any, method: str = 'POST') -> Any:
   data = None if body is None else json.dumps(body).encode()
   request = urllib.request.Request(url, data, {'Content-Type': 'application/json'}, method=method)
-  # Whatever proxy the machine has is not for itself.
+  # A proxy of the machine is not for its own addresses.
   opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
   with opener.open(request, timeout=120) as answer:
     return json.load(answer)['value']

@@ -1,4 +1,4 @@
-"""A Google Cloud Storage of one bucket in memory, on 127.0.0.1.
+"""A fake Google Cloud Storage of one bucket in memory, on 127.0.0.1.
 
 Speaks what gcsfs and TensorStore ask of the JSON API and nothing more: whatever
 else comes is answered 400 and kept in `FakeGcs.unknown`, for a test to look at.
@@ -14,7 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple, NoReturn
 from urllib.parse import parse_qsl, unquote, urlsplit
 
-# A page may be shorter than was asked for. A short one makes the clients ask for more.
+# Pages may be shorter than requested; short ones make the clients request more.
 _PAGE = 5
 _TIME = '2025-01-01T00:00:00.000Z'
 
@@ -33,7 +33,7 @@ class _Refusal(Exception):
 
 
 class FakeGcs:
-  """Serves while it is entered. Give `environment` to the processes that are to use it.
+  """Serves while it is entered. Pass `environment` to the processes that use it.
 
   Args:
     bucket: name of the only bucket there is.
@@ -49,7 +49,7 @@ class FakeGcs:
     for name, data in (objects or {}).items():
       self.write(name, data)
     self._server = ThreadingHTTPServer(('127.0.0.1', 0), functools.partial(_Handler, self))
-    # The number is how soon, in seconds, it sees that it is to stop.
+    # The number is the interval, in seconds, at which it checks whether to stop.
     self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
 
   def __enter__(self) -> 'FakeGcs':
@@ -63,12 +63,12 @@ class FakeGcs:
 
   @property
   def environment(self) -> dict[str, str]:
-    """Variables that lead the clients here, without credentials and past any proxy."""
+    """Variables that direct the clients here, without credentials and proxies."""
     url = f'http://127.0.0.1:{self._server.server_port}'
     return {
       'STORAGE_EMULATOR_HOST': url,
       'FSSPEC_GS_TOKEN': 'anon',
-      'GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT': 'false',  # asks for the bucket's kind by gRPC
+      'GCSFS_EXPERIMENTAL_ZB_HNS_SUPPORT': 'false',  # would ask for the bucket's kind by gRPC
       'TENSORSTORE_GCS_HTTP_URL': url,
       'GOOGLE_AUTH_TOKEN_FOR_TESTING': 'none',
       'no_proxy': '127.0.0.1',
@@ -76,11 +76,11 @@ class FakeGcs:
 
   @property
   def objects(self) -> dict[str, bytes]:
-    """Name -> content, as of now."""
+    """Return name -> content."""
     return {name: found.data for name, found in self.resources()}
 
   def write(self, name: str, data: bytes, wanted: dict[str, str] | None = None) -> _Object:
-    """Stores an object if what is there fulfils the preconditions in `wanted`."""
+    """Store an object if the existing one fulfils the preconditions in `wanted`."""
     with self._lock:
       self._check(name, wanted or {})
       self._objects[name] = _Object(data, next(self._generations))
@@ -113,7 +113,7 @@ class FakeGcs:
     return self._objects[name]
 
   def _check(self, name: str, wanted: dict[str, str], unchanged: int = 412) -> None:
-    """Generation 0 stands for no object."""
+    """Generation 0 means that there is no object."""
     generation = str(self._objects[name].generation if name in self._objects else 0)
     if wanted.get('ifGenerationMatch', generation) != generation:
       raise _Refusal(412)
@@ -130,7 +130,7 @@ class _Handler(BaseHTTPRequestHandler):
     super().__init__(*args)
 
   def handle(self):
-    with contextlib.suppress(ConnectionError):  # gcsfs asks two things at once and may drop one
+    with contextlib.suppress(ConnectionError):  # gcsfs sends two requests at once and may drop one
       super().handle()
 
   def do_GET(self):
@@ -162,7 +162,7 @@ class _Handler(BaseHTTPRequestHandler):
 
   def _refuse_unknown(self) -> NoReturn:
     self._gcs.unknown.append(f'{self.command} {self.path}')
-    raise _Refusal(400)  # the clients try a 501 again
+    raise _Refusal(400)  # the clients retry a 501
 
   def _send(self, status: int, data: bytes = b'', **headers: str) -> None:
     self.send_response(status)
@@ -191,7 +191,7 @@ class _Handler(BaseHTTPRequestHandler):
     self._send_json({'kind': 'storage#bucket', 'name': self._gcs.bucket})
 
   def _list(self, query, body) -> None:
-    """Objects by name; those that share the name up to a delimiter become one prefix."""
+    """List objects by name; those that share the name up to a delimiter become one prefix."""
     prefix, delimiter = query.get('prefix', ''), query.get('delimiter', '')
     entries: dict[str, dict[str, Any] | None] = {}
     for name, found in self._gcs.resources():
@@ -231,7 +231,7 @@ class _Handler(BaseHTTPRequestHandler):
     self._send(206, found.data[start:stop], **kind)
 
   def _upload(self, query, body) -> None:
-    """A whole object: TensorStore's plain upload, or gcsfs's resumable one of a single chunk."""
+    """Receive an object: TensorStore's plain upload, or gcsfs's resumable one in one chunk."""
     kind = query.get('uploadType')
     if kind == 'resumable' and 'upload_id' not in query:
       self._send(200, Location=f'http://{self.headers["Host"]}{self.path}&upload_id=1')

@@ -1,4 +1,4 @@
-"""A web server on loopback that gives one folder's files, by ranges, with faults on demand."""
+"""A web server on loopback for the files of one folder, with ranges and faults on demand."""
 
 import contextlib
 import http.server
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 
 class FileServer(http.server.ThreadingHTTPServer):
-  """Serves `folder`; faults are set from outside, one request uses one up."""
+  """Serves `folder`; each request uses up one of the faults that a test sets."""
 
   def __init__(self, folder: pathlib.Path):
     super().__init__(('127.0.0.1', 0), _Handler)
@@ -16,9 +16,9 @@ class FileServer(http.server.ThreadingHTTPServer):
     self.requests: list[tuple[str, str | None]] = []
     """(path, Range header) of each request."""
     self.break_after: list[int] = []
-    """The next answers end after so many bytes."""
+    """Numbers of bytes after which the next answers end."""
     self.statuses: list[int] = []
-    """The next answers have these statuses."""
+    """Statuses of the next answers."""
     self.ranges = True
 
   @property
@@ -60,12 +60,12 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     self.end_headers()
 
   def log_message(self, *_):
-    """Says nothing."""
+    """Log nothing."""
 
 
 @contextlib.contextmanager
 def serving(folder: pathlib.Path) -> Iterator[FileServer]:
-  """A running server."""
+  """Start a server."""
   server = FileServer(folder)
   thread = threading.Thread(target=server.serve_forever, kwargs={'poll_interval': 0.05})
   thread.start()

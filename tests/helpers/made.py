@@ -1,4 +1,4 @@
-"""TFDS data sets under their own builders' names and features, of made-up records."""
+"""TFDS data sets of synthetic records, with the names and features of real builders."""
 
 import pathlib
 
@@ -14,7 +14,7 @@ def prepare(
   *,
   file_format: str = 'array_record',
 ) -> None:
-  """Prepares the data set `name` in `folder`, with `records` as its `split`."""
+  """Prepare the data set `name` in `folder`, with `records` as its `split`."""
   prepare_splits(name, {split: records}, folder, file_format=file_format)
 
 
@@ -26,7 +26,7 @@ def prepare_splits(
   file_format: str,
   shards: int | None = None,
 ) -> None:
-  """Prepares the data set `name` in `folder`, each split in as many files as `shards`.
+  """Prepare the data set `name` in `folder`, each split in `shards` files.
 
   The order, and what comes into which file, depend on the records' places in the lists alone.
   """
@@ -39,7 +39,7 @@ def prepare_splits(
 
 
 def kitti_record(index: int) -> dict:
-  """Of KITTI: a third shows nothing, a third a person, a third a van `index % 40` m ahead."""
+  """Return a record of KITTI: a third are empty, a third have a person, a third a van at 0–39 m."""
 
   def thing(depth, kind):
     return {
@@ -53,7 +53,7 @@ def kitti_record(index: int) -> dict:
       'type': kind,
     }
 
-  # nothing at all, a person, or a van and a car, the closer one at 0 to 39 m
+  # empty, a person, or a van and a car, the closer one at 0 to 39 m
   things = [[], [thing(5.0, 3)], [thing(float(index % 40), 1), thing(60.0, 0)]][index % 3]
   image = np.full((6, 20, 3), index % 256, np.uint8)
   return {'image': image, 'image/file_name': f'{index:06d}.png', 'objects': things}

@@ -1,4 +1,4 @@
-"""Encoded photographs of many kinds, made from the two that ship with scikit-learn."""
+"""Encoded photographs in many formats, made from the two in scikit-learn."""
 
 import io
 
@@ -10,13 +10,13 @@ SIZES = ((427, 640), (375, 500), (333, 501), (500, 257), (199, 301), (64, 48), (
 
 
 def photo(height: int, width: int, number: int = 0) -> np.ndarray:
-  """(height, width, 3) uint8: a photograph, scaled down where it is larger."""
+  """Return a photograph, (height, width, 3) uint8."""
   images = load_sample_images().images  # pyright: ignore[reportAttributeAccessIssue]
   return np.asarray(Image.fromarray(images[number]).resize((width, height)))
 
 
 def encoded(image: np.ndarray, kind: str = 'JPEG', *, mode: str = '', **kwargs) -> bytes:
-  """The image in a format, after conversion to another Pillow mode."""
+  """Encode an image, after conversion to a Pillow mode."""
   buffer = io.BytesIO()
   pillow = Image.fromarray(image)
   (pillow.convert(mode) if mode else pillow).save(buffer, kind, **kwargs)
@@ -24,7 +24,7 @@ def encoded(image: np.ndarray, kind: str = 'JPEG', *, mode: str = '', **kwargs) 
 
 
 def jpegs() -> dict[str, bytes]:
-  """Odd sizes, each chroma subsampling, progressive, grey, CMYK, turned by EXIF."""
+  """Return JPEGs of odd sizes, all chroma subsamplings, progressive, grey, CMYK, EXIF-rotated."""
   turned = Image.Exif()
   turned[0x0112] = 6  # by 90 degrees
   made = {}

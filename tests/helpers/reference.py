@@ -13,7 +13,7 @@ DATA = pathlib.Path(__file__).parent.parent / 'golden'
 
 
 def golden() -> tuple[MixerConfig, dict, dict[str, np.ndarray]]:
-  """Config, params and expected numbers of the small reference Mixer."""
+  """Return config, params and expected numbers of the small reference Mixer."""
   sizes = json.loads((DATA / 'mixer_tiny.json').read_text())
   config = MixerConfig(
     patch_size=sizes['patch'],
@@ -31,7 +31,7 @@ def golden() -> tuple[MixerConfig, dict, dict[str, np.ndarray]]:
 
 
 def forward(config: MixerConfig, params: dict, images: np.ndarray) -> np.ndarray:
-  """Logits in float64, written from the paper's equations with NumPy alone."""
+  """Return logits in float64, computed from the paper's equations with NumPy alone."""
 
   def dense(layer, x):
     return x @ np.asarray(layer['kernel'], np.float64) + layer['bias']

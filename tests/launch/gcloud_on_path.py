@@ -1,7 +1,7 @@
-"""A `gcloud` that plays a TPU of two workers out of a folder, and what its workers have on PATH.
+"""A fake `gcloud` with a TPU of two workers in a folder, and the programs on its workers' PATH.
 
-Run as `gcloud_on_path.py ROLE ARGUMENTS…`. Commands for the workers are really run, each
-with a home folder of its own.
+Run as `gcloud_on_path.py ROLE ARGUMENTS…`. Commands for the workers are executed, each with a home
+folder of its own.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ ERRORS = {
   'missing': 'ERROR: (gcloud.compute.tpus) NOT_FOUND: Resource was not found',
   'ssh': 'ERROR: (gcloud.compute.tpus.tpu-vm.ssh) [/usr/bin/ssh] exited with return code [255].',
 }
-# Fails once where a file `flaky` asks for it.
+# Fails once if a file `flaky` exists.
 UV = """
 rm "$HOME/flaky" 2>/dev/null && exit 1
 case "$1 $2" in
@@ -41,8 +41,8 @@ END
 
 
 class Cloud:
-  """`folder` has cloud.json: node and queued (states or None), plans (what befalls the next calls
-  of a verb, in order), starts (what the next runs do), asked (every command line)."""
+  """`folder` has cloud.json: node and queued (states or None), plans (results of the next calls of
+  a verb, in order), starts (behaviour of the next runs), asked (every command line)."""
 
   def __init__(self, folder):
     self.folder = pathlib.Path(folder)
@@ -135,7 +135,7 @@ def gcloud(*argv):
 
 
 def serve(cloud, now, kind, verb, argv):
-  """What the TPU service does; returns the name of an error, or None."""
+  """Act as the TPU service; return the name of an error, or None."""
   own = 'queued' if kind == 'queued-resources' else 'node'
   if verb == 'create':
     if own == 'queued':

@@ -1,4 +1,4 @@
-"""Every shell script is clean, under tools that are installed with the tests."""
+"""Shell scripts pass shellcheck and shfmt, which are installed with the tests."""
 
 import os
 import pathlib
@@ -15,6 +15,6 @@ SCRIPTS = [*sorted(str(path) for path in (ROOT / 'launch').glob('*.sh')), str(RO
 @pytest.mark.parametrize('tool', [('shellcheck',), ('shfmt', '-i', '2', '-ci', '-d')])
 def test_scripts_are_clean(tool):
   found = shutil.which(tool[0], path=os.path.dirname(sys.executable))
-  assert found, f'{tool[0]} is not beside {sys.executable}: it comes with the extra [test]'
+  assert found, f'{tool[0]} is not next to {sys.executable}: it comes with the extra [test]'
   done = subprocess.run([found, *tool[1:], *SCRIPTS], capture_output=True, text=True, check=False)
   assert done.returncode == 0, done.stdout + done.stderr

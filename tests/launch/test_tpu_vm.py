@@ -1,4 +1,4 @@
-"""launch/tpu_vm.sh against a scripted `gcloud`, whose workers really run what they are sent."""
+"""launch/tpu_vm.sh against a fake `gcloud`, whose workers execute their commands."""
 
 import json
 import os
@@ -21,7 +21,7 @@ COMMAND = ('--', 'train', '--workdir=gs://bucket/run')
 
 
 class Pod:
-  """A checkout with the script, and the cloud that it meets."""
+  """A checkout with the script, and a fake cloud."""
 
   def __init__(self, folder):
     self.script = folder / 'checkout' / 'launch' / 'tpu_vm.sh'
@@ -47,7 +47,7 @@ class Pod:
     self.play()
 
   def play(self, *starts, node=None, **plans):
-    """What the next runs do (alike, or a pair), the TPU's state, what befalls the next calls."""
+    """Set the behaviour of the next runs (one, or a pair), the TPU's state, results of calls."""
     pairs = [run if isinstance(run, tuple) else (run, run) for run in starts]
     with self.cloud.open() as now:
       now['plans'] = plans
@@ -73,7 +73,7 @@ class Pod:
     return process
 
   def do(self, *argv, code=0, **environment):
-    """(stdout, stderr) of a call that must end with this code."""
+    """Return (stdout, stderr) of a call that must exit with this code."""
     process = self.start(*argv, **environment)
     try:
       out, err = process.communicate(timeout=30)
@@ -87,7 +87,7 @@ class Pod:
     return process.communicate()
 
   def asked(self):
-    """What gcloud was asked: verbs, and for ssh the task of the workers."""
+    """Return the calls of gcloud: verbs, and for ssh the task of the workers."""
     with self.cloud.open() as now:
       calls = now['asked']
     name = lambda call: next(
@@ -96,7 +96,7 @@ class Pod:
     return [name(call) for call in calls]
 
   def calls(self, worker=0):
-    """Arguments of every run on a worker, behind its working folder."""
+    """Return the working folder and arguments of every run on a worker."""
     path = self.cloud.homes[worker] / 'calls'
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 
@@ -124,7 +124,7 @@ def ready(pod):
   return pod
 
 
-# ---- asking for a TPU
+# ---- creating a TPU
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_a_queued_resource_has_the_name_of_its_tpu(pod):
   ]
 
 
-def test_a_refused_creation_ends_with_what_gcloud_said(pod):
+def test_a_refused_creation_reports_the_error_of_gcloud(pod):
   pod.play(create=['quota'])
   _, err = pod.do('create', *TPU, code=1)
   assert 'Quota limit' in err
@@ -173,7 +173,7 @@ def test_settings_come_from_the_environment_and_flags_win(pod):
   assert '--zone=us-central1-a --project=other' in out
 
 
-def test_delete_takes_the_queued_resource_along_and_says_when_there_is_nothing(pod):
+def test_delete_includes_the_queued_resource_and_reports_a_missing_tpu(pod):
   _, err = pod.do('delete', *WHERE)
   assert 'there is no pod to delete' in err
   pod.do('create', *TPU, '--queued')
@@ -188,36 +188,36 @@ def test_delete_takes_the_queued_resource_along_and_says_when_there_is_nothing(p
 
 
 @pytest.mark.parametrize(
-  ('argv', 'told'),
+  ('argv', 'message'),
   [
     ('fly pod', "no command 'fly'"),
-    ('status', "'' names no TPU"),
-    ('status Pod_1 --zone=us-central1-a', "'Pod_1' names no TPU"),
+    ('status', "'' is not a TPU name"),
+    ('status Pod_1 --zone=us-central1-a', "'Pod_1' is not a TPU name"),
     ('status pod', '--zone=us-central1-a, or TPU_ZONE'),
-    ('status pod --zone=us-central1', "'us-central1' is no zone"),
+    ('status pod --zone=us-central1', "'us-central1' is not a zone"),
     ('status pod --zone us-central1-a', 'lacks its =VALUE'),
-    ('status pod --zone=us-central1-a --fast', '--fast is no flag'),
-    ('status pod extra --zone=us-central1-a', "'extra' behind the name pod"),
-    ('status pod --zone=us-central1-a -- train', 'status runs nothing'),
-    ('create pod --zone=us-central1-a', 'is no TPU type'),
+    ('status pod --zone=us-central1-a --fast', '--fast is not a flag'),
+    ('status pod extra --zone=us-central1-a', "'extra' after the name pod"),
+    ('status pod --zone=us-central1-a -- train', 'status does not accept a command'),
+    ('create pod --zone=us-central1-a', 'is not a TPU type'),
     ('create pod --zone=us-central1-a --type=v5e-8', 'v5litepod-8 (v5e)'),
-    ('create pod --zone=us-central1-a --type=v3-8 --valid-until=6h', 'goes with --queued'),
-    ('run pod --zone=us-central1-a', 'what is to run?'),
-    ('run pod --zone=us-central1-a --', 'what is to run?'),
-    ('logs pod --zone=us-central1-a --worker=all', '--worker=all: the number of one worker'),
+    ('create pod --zone=us-central1-a --type=v3-8 --valid-until=6h', 'needs --queued'),
+    ('run pod --zone=us-central1-a', 'no command to run'),
+    ('run pod --zone=us-central1-a --', 'no command to run'),
+    ('logs pod --zone=us-central1-a --worker=all', '--worker=all must be the number of a worker'),
     ('setup pod --zone=us-central1-a --mount=gs://b:data', 'without gs://'),
   ],
 )
-def test_bad_input_is_told_in_one_line_before_gcloud_is_asked(pod, argv, told):
+def test_bad_input_is_one_line_before_gcloud_is_called(pod, argv, message):
   _, err = pod.do(*argv.split(), code=2)
-  assert told in err
+  assert message in err
   assert err.count('\n') == 1
   assert pod.asked() == []
 
 
-def test_settings_that_are_no_numbers_are_told(pod):
+def test_settings_must_be_numbers(pod):
   _, err = pod.do('status', *WHERE, code=2, TPU_FAILURES='many')
-  assert 'TPU_FAILURES=many: a whole number' in err
+  assert 'TPU_FAILURES=many must be an integer' in err
 
 
 def test_usage(pod):
@@ -226,7 +226,7 @@ def test_usage(pod):
   assert pod.do(code=2) == ('', out)
 
 
-def test_without_gcloud_the_way_to_it_is_told(pod, tmp_path):
+def test_a_missing_gcloud_is_reported(pod, tmp_path):
   tools = tmp_path / 'tools'
   tools.mkdir()
   for name in ('bash', 'env', 'dirname'):
@@ -250,7 +250,7 @@ def test_setup_brings_the_tracked_files_and_retries_flaky_installs(pod):
   assert pod.asked() == ['tpu-vm scp', 'tpu-vm scp', 'setup', 'setup']
 
 
-def test_workers_with_different_versions_are_refused(ready):
+def test_workers_with_different_versions_are_rejected(ready):
   (ready.cloud.homes[1] / 'freeze').write_text('jax==1.1\nlibtpu==2.0\n')
   _, err = ready.do('setup', *WHERE, code=1)
   assert 'w-1 ready Python 3.12.1 jax==1.1' in err
@@ -273,7 +273,7 @@ def test_setup_mounts_a_bucket_for_reading(pod):
 # ---- a run
 
 
-def test_arguments_reach_every_worker_as_they_are(ready):
+def test_arguments_reach_every_worker_unchanged(ready):
   odd = [
     'train',
     '--a=b c',
@@ -304,7 +304,7 @@ def test_the_exit_code_is_the_runs(ready, ends, code):
   out, _ = ready.do('status', *WHERE)
   assert 'pod: READY\n' in out
   if ends == 'leave 0':
-    ready.do('run', *WHERE, *COMMAND)  # nothing is left that would hold the lock
+    ready.do('run', *WHERE, *COMMAND)  # nothing is left that holds the lock
 
 
 def test_a_run_outlives_every_broken_connection(pod):
@@ -319,11 +319,11 @@ def test_a_run_outlives_every_broken_connection(pod):
   pod.do('setup', *WHERE)
   out, err = pod.do('run', *WHERE, *COMMAND)
   assert out == 'step 1\nstep 2\n'
-  assert 'cannot all be reached (it is READY); looks again' in err
-  assert len(pod.calls()) == len(pod.calls(1)) == 1  # though it was asked to start three times
+  assert 'cannot all be reached (state: READY); trying again' in err
+  assert len(pod.calls()) == len(pod.calls(1)) == 1  # although start was sent three times
 
 
-def test_a_second_run_is_refused_and_an_interrupt_leaves_the_first_alone(ready):
+def test_a_second_run_is_rejected_and_an_interrupt_does_not_stop_the_first(ready):
   ready.play('wait 60')
   first = ready.start('run', *WHERE, *COMMAND)
   ready.until(ready.calls)
@@ -332,31 +332,31 @@ def test_a_second_run_is_refused_and_an_interrupt_leaves_the_first_alone(ready):
   _, err = ready.do('setup', *WHERE, code=1)
   assert 'busy with a run' in err
   os.killpg(first.pid, signal.SIGINT)
-  assert 'goes on' in first.communicate(timeout=20)[1]
+  assert 'continues' in first.communicate(timeout=20)[1]
   assert first.returncode == 130
   out, _ = ready.do('status', *WHERE)
   assert out.count(' running ') == 2
   out, _ = ready.do('logs', *WHERE, '--worker=1')
   assert out == 'step 1\n'
   _, err = ready.do('stop', *WHERE)
-  assert 'nothing runs on pod' in err
+  assert 'nothing is running on pod' in err
   ready.do('logs', *WHERE, '--follow', code=75)
-  ready.do('stop', *WHERE)  # again does no harm
+  ready.do('stop', *WHERE)  # twice does no harm
 
 
-def test_what_does_not_leave_is_killed(ready):
+def test_a_run_that_does_not_exit_is_killed(ready):
   ready.play('hang 60', ('exit 1', 'hang 60'))
   first = ready.start('run', *WHERE, *COMMAND)
   ready.until(lambda: ready.calls() and ready.calls(1))
   _, err = ready.do('stop', *WHERE, code=1, TPU_STOP_SECONDS='1')
-  assert 'is killed' in err
+  assert 'was killed' in err
   first.communicate(timeout=20)
   assert first.returncode == 137
   _, err = ready.do('run', *WHERE, *COMMAND, code=1, TPU_PATIENCE='1')
-  assert 'a worker ended with code 1, and others do not' in err
+  assert 'a worker exited with code 1 but others did not' in err
 
 
-def test_a_stale_lock_of_libtpu_is_cleared_and_one_that_is_held_is_not(ready):
+def test_only_a_stale_lock_of_libtpu_is_removed(ready):
   lock = ready.cloud.homes[0] / 'libtpu_lockfile'
   lock.touch()
   ready.do('run', *WHERE, *COMMAND)
@@ -369,7 +369,7 @@ def test_a_stale_lock_of_libtpu_is_cleared_and_one_that_is_held_is_not(ready):
   assert lock.exists()
 
 
-def test_a_worker_that_was_not_set_up_or_has_booted_again_is_refused(pod):
+def test_a_worker_that_is_not_set_up_or_has_rebooted_is_rejected(pod):
   pod.play(node='READY')
   _, err = pod.do('run', *WHERE, *COMMAND, code=2)
   assert err.count('unset (run setup)') == 2
@@ -388,17 +388,17 @@ def test_a_run_whose_tpu_is_preempted_ends_with_75(ready):
 # ---- babysit
 
 
-def test_babysit_ends_a_preempted_run_by_itself(pod):
+def test_babysit_completes_a_preempted_run(pod):
   pod.play('wait 60', 'exit 0', state=['', '', 'PREEMPTED'], create=['quota', 'capacity'])
   _, err = pod.do('babysit', *TPU, *COMMAND)
-  assert 'gets no quota or capacity; again in 0 s' in err
+  assert 'has no quota or capacity; trying again in 0 s' in err
   assert pod.calls() == [[str(pod.cloud.homes[0] / 'mixer_jax'), *COMMAND[1:]]]
   asked = [name for name in pod.asked() if name not in ('log', 'state')]
   missing = ['tpu-vm describe', 'queued-resources describe']
   attempt = ['tpu-vm describe', 'tpu-vm scp', 'setup', 'check', 'start']
   assert asked == [
     *[*missing, 'tpu-vm create'] * 3,
-    *[*attempt, 'tpu-vm describe'],  # why the workers are silent
+    *[*attempt, 'tpu-vm describe'],  # why the workers do not answer
     *['tpu-vm describe', 'queued-resources delete', 'tpu-vm delete'],
     *[*missing, 'tpu-vm create', *attempt],
   ]
@@ -406,48 +406,48 @@ def test_babysit_ends_a_preempted_run_by_itself(pod):
 
 def test_babysit_waits_for_a_queued_resource(pod):
   _, err = pod.do('babysit', *TPU, '--queued', *COMMAND)
-  assert 'pod is QUEUED_WAITING_FOR_RESOURCES; looks again' in err
+  assert 'pod is QUEUED_WAITING_FOR_RESOURCES; waiting' in err
   assert 'queued-resources create' in pod.asked()
   assert 'tpu-vm create' not in pod.asked()
 
 
-def test_babysit_makes_a_failed_queued_resource_anew(pod):
+def test_babysit_replaces_a_failed_queued_resource(pod):
   pod.play(describe=['', '', '', 'FAILED'])
   _, err = pod.do('babysit', *TPU, '--queued', '--valid-until=1h', *COMMAND)
-  assert 'pod is QUEUED_FAILED: it is made anew' in err
+  assert 'pod is QUEUED_FAILED: creating it again' in err
   assert pod.asked().count('queued-resources create') == 2
 
 
-def test_babysit_stops_at_once_at_bad_input_of_the_run(pod):
+def test_babysit_stops_immediately_at_bad_input_of_the_run(pod):
   pod.play('exit 2')
   pod.do('babysit', *TPU, *COMMAND, code=2)
   assert pod.asked().count('start') == 1
 
 
 @pytest.mark.parametrize('verb', ['describe', 'create'])
-def test_babysit_stops_at_once_at_what_gcloud_always_refuses(pod, verb):
+def test_babysit_stops_immediately_if_gcloud_refuses_permanently(pod, verb):
   pod.play(**{verb: ['permission']})
   _, err = pod.do('babysit', *TPU, *COMMAND, code=1)
   assert 'PERMISSION_DENIED' in err
   assert pod.asked()[-1] == f'tpu-vm {verb}'
 
 
-def test_babysit_gives_up_after_failures_one_after_the_other(pod):
+def test_babysit_gives_up_after_successive_failures(pod):
   pod.play('exit 1', 'exit 75', 'exit 1', 'exit 74')
   _, err = pod.do('babysit', *TPU, *COMMAND, code=74, TPU_FAILURES='2')
-  assert 'pod ended with code 74' in err
-  assert 'gives up after 2 failures' in err
+  assert 'pod exited with code 74' in err
+  assert 'giving up after 2 failures' in err
   assert len(pod.calls()) == 4
-  assert pod.asked().count('setup') == 1  # the TPU was there all the time
+  assert pod.asked().count('setup') == 1  # the TPU existed all the time
 
 
-def test_babysit_gets_over_a_network_that_is_away(pod):
+def test_babysit_survives_a_network_failure(pod):
   pod.play(describe=['network'] * 3, create=['network'], state=['network'])
   _, err = pod.do('babysit', *TPU, *COMMAND, TPU_FAILURES='2')
   assert 'Network is unreachable' in err
 
 
-def test_babysit_goes_on_with_a_run_that_is_under_way(ready):
+def test_babysit_follows_a_run_that_is_already_running(ready):
   ready.play('wait 2')
   first = ready.start('babysit', *TPU, *COMMAND)
   ready.until(ready.calls)
@@ -457,7 +457,7 @@ def test_babysit_goes_on_with_a_run_that_is_under_way(ready):
   _, err = ready.do('babysit', *TPU, '--', 'train', '--workdir=elsewhere', code=2)
   assert 'pod runs another command' in err
   out, err = ready.do('babysit', *TPU, *COMMAND)
-  assert 'goes on with the run that is under way' in err
+  assert 'following the run that is already running' in err
   assert out == 'step 1\nstep 2\n'
   assert len(ready.calls()) == 1
 
@@ -489,7 +489,7 @@ def dry(pod, *argv):
 
 @pytest.mark.skipif(not shutil.which('gcloud'), reason='gcloud is not installed')
 def test_the_parser_of_the_real_gcloud_accepts_every_command(pod, tmp_path):
-  """With no account, 1 is its code for flags that are valid, and 2 for those that are not."""
+  """Without an account its exit code is 1 for valid flags, and 2 for others."""
   commands = dry(pod, 'babysit', *WHERE, '--type=v3-128', '--spot', '--project=p', *COMMAND)
   for flags in (
     '--type=v4-8 --project=p --reserved',
@@ -498,7 +498,7 @@ def test_the_parser_of_the_real_gcloud_accepts_every_command(pod, tmp_path):
     '--type=v6e-8 --project=p --spot --version=v2-alpha-tpuv6e',
   ):
     commands += dry(pod, 'create', *WHERE, *flags.split())
-  different = {}  # one of each kind, by verb and names of flags
+  different = {}  # one of each kind, by verb and flag names
   for command in commands:
     key = (*command[:5], *(part.split('=')[0] for part in command if part.startswith('-')))
     different.setdefault(key, command)

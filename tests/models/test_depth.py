@@ -10,19 +10,20 @@ import pytest
 import mixer_jax
 from mixer_jax import models
 from mixer_jax.errors import UserError
-from mixer_jax.models import MixerConfig, ResNetConfig, mixer
+from mixer_jax.models import ResNetConfig, mixer
 from mixer_jax.models.depth import with_blocks
 from mixer_jax.models.resolution import grow
-from tests.helpers import reference
+from tests.helpers import factories, reference
 
-CONFIG = MixerConfig(8, 5, 12, 6, 20, image_size=32, num_classes=7)
-
-
-def weights(config: MixerConfig, seed: int = 0) -> dict:
-  """No array of zeros or ones: an error in any would show."""
-  rng = np.random.default_rng(seed)
-  draw = lambda leaf: rng.normal(0, 0.3, leaf.shape).astype(np.float32)
-  return jax.tree.map(draw, models.shapes(config))
+CONFIG = factories.tiny_mixer(
+  patch_size=8,
+  num_blocks=5,
+  hidden_dim=12,
+  tokens_mlp_dim=6,
+  channels_mlp_dim=20,
+  image_size=32,
+  num_classes=7,
+)
 
 
 def silenced(params: dict, blocks) -> dict:
@@ -44,7 +45,7 @@ def images() -> np.ndarray:
 
 @pytest.mark.parametrize('gone', [(0,), (2,), (4,), (1, 2), (0, 2, 4), (0, 1, 2, 3)])
 def test_to_remove_a_block_is_to_zero_its_branches(gone, images):
-  params = weights(CONFIG)
+  params = factories.random_params(CONFIG)
   small, kept = with_blocks(CONFIG, params, [i for i in range(5) if i not in gone])
   wanted = reference.forward(CONFIG, silenced(params, gone), images)
   np.testing.assert_array_equal(reference.forward(small, kept, images), wanted)  # to the bit
@@ -52,7 +53,7 @@ def test_to_remove_a_block_is_to_zero_its_branches(gone, images):
 
 
 def test_blocks_are_renumbered_and_nothing_else_changes():
-  params = weights(CONFIG)
+  params = factories.random_params(CONFIG)
   small, kept = with_blocks(CONFIG, params, (0, 3, 4))
   assert small == dataclasses.replace(CONFIG, num_blocks=3)
   shape = lambda leaf: leaf.shape
@@ -67,24 +68,23 @@ def test_blocks_are_renumbered_and_nothing_else_changes():
 
 def test_stochastic_depth_is_linear_over_the_blocks_that_are_left(monkeypatch):
   config = dataclasses.replace(CONFIG, stochastic_depth=0.4)
-  small, kept = with_blocks(config, weights(config), (1, 2, 4))
+  small, kept = with_blocks(config, factories.random_params(config), (1, 2, 4))
   rates = []
-  call = mixer.MixerBlock.__call__
-  monkeypatch.setattr(
-    mixer.MixerBlock, '__call__', lambda self, *x: rates.append(self.skip_rate) or call(self, *x)
-  )
+  rate = mixer.skip_rate
+  monkeypatch.setattr(mixer, 'skip_rate', lambda *of: rates.append(rate(*of)) or rates[-1])
   images, key = np.zeros((1, 32, 32, 3), np.float32), jax.random.key(0)
-  jax.eval_shape(functools.partial(mixer.run, small), kept, images, key)
+  how = {'state': {}, 'train': True, 'key': key}
+  jax.eval_shape(functools.partial(mixer.run, small, **how), kept, images)
   assert rates == pytest.approx([0, 0.2, 0.4])
   rates.clear()
-  small, kept = with_blocks(config, weights(config), (4,))
-  jax.eval_shape(functools.partial(mixer.run, small), kept, images, key)
+  small, kept = with_blocks(config, factories.random_params(config), (4,))
+  jax.eval_shape(functools.partial(mixer.run, small, **how), kept, images)
   assert rates == [0]  # as of any Mixer of one block
 
 
 def test_gradients_are_those_of_the_silenced_mixer_also_with_remat(images):
   whole = dataclasses.replace(CONFIG, num_blocks=2)
-  params = weights(whole)
+  params = factories.random_params(whole)
   small, kept = with_blocks(dataclasses.replace(whole, remat=True), params, (1,))
   assert small.remat
 
@@ -100,7 +100,7 @@ def test_gradients_are_those_of_the_silenced_mixer_also_with_remat(images):
 
 
 def test_a_grown_mixer_loses_blocks_and_a_pruned_one_grows():
-  params = weights(CONFIG)
+  params = factories.random_params(CONFIG)
   first = grow(*with_blocks(CONFIG, params, (0, 2)), 64)
   second = with_blocks(*grow(CONFIG, params, 64), (0, 2))
   assert first[0] == second[0]
@@ -109,7 +109,7 @@ def test_a_grown_mixer_loses_blocks_and_a_pruned_one_grows():
 
 @pytest.mark.parametrize('suffix', ['npz', 'safetensors'])
 def test_it_is_saved_and_loaded_like_any_other(suffix, tmp_path):
-  params = weights(CONFIG)
+  params = factories.random_params(CONFIG)
   mixer_jax.save(tmp_path / f'whole.{suffix}', CONFIG, params)
   config, kept = mixer_jax.load(tmp_path / f'whole.{suffix}', blocks=(1, 4))
   mixer_jax.save(tmp_path / f'pruned.{suffix}', config, kept)
@@ -131,7 +131,7 @@ def test_it_is_saved_and_loaded_like_any_other(suffix, tmp_path):
 )
 def test_other_blocks_are_refused(blocks, message):
   with pytest.raises(UserError, match=message):
-    with_blocks(CONFIG, weights(CONFIG), blocks)
+    with_blocks(CONFIG, factories.random_params(CONFIG), blocks)
 
 
 def test_a_resnet_is_refused():

@@ -1,4 +1,4 @@
-"""The picture of runs side by side."""
+"""Pictures that compare runs."""
 
 import io
 
@@ -13,7 +13,9 @@ def test_means_are_of_the_steps_that_all_runs_have(monkeypatch):
   kept = []
   monkeypatch.setattr(comparisons, 'png_of', kept.append)
   runs = [{1: 10.0, 2: 20.0, 4: 40.0}, {2: 30.0, 3: 1.0, 4: 50.0}]
-  comparisons.comparison({'Mixer': {'shuffled': runs}, 'ResNet': {'whole': [{2: 90.0}]}}, 'top-1')
+  comparisons.comparison(
+    {'Mixer': {'shuffled': runs}, 'ResNet': {'unshuffled': [{2: 90.0}]}}, 'top-1'
+  )
   (figure,) = kept
   first, second = figure.axes
   assert [axis.get_title() for axis in figure.axes] == ['Mixer', 'ResNet']
@@ -21,7 +23,7 @@ def test_means_are_of_the_steps_that_all_runs_have(monkeypatch):
   assert (list(thick.get_xdata()), list(thick.get_ydata())) == ([2, 4], [25.0, 45.0])
   assert thick.get_label() == 'shuffled: 45.0'
   assert len(first.get_lines()) == 3
-  assert second.get_lines()[-1].get_label() == 'whole: 90.0'
+  assert second.get_lines()[-1].get_label() == 'unshuffled: 90.0'
   pyplot().close(figure)
 
 

@@ -1,4 +1,4 @@
-"""Contact sheets: each image is where it belongs."""
+"""Contact sheets: position and size of each image."""
 
 import io
 
@@ -18,7 +18,7 @@ def filled(color, height=40, width=40) -> np.ndarray:
 
 
 def boxes(pixels: np.ndarray, color) -> tuple[int, int, int, int]:
-  """(top, left, height, width) of all that has this colour."""
+  """Return (top, left, height, width) of the pixels of a colour."""
   rows, columns = (abs(pixels - color).max(-1) <= 3).nonzero()
   top, left = rows.min(), columns.min()
   return int(top), int(left), int(rows.max() - top + 1), int(columns.max() - left + 1)
@@ -38,7 +38,7 @@ def test_images_of_any_size_fill_their_cells_in_rows_and_blocks():
   assert first[1] == last[1] < second[1] < third[1]
 
 
-def test_a_caption_is_told_once_where_the_next_row_has_it_too():
+def test_a_caption_is_not_repeated_in_the_row_below():
   row = lambda *captions: ('t', [(caption, filled((0, 0, 255))) for caption in captions])
   block = [row('5', '10'), row('5', '10', '-10'), row('5', '15')]
   assert contact_sheets._captions(block) == [['5', '10'], ['', '', '-10'], ['', '15']]

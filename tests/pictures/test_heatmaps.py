@@ -1,4 +1,4 @@
-"""Heatmaps: also of matrices in which there is nothing to mark."""
+"""Heatmaps: the matrix that is drawn and the rings around marked cells."""
 
 import io
 
@@ -6,17 +6,66 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mixer_jax.pictures.heatmaps import Panel, heatmap, heatmaps
+from mixer_jax.pictures import heatmaps
+from mixer_jax.pictures.heatmaps import Panel
+from mixer_jax.pictures.run_pictures import pyplot
 
-NAMES = ['block_0', 'block_1']
+NAMES = ['block_0', 'block_1', 'block_2']
 AXES = ('one', 'other')
+VALUES = np.array([[0.9, 0.1], [0.2, np.nan], [0.3, 0.8]])
 
 
-@pytest.mark.parametrize('marked', [None, (1, 0), (-1, 1), (-1, -1)])
-def test_layers_without_a_nearest_get_no_ring(marked):
+@pytest.fixture
+def figures(monkeypatch):
+  """The figures that were drawn."""
+  kept = []
+  monkeypatch.setattr(heatmaps, 'png_of', lambda figure: kept.append(figure) or b'')
+  yield kept
+  for figure in kept:
+    pyplot().close(figure)
+
+
+def rings(axis) -> list[list[tuple[float, float]]]:
+  """(column, row) of each ring, by colour."""
+  return [[tuple(place) for place in drawn.get_offsets()] for drawn in axis.collections]
+
+
+@pytest.mark.parametrize(
+  ('marked', 'wanted'),
+  [
+    (None, []),
+    ((1, 0, 1), [(1, 0), (0, 1), (1, 2)]),
+    ((-1, 1, -1), [(1, 1)]),
+    ((-1, -1, -1), []),
+  ],
+)
+def test_marked_cells_get_a_ring_and_rows_without_one_get_none(marked, wanted, figures):
+  heatmaps.heatmap(VALUES, NAMES, NAMES[:2], 'CKA', AXES, marked=marked)
+  heatmaps.heatmaps([Panel(VALUES, 'a', AXES, marked), Panel(VALUES, 'b', AXES, None)], 'title')
+  single, grid = figures
+  for axis in (single.axes[0], grid.axes[0]):
+    assert rings(axis) == [wanted, wanted]  # one in black and one in cyan
+  assert rings(grid.axes[1]) == [[], []]
+
+
+def test_the_first_layer_is_at_the_lower_left_and_axes_are_named(figures):
+  heatmaps.heatmap(VALUES, NAMES, NAMES[:2], 'CKA', ('up', 'x' * 70))
+  axis = figures[0].axes[0]
+  (image,) = axis.images
+  assert image.origin == 'lower'
+  np.testing.assert_array_equal(np.ma.filled(image.get_array(), np.nan), VALUES)
+  assert image.get_clim() == (0, 1)
+  assert [label.get_text() for label in axis.get_yticklabels()] == NAMES
+  assert [label.get_text() for label in axis.get_xticklabels()] == NAMES[:2]
+  assert axis.get_ylabel() == 'up'
+  assert axis.get_xlabel() == '…' + 'x' * 59
+
+
+def test_it_is_a_png_also_if_no_value_is_known():
   values = np.full((2, 2), np.nan)
-  whole = heatmap(values, NAMES, NAMES, 'CKA', AXES, marked=marked)
-  panels = heatmaps([Panel(values, 'none', AXES, marked)], 'a title\nof two lines')
-  for png in (whole, panels):
+  for png in (
+    heatmaps.heatmap(values, NAMES[:2], NAMES[:2], 'CKA', AXES, marked=(-1, -1)),
+    heatmaps.heatmaps([Panel(values, 'none', AXES, None)], 'a title\nof two lines'),
+  ):
     with Image.open(io.BytesIO(png)) as picture:
-      assert min(picture.size) > 250
+      assert picture.format == 'PNG'

@@ -31,7 +31,7 @@ def test_colours_are_kept_and_an_empty_picture_is_grey():
   assert second.tolist() == [127, 127, 127]
 
 
-def test_many_panels_stand_side_by_side_and_stay_within_the_picture():
+def test_panels_are_side_by_side_and_within_the_picture():
   noise = np.random.default_rng(0).normal(size=(384, 14, 14))
   shown = drawn({'many': noise, 'few': noise[:3]}, paired=True)
   inked = np.min(shown, axis=-1) < 250

@@ -1,4 +1,4 @@
-"""The pictures are PNGs that show what they should."""
+"""Curves and predictions of a run."""
 
 import io
 
@@ -8,12 +8,18 @@ from PIL import Image
 from mixer_jax.pictures import run_pictures
 
 
-def test_mistakes_come_first_and_the_undecodable_not_at_all():
+def test_mistakes_come_first_and_undecodable_images_are_left_out():
   labels = np.array([0, 1, 2, 3, 4, 5])
   predicted = np.array([0, 2, 2, 1, -1, 5])
   confidences = np.array([0.9, 0.5, 0.6, 0.8, 0.3, 0.7])
   order = run_pictures.mistakes_first(labels, predicted, confidences, 10)
-  assert list(order) == [3, 1, 2, 5, 0]  # sure mistakes, unsure mistakes, unsure hits, sure hits
+  assert list(order) == [
+    3,
+    1,
+    2,
+    5,
+    0,
+  ]  # mistakes by confidence, then unsure hits
   assert list(run_pictures.mistakes_first(labels, predicted, confidences, 2)) == [3, 1]
 
 

@@ -1,4 +1,4 @@
-"""Collectives read off programs of which we know what they move."""
+"""Collectives of programs whose communication is known."""
 
 import jax
 import jax.numpy as jnp
@@ -14,7 +14,7 @@ BYTES = 4 * 8 * 16
 
 
 def hlo(function, out_specs) -> str:
-  """Of a function of one f32[8,16], on eight devices."""
+  """HLO text of a function of one f32[8,16], on eight devices."""
   mesh = meshes.make_mesh()
   mapped = jax.shard_map(
     function, mesh=mesh, in_specs=P('data'), out_specs=out_specs, check_vma=False
@@ -48,11 +48,11 @@ def hlo(function, out_specs) -> str:
   ],
 )
 def test_kind_and_bytes(function, out, wanted):
-  told = collectives(hlo(function, out))
-  assert {kind: (row['count'], row['bytes']) for kind, row in told.items()} == wanted
+  found = collectives(hlo(function, out))
+  assert {kind: (row['count'], row['bytes']) for kind, row in found.items()} == wanted
 
 
-def test_those_of_a_loop_count_as_often_as_it_runs():
+def test_collectives_in_a_loop_count_as_often_as_it_runs():
   def function(x):
     turn = lambda total, _: (total + jax.lax.psum(jnp.sin(total), 'data'), None)
     return jax.lax.scan(turn, x, None, length=5)[0]
@@ -96,14 +96,13 @@ ENTRY %main (p: f32[4]) -> f32[4] {
 """
 
 
-def test_a_loop_as_the_tpu_compiler_writes_it():
+def test_a_loop_in_the_text_of_the_tpu_compiler():
   assert collectives(LOOP) == {'all-reduce': {'count': 6, 'bytes': 6 * 16}}
   assert loops(LOOP) == {6}
 
 
-def test_tuples_tiles_and_begun_collectives():
-  told = collectives(TPU)
-  assert told == {
+def test_tuples_tiles_and_asynchronous_collectives():
+  assert collectives(TPU) == {
     'all-gather': {'count': 1, 'bytes': 8 * 8 * 2},
     'all-reduce': {'count': 1, 'bytes': 4 * 8 * 2 + 3 * 4 + 5},
   }

@@ -1,7 +1,9 @@
-"""What a plan says of the compiler's facts, and how facts are kept."""
+"""Plans from the facts of a compiler, and the cache of facts."""
 
 import dataclasses
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -72,14 +74,14 @@ def test_times_and_costs_follow_from_the_compilers_estimate():
   assert report['paper_core_days'] is None
 
 
-def test_where_the_compiler_has_no_estimate_it_is_a_roofline():
+def test_without_an_estimate_of_the_compiler_it_is_a_roofline():
   report = plan(dataclasses.replace(STEP, optimal_seconds=None)).report()
   assert report['estimate'] == 'roofline'
   assert report['estimated_step_seconds'] == pytest.approx(max(2e12 / 61.5e12, 9e9 / 450e9))
 
 
 @pytest.mark.parametrize('which', ['step', 'evaluation'])
-def test_what_does_not_fit_has_no_times(which):
+def test_a_plan_that_does_not_fit_has_no_times(which):
   large = Compiled(seconds=3.0, needed=20.5 * GIB)
   made = plan(**{which: large, **({'evaluation': None} if which == 'step' else {})})
   report = made.report()
@@ -102,7 +104,7 @@ def test_what_does_not_fit_has_no_times(which):
     ('H/14,jft300m', 1010),
   ],
 )
-def test_the_papers_runs_are_known_by_their_configs(arg, days):
+def test_the_papers_runs_are_recognised_by_their_configs(arg, days):
   config = pretrain.get_config(arg)
   edits = {'batch_size': config.batch_size, 'model': VARIANTS[arg.split(',')[0]]}
   made = plan(data=config.data.name, total_steps=config.total_steps, **edits)
@@ -111,7 +113,7 @@ def test_the_papers_runs_are_known_by_their_configs(arg, days):
   assert half.report()['paper_core_days'] is None
 
 
-def test_recomputed_work_is_told():
+def test_recomputed_work_is_reported():
   plain = 3 * 25.2e9 * 1024 / 32  # matrix multiplies only
   assert plan(dataclasses.replace(STEP, flops=1.17 * plain)).recomputed() == pytest.approx(
     0.17, abs=0.01
@@ -119,7 +121,7 @@ def test_recomputed_work_is_told():
   assert plan(dataclasses.replace(STEP, flops=0.9 * plain)).recomputed() == 0
 
 
-def test_suggestions_change_one_thing_each_and_are_large_enough():
+def test_suggestions_change_one_thing_each_and_enough_of_it():
   made = plan(Compiled(seconds=1.0, needed=60 * GIB), None)
   tried = dict(plans.suggestions(made))
   assert list(tried) == [
@@ -138,50 +140,65 @@ def test_suggestions_change_one_thing_each_and_are_large_enough():
   assert list(plans.suggestions(small)) == []
 
 
-def test_where_evaluation_is_too_large_a_smaller_batch_of_it_is_suggested():
+def test_if_evaluation_is_too_large_a_smaller_evaluation_batch_is_suggested():
   made = plan(evaluation=Compiled(seconds=1.0, needed=60 * GIB), eval_batch_size=65_536)
-  assert (made.fits, made.fault) == (False, 'evaluation')
+  assert (made.fits, made.too_large) == (False, 'evaluation')
   ((change, program),) = plans.suggestions(made)
   assert (change, program.eval_batch_size) == ('eval_batch_size=1024', 1024)
 
 
-def test_a_folder_that_cannot_be_written_costs_no_plan(tmp_path, monkeypatch, caplog):
+def test_a_plan_is_made_even_if_its_folder_cannot_be_written(tmp_path, monkeypatch, caplog):
   monkeypatch.setattr(plans, 'compile_program', lambda *_: FACTS)
   (tmp_path / 'file').write_text('')
-  made = plans.make_plan(PROGRAM, '', tmp_path / 'file' / 'plans', lambda _: None)
+  made = plans.plan_program(PROGRAM, folder=tmp_path / 'file' / 'plans')
   assert made.fits
   assert 'MIXER_JAX_CACHE' in caplog.text
 
 
 def test_the_same_program_is_compiled_once(tmp_path, monkeypatch):
-  asked = []
+  compiled = []
 
   def compile_program(program, waiting):
-    asked.append(program)
+    compiled.append(program)
     return FACTS
 
   monkeypatch.setattr(plans, 'compile_program', compile_program)
-  make = lambda program: plans.make_plan(program, '', tmp_path / 'plans', lambda _: None)
+  make = lambda program: plans.plan_program(program, folder=tmp_path / 'plans')
   assert make(PROGRAM).report() == make(PROGRAM).report()
-  assert len(asked) == 1
+  assert len(compiled) == 1
   longer = dataclasses.replace(PROGRAM, total_steps=2000)
   assert make(longer).report()['hours'] == 2 * make(PROGRAM).report()['hours']
-  assert len(asked) == 1  # the number of updates is no matter of the compiler's
+  assert len(compiled) == 1  # the compiler's answer does not depend on the number of updates
   make(dataclasses.replace(PROGRAM, batch_size=512))
   monkeypatch.setattr(plans, '_version', lambda name: 'another')
   make(PROGRAM)
-  assert len(asked) == 3
+  assert len(compiled) == 3
   for path in (tmp_path / 'plans').iterdir():
-    path.write_text('{')  # not whole
+    path.write_text('{')  # damaged
   make(PROGRAM)
-  assert len(asked) == 4
+  assert len(compiled) == 4
   for path in (tmp_path / 'plans').iterdir():
     path.write_text(json.dumps({**dataclasses.asdict(FACTS), 'parameters': 'many'}))
   make(PROGRAM)
-  assert len(asked) == 5
+  assert len(compiled) == 5
 
 
-def test_every_generation_has_sane_figures():
+LOADED = """
+import sys
+import mixer_jax.planning.compiler
+print(*{name.split('.')[1] for name in sys.modules if name.startswith('mixer_jax.')})
+"""
+
+
+def test_the_key_of_a_plan_covers_the_code_that_is_compiled():
+  done = subprocess.run([sys.executable, '-c', LOADED], capture_output=True, text=True, check=True)
+  # Of `data` only the names of a batch's arrays are loaded.
+  without_effect = {'errors', 'hardware', 'paths', 'data'}
+  assert set(done.stdout.split()) - without_effect == set(plans._COMPILED_ROOMS)
+
+
+def test_every_generation_has_plausible_numbers():
   for generation in topologies.GENERATIONS.values():
-    assert 7 * GIB < generation.memory < 96 * GIB
-    assert 50 < generation.peak / generation.bandwidth < 600  # FLOP a byte
+    chip = generation.chip
+    assert 7 * GIB < chip.memory < 96 * GIB
+    assert 50 < chip.peak / chip.bandwidth < 600  # FLOP per byte

@@ -1,4 +1,4 @@
-"""The table of slices: sizes, names, and that the compiler knows every one."""
+"""The table of slices: sizes, names, and agreement with the compiler."""
 
 import json
 import os
@@ -33,7 +33,7 @@ ALL = [
     ('v6e:4x4', 16, 'v6e-16'),
   ],
 )
-def test_a_slice_has_its_devices_and_its_name_in_the_cloud(name, devices, accelerator):
+def test_a_slice_has_its_devices_and_its_name_in_gcloud(name, devices, accelerator):
   topology = topologies.find(name)
   assert (topology.devices, topology.accelerator) == (devices, accelerator)
 
@@ -42,11 +42,11 @@ ASK = """
 import json, sys
 from jax.experimental import topologies as slices
 from mixer_jax.planning import topologies
-told = {}
+found = {}
 for name in json.load(sys.stdin):
   devices = slices.get_topology_desc(name, 'tpu', **topologies.find(name).options).devices
-  told[name] = len(devices), len({device.process_index for device in devices})
-json.dump(told, sys.stdout)
+  found[name] = len(devices), len({device.process_index for device in devices})
+json.dump(found, sys.stdout)
 """
 
 
@@ -59,12 +59,12 @@ def test_the_compiler_counts_the_same_devices():
     text=True,
     check=True,
   )
-  assert done.stderr == ''  # libtpu keeps still
-  told = json.loads(done.stdout)
+  assert done.stderr == ''  # libtpu writes nothing
+  found = json.loads(done.stdout)
   for name in ALL:
-    assert told[name][0] == topologies.find(name).devices, name
-  assert told['v3:8x8'][1] == 16
-  assert told['v5e:2x4'][1] == told['v5e:1x1'][1] == 1
+    assert found[name][0] == topologies.find(name).devices, name
+  assert found['v3:8x8'][1] == 16
+  assert found['v5e:2x4'][1] == found['v5e:1x1'][1] == 1
 
 
 @pytest.mark.parametrize(
@@ -77,6 +77,6 @@ def test_the_compiler_counts_the_same_devices():
     ('v4:2x2', 'v4:2x2x1'),
   ],
 )
-def test_a_slice_that_does_not_exist_is_told_with_those_that_do(name, message):
+def test_for_an_unknown_slice_the_known_ones_are_listed(name, message):
   with pytest.raises(UserError, match=message):
     topologies.find(name)

@@ -1,4 +1,4 @@
-"""The clock of a start, with time that is made up."""
+"""The clock of a start, with a fake time."""
 
 from mixer_jax.runlog import startup
 
@@ -11,5 +11,5 @@ def test_parts_follow_each_other_and_add_up(monkeypatch):
     now += seconds
     clock.mark(part)
   assert clock.began == 100.0
-  assert clock.told() == 'first step after 3.8 s: imports 2.5, data 1.0, first step 0.2'
+  assert clock.summary() == 'first step after 3.8 s: imports 2.5, data 1.0, first step 0.2'
   assert clock.row() == {'imports': 2.5, 'data': 1.0, 'first_step': 0.25, 'total': 3.75}

@@ -1,4 +1,4 @@
-"""The live line, plain lines, and the rate that is told."""
+"""The live line, plain lines, and the rate of training."""
 
 import io
 import json
@@ -23,7 +23,7 @@ def test_a_live_line_is_rewritten_and_log_lines_stay_above():
   terminal.emit(logging.makeLogRecord({'msg': 'saved'}))
   terminal.plain('not on a terminal')
   terminal.finish()
-  # What the terminal shows in the end: each \r\x1b[K takes back the line before it.
+  # The final screen: each \r\x1b[K erases the text before it.
   lines = [line.split('\r\x1b[K')[-1] for line in stream.getvalue().split('\n')]
   assert lines == ['saved', 'step 1', '']
 
@@ -45,20 +45,20 @@ def test_durations(seconds, text):
   assert duration(seconds) == text
 
 
-def test_rate_and_time_left_leave_out_compilation_and_pauses(tmp_path, monkeypatch):
+def test_rate_and_time_left_exclude_compilation_and_pauses(tmp_path, monkeypatch):
   now = 100.0
   monkeypatch.setattr(progress.time, 'monotonic', lambda: now)
   stream = io.StringIO()
   monkeypatch.setattr('mixer_jax.runlog.terminal._installed', Terminal(stream))
-  told = progress.Progress(
+  reporter = progress.Progress(
     MetricsFile(tmp_path), total_steps=10, batch_size=50, log_every=2,
     started=90.0,
   )  # fmt: skip
-  # Step 1 ends at 100 behind 10 s of compilation; steps take 2 s; a pause of 60 s behind 4.
+  # Step 1 ends at 100 after 10 s of compilation; steps take 2 s; a pause of 60 s after step 4.
   for step in range(1, 7):
-    told.step(step, {'loss': 1.0, 'accuracy': 0.25})
+    reporter.step(step, {'loss': 1.0, 'accuracy': 0.25})
     if step == 4:
-      told.pause()
+      reporter.pause()
       now += 60
     now += 2
   rows = read_metrics(tmp_path)
@@ -67,5 +67,5 @@ def test_rate_and_time_left_leave_out_compilation_and_pauses(tmp_path, monkeypat
   assert [row['seconds'] for row in rows] == [12.0, 16.0, 80.0]
   last = stream.getvalue().splitlines()[-1]
   assert last == 'step  6/10  loss 1.0000  accuracy  25.0 %  25 images/s  8 s left'
-  told.event('save', step=6)
+  reporter.event('save', step=6)
   assert json.loads((tmp_path / 'metrics.jsonl').read_text().splitlines()[-1])['event'] == 'save'

@@ -1,4 +1,4 @@
-"""What is left out by a ranking, and settings that cannot be."""
+"""Blocks that a ranking removes, and settings that are refused."""
 
 import dataclasses
 
@@ -8,21 +8,22 @@ from mixer_jax.errors import UserError
 from mixer_jax.models import VARIANTS, ResNetConfig
 from mixer_jax.studies.pruning_plan import Method, PruningConfig, kept_blocks
 
-SETTINGS = PruningConfig(
-  scores='cosine,random,first,last',
-  ways='at_once,one_by_one',
-  removed='3,0,1',
-  random_seeds=2,
-  score_split='train',
-  recovery_seeds=1,
-  latency_batch=1,
-  latency_rounds=1,
-)
+FIELDS = {
+  'scores': 'cosine,random,first,last',
+  'ways': ('at_once', 'one_by_one'),
+  'removed': '3,0,1',
+  'random_seeds': 2,
+  'score_split': 'train',
+  'recovery_seeds': 1,
+  'latency_batch': 1,
+  'latency_rounds': 1,
+}
+SETTINGS = PruningConfig.from_fields(FIELDS)
 BLOCKS = (0, 1, 2, 3, 4)
 
 
 class Ranker:
-  """Ranks 4 lowest; where it is gone, even numbers before odd ones."""
+  """Ranks 4 lowest; without it, even numbers before odd ones."""
 
   def __init__(self):
     self.asked = []
@@ -42,14 +43,14 @@ def test_at_once_goes_by_one_ranking():
   assert rank.asked == [BLOCKS]
 
 
-def test_one_by_one_ranks_what_is_left_anew():
+def test_one_by_one_ranks_the_others_again():
   rank = Ranker()
   kept = kept_blocks(Method('cosine', 'one_by_one', 0), [1, 3], BLOCKS, rank)
   assert kept == {1: (0, 1, 2, 3), 3: (1, 3)}
   assert rank.asked == [BLOCKS, (0, 1, 2, 3), (0, 1, 3)]
 
 
-def test_first_last_and_random_look_at_nothing():
+def test_first_last_and_random_need_no_ranking():
   rank = Ranker()
   kept = lambda score, seed=0: kept_blocks(Method(score, 'at_once', seed), [1, 2], BLOCKS, rank)
   assert kept('first') == {1: (1, 2, 3, 4), 2: (2, 3, 4)}
@@ -64,9 +65,8 @@ def test_first_last_and_random_look_at_nothing():
   assert not rank.asked
 
 
-def test_methods_are_every_way_of_what_is_measured_and_every_seed_of_random():
-  told = [dataclasses.astuple(method) for method in SETTINGS.methods()]
-  assert told == [
+def test_methods_are_every_way_of_each_measure_and_every_seed_of_random():
+  assert [dataclasses.astuple(method) for method in SETTINGS.methods()] == [
     ('cosine', 'at_once', 0),
     ('cosine', 'one_by_one', 0),
     ('random', 'at_once', 0),
@@ -82,27 +82,30 @@ def test_methods_are_every_way_of_what_is_measured_and_every_seed_of_random():
   [
     ({'scores': 'cosin'}, "pruning.scores has no 'cosin': the nearest are cosine"),
     ({'scores': 'cosine,cosine'}, 'pruning.scores names one twice'),
-    ({'scores': ''}, "pruning.scores has no ''"),
+    ({'scores': ''}, 'config.pruning.scores=: names, as in a,b,c'),
     ({'ways': 'once'}, "pruning.ways has no 'once': the nearest are"),
     ({'removed': '1,x'}, 'numbers of blocks, each once'),
     ({'removed': '-1'}, 'numbers of blocks, each once'),
     ({'removed': '1,01'}, 'numbers of blocks, each once'),
+    ({'removed': (1, -1)}, 'numbers of blocks, each once'),
+    ({'removed': (True,)}, 'numbers of blocks, each once'),
     ({'removed': '0'}, 'numbers of blocks, each once'),
     ({'removed': ''}, 'numbers of blocks, each once'),
     ({'random_seeds': 0}, 'random_seeds must be a whole number, at least 1'),
     ({'recovery_seeds': -1}, 'recovery_seeds must be a whole number, at least 0'),
     ({'latency_rounds': True}, 'latency_rounds must be'),
+    ({'latency': 1}, 'config.pruning has unknown fields: latency'),
   ],
 )
 def test_other_settings_are_refused(change, message):
   with pytest.raises(UserError, match=message):
-    dataclasses.replace(SETTINGS, **change)
+    PruningConfig.from_fields({**FIELDS, **change})
 
 
 def test_a_block_must_stay_and_the_model_be_a_mixer():
   eight = VARIANTS['S/32']
-  assert dataclasses.replace(SETTINGS, removed='7').checked(eight) is eight
+  assert dataclasses.replace(SETTINGS, removed=(7,)).checked(eight) is eight
   with pytest.raises(UserError, match=r'has 8 block.*one must stay: take 0 to 7'):
-    dataclasses.replace(SETTINGS, removed='2,8').checked(eight)
+    dataclasses.replace(SETTINGS, removed=(2, 8)).checked(eight)
   with pytest.raises(UserError, match='ResNet-50x1 is no Mixer'):
     SETTINGS.checked(ResNetConfig())

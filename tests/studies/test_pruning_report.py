@@ -60,7 +60,7 @@ def test_the_verdict_chooses_by_the_images_that_were_scored():
   one, two = pruning_report.verdict(report()).splitlines()
   assert one == (
     '1 of 8 blocks: the least loss on digits/train is by cosine: top-1 98.00 %, at random '
-    '40.00 ± 28.28 %; recovered 98.50 %, 0.50 points less than whole'
+    '40.00 ± 28.28 %; recovered 98.50 %, 0.50 points less than the complete Mixer'
   )
   assert 'is by cosine, one by one: top-1 88.00 %; recovered 99.50 %, 0.50 points more' in two
   assert 'recovered' not in pruning_report.verdict(report(recovered=False))

@@ -8,31 +8,25 @@ import jax
 import numpy as np
 import pytest
 
-import mixer_jax
 from mixer_jax import models
 from mixer_jax.bench import programs
 from mixer_jax.models.parameters import flatten
 from mixer_jax.parallel import mesh as meshes
+from mixer_jax.parallel.compiled import abstract_batch
 from mixer_jax.planning.collectives import collectives
 from mixer_jax.training.loop import Verdict, train
-from tests.helpers import configs
+from tests.helpers import configs, factories
 
 # Every axis that may be split is divisible by eight.
-CONFIG = mixer_jax.MixerConfig(
-  patch_size=4,
-  num_blocks=1,
-  hidden_dim=64,
-  tokens_mlp_dim=32,
-  channels_mlp_dim=256,
-  image_size=16,
-  num_classes=16,
+CONFIG = factories.tiny_mixer(
+  num_blocks=1, hidden_dim=64, tokens_mlp_dim=32, channels_mlp_dim=256, num_classes=16
 )
 BATCH = 64  # images; of a few, XLA would rather move the head's activations than its kernel
 OPTIMIZER = configs.optimizer(warmup_steps=2)
 
 
 def compiled(program: programs.Program, config, mesh, size: int) -> Any:
-  shapes = programs.batch_shapes(program, config, mesh, size)
+  shapes = abstract_batch(mesh, size, config.image_size, masked=program.masked)
   return program.function.lower(program.abstract, shapes).compile()
 
 

@@ -12,17 +12,9 @@ from mixer_jax.models.parameters import flatten
 from mixer_jax.parallel import mesh as meshes
 from mixer_jax.training import step as steps
 from mixer_jax.training.optimizer import make_optimizer, make_schedule
-from tests.helpers import configs
+from tests.helpers import configs, factories
 
-CONFIG = mixer_jax.MixerConfig(
-  patch_size=4,
-  num_blocks=2,
-  hidden_dim=32,
-  tokens_mlp_dim=16,
-  channels_mlp_dim=64,
-  image_size=16,
-  num_classes=10,
-)
+CONFIG = factories.tiny_mixer(hidden_dim=32, tokens_mlp_dim=16, channels_mlp_dim=64)
 OPTIMIZER = configs.optimizer(warmup_steps=2)
 ZERO_GRADIENT = 'token_mixing/Dense_1/bias'  # shifts all channels alike: LayerNorm removes it
 

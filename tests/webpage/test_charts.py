@@ -1,4 +1,4 @@
-"""Line charts: what is drawn is what the numbers say."""
+"""Line charts: the drawing agrees with the numbers."""
 
 import math
 import random
@@ -11,19 +11,19 @@ from mixer_jax.webpage.charts import Series, line_chart
 
 
 def values(chart: str) -> list[list[tuple[float, float]]]:
-  """The points that a chart's lines tell when they are pointed at."""
+  """Return the points that a chart shows when its lines are pointed at."""
   found = re.findall('data-points="([^"]*)"', chart)
   numbers = [[float(x) for x in text.split()] for text in found]
   return [list(zip(line[::2], line[1::2], strict=True)) for line in numbers]
 
 
 def places(chart: str) -> list[list[tuple[float, float]]]:
-  """Where they are drawn."""
+  """Return where they are drawn."""
   found = re.findall('d="M([^"Zh]*)" class="curve', chart)
   return [[tuple(map(float, p.split())) for p in path.split('L')] for path in found]  # pyright: ignore[reportReturnType]
 
 
-def test_a_line_has_its_points_at_their_places():
+def test_points_are_drawn_at_their_places():
   points = [(0, 1.0), (50, 3.0), (100, 2.0)]
   chart = line_chart('Loss', [Series('a', points, 0)])
   assert values(chart) == [points]
@@ -31,7 +31,7 @@ def test_a_line_has_its_points_at_their_places():
   assert (low[0], high[0], middle[0]) == (0, 500, 1000)
   assert low[1] > middle[1] > high[1]
   assert middle[1] - high[1] == pytest.approx((low[1] - high[1]) / 2, abs=0.2)
-  assert 'a 2 at step 100' in chart  # for who cannot see it
+  assert 'a 2 at step 100' in chart  # for screen readers
 
 
 def test_values_over_decades_are_drawn_on_a_logarithmic_axis():
@@ -40,7 +40,7 @@ def test_values_over_decades_are_drawn_on_a_logarithmic_axis():
   assert middle[1] - top[1] == pytest.approx(bottom[1] - middle[1], abs=0.2)
   ((top, middle, bottom),) = places(line_chart('x', [Series('a', points, 0)]))
   assert middle[1] - top[1] > 50 * (bottom[1] - middle[1])
-  # One that is 0 has no place there.
+  # 0 has no place on a logarithmic axis.
   ((top, middle, _, _),) = places(line_chart('x', [Series('a', [*points, (3, 0.0)], 0)], log=True))
   assert middle[1] - top[1] > 500
 
@@ -72,10 +72,10 @@ def test_many_points_become_means_in_a_band_that_loses_no_peak():
   ((band),) = re.findall('d="M([^"]*)Z" class="band', chart)
   highest = min(float(place.split()[1]) for place in band.split('L'))
   assert highest == pytest.approx(1000 * 0.04 / 1.08, abs=1)  # the peak, below 4 % of margin
-  assert 'bands: lowest to highest' in chart
+  assert 'bands: minimum to maximum' in chart
 
 
-def test_runs_beyond_the_colours_are_dashed_and_empty_charts_are_nothing():
+def test_more_runs_than_colours_are_dashed_and_an_empty_chart_is_empty():
   series = [Series(f'{i}', [(0, i), (1, i)], i) for i in range(charts.COLORS + 1)]
   names = re.findall('class="(curve[^"]*)"', line_chart('x', series))
   assert names[0] == 'curve c0'
@@ -83,7 +83,7 @@ def test_runs_beyond_the_colours_are_dashed_and_empty_charts_are_nothing():
   assert line_chart('x', [Series('a', [], 0)]) == ''
 
 
-def test_what_happened_is_marked_where_it_did():
+def test_events_are_marked_at_their_step():
   chart = line_chart('x', [Series('a', [(0, 0), (10, 1)], 0)], marks=[(5, 1, 'r'), (50, 0, 'no')])
   assert re.findall('<line x1="([^"]*)"[^>]*class="mark c1"><title>r</title>', chart) == ['500.0']
   assert '<title>no' not in chart

@@ -1,4 +1,4 @@
-"""Elements of a page: what comes from files stays text."""
+"""Elements of a page: text from files is escaped."""
 
 import base64
 import hashlib
@@ -13,7 +13,7 @@ NASTY = '<script>alert("1")</script> & \'x\'\x00\udce9'
 
 
 class Texts(HTMLParser):
-  """All text and attributes of markup, unescaped; the elements by name."""
+  """Text and attributes of markup, unescaped; names of its elements."""
 
   def __init__(self, markup: str):
     super().__init__()
@@ -31,15 +31,15 @@ class Texts(HTMLParser):
 
 
 def test_text_and_attributes_are_escaped_and_markup_is_not():
-  seen = Texts(tag('p', NASTY, tag('b', NASTY), title=NASTY))
-  assert seen.elements == ['p', 'b']
+  parsed = Texts(tag('p', NASTY, tag('b', NASTY), title=NASTY))
+  assert parsed.elements == ['p', 'b']
   clean = '<script>alert("1")</script> & \'x\'�?'
-  assert ''.join(seen.texts) == clean * 2
-  assert seen.values == [clean]
+  assert ''.join(parsed.texts) == clean * 2
+  assert parsed.values == [clean]
   assert isinstance(tag('p'), Html)
 
 
-def test_attributes_and_children_of_many_kinds():
+def test_attributes_and_children_of_all_kinds():
   made = tag('div', 'a', None, 1, (tag('i', x) for x in 'bc'), class_='k', data_x=0, hidden=True,
              title=None, open=False)  # fmt: skip
   assert made == '<div class="k" data-x="0" hidden>a1<i>b</i><i>c</i></div>'
@@ -47,19 +47,19 @@ def test_attributes_and_children_of_many_kinds():
 
 
 def test_a_table_has_a_header_a_row_and_a_name_for_each_row():
-  seen = Texts(html.table(['', '<n>'], [['a', 1], ['b', NASTY]], label='l', words=[1]))
-  assert seen.elements.count('tr') == 3
-  assert seen.elements.count('td') == 2
-  assert seen.values.count('words') == 3
-  assert '<n>' in seen.texts
+  parsed = Texts(html.table(['', '<n>'], [['a', 1], ['b', NASTY]], label='l', words=[1]))
+  assert parsed.elements.count('tr') == 3
+  assert parsed.elements.count('td') == 2
+  assert parsed.values.count('words') == 3
+  assert '<n>' in parsed.texts
 
 
-def test_a_page_may_load_nothing_and_run_its_own_script_alone():
+def test_a_page_loads_nothing_and_runs_only_its_own_script():
   page = html.page(NASTY, tag('h1', 'x'))
-  seen = Texts(page)
-  assert seen.elements.count('script') == 1
+  parsed = Texts(page)
+  assert parsed.elements.count('script') == 1
   digest = base64.b64encode(hashlib.sha256(page_style.SCRIPT.encode()).digest()).decode()
-  (policy,) = [value for value in seen.values if 'default-src' in value]
+  (policy,) = [value for value in parsed.values if 'default-src' in value]
   assert f"script-src 'sha256-{digest}'" in policy
   assert "default-src 'none'" in policy
 
@@ -72,11 +72,11 @@ def luminance(color: str) -> float:
 
 
 @pytest.mark.parametrize('scheme', [0, 1, 2])
-def test_every_colour_can_be_told_from_what_is_behind_it(scheme):
+def test_every_colour_has_contrast_with_its_background(scheme):
   # WCAG 2.1, contrast of text: 4.5.
   block = page_style.STYLE.split(':root {')[scheme + 1].split('}')[0]
   colors = dict(part.strip().split(': ') for part in block.split(';') if ':' in part)
   for name in ('--ink', '--soft', *(f'--c{i}' for i in range(page_style.COLORS))):
-    for behind in ('--back', '--card'):
-      dark, light = sorted(luminance(colors[key].strip()) for key in (name, behind))
-      assert (light + 0.05) / (dark + 0.05) >= 4.5, (name, behind)
+    for background in ('--back', '--card'):
+      dark, light = sorted(luminance(colors[key].strip()) for key in (name, background))
+      assert (light + 0.05) / (dark + 0.05) >= 4.5, (name, background)

@@ -1,4 +1,4 @@
-"""What rows tell of a run."""
+"""A run read from rows of metrics.jsonl."""
 
 import json
 
@@ -6,7 +6,7 @@ import pytest
 
 from mixer_jax.runlog.metrics import listed, rows_and_damaged, undecodable
 from mixer_jax.webpage import runs
-from mixer_jax.webpage.runs import Run, sound_rows
+from mixer_jax.webpage.runs import Run, valid_rows
 
 
 def start(step: int, **more):
@@ -34,18 +34,18 @@ ROWS = [
   {'event': 'save', 'step': 40, 'blocked': 0.5, 'seconds': 70.0},
   {'event': 'end', 'step': 40, 'device_hours': 1.5, 'core_days': 0.0625, 'seconds': 90.0},
 ]
-RUN = Run('a', '/a', {'total_steps': 40}, rows=sound_rows(ROWS), damaged_states=[30])
+RUN = Run('a', '/a', {'total_steps': 40}, rows=valid_rows(ROWS), damaged_states=[30])
 
 
 def test_curves_take_the_later_row_of_a_step():
   assert RUN.rows == ROWS
-  assert RUN.trained('loss') == [(10, 3.0), (20, 2.0), (30, 1.5)]
-  assert RUN.trained('images_per_second') == [(20, 100.0), (30, 300.0)]
-  assert RUN.seen('eval', 'top1') == [(20, 50.0), (40, 45.0)]
+  assert RUN.training_curve('loss') == [(10, 3.0), (20, 2.0), (30, 1.5)]
+  assert RUN.training_curve('images_per_second') == [(20, 100.0), (30, 300.0)]
+  assert RUN.event_curve('eval', 'top1') == [(20, 50.0), (40, 45.0)]
   assert RUN.metrics('eval') == ['step', 'top1', 'loss']
 
 
-def test_figures_of_the_whole_run():
+def test_figures_of_a_run():
   assert (RUN.step, RUN.ended, RUN.device_hours, RUN.images_per_second) == (40, True, 1.5, 200)
   assert RUN.restarts == [20]
   unfinished = Run('b', '/b', rows=ROWS[:-1])
@@ -54,23 +54,23 @@ def test_figures_of_the_whole_run():
   assert (Run('c', '/c').step, Run('c', '/c').images_per_second) == (0, None)
 
 
-def test_what_happened_is_told_in_its_order():
-  told = [(event.step, event.text) for event in runs.events(RUN)]
-  assert told == [
-    (0, 'begun on 8 × TPU v3'),
-    (30, 'told to leave; its state was saved'),
-    (20, 'restarted on 4 × TPU v3; 10 steps are done again'),
+def test_events_are_listed_in_order():
+  events = [(event.step, event.text) for event in runs.events(RUN)]
+  assert events == [
+    (0, 'started on 8 × TPU v3'),
+    (30, 'asked to stop; its state was saved'),
+    (20, 'restarted on 4 × TPU v3; 10 steps are repeated'),
     (40, 'training images that did not decode and were replaced: 1 (made/train#5 (5.png))'),
-    (40, 'came to its end'),
-    (30, 'the state of this step is damaged, and was set aside'),
+    (40, 'finished'),
+    (30, 'the state of this step is damaged and was set aside'),
   ]
   again = [start(0), logged(30, 1.0), start(0), logged(20, 1.0), start(20)]
-  told = [event.text for event in runs.events(Run('b', '/b', rows=sound_rows(again)))]
-  assert told[1:] == ['restarted on 8 × TPU v3; 30 steps are done again', 'restarted on 8 × TPU v3']
+  texts = [event.text for event in runs.events(Run('b', '/b', rows=valid_rows(again)))]
+  assert texts[1:] == ['restarted on 8 × TPU v3; 30 steps are repeated', 'restarted on 8 × TPU v3']
   times = [event.time for event in runs.events(RUN)]
   assert times == ['1970-01-12 13:46', '1970-01-12 13:47', '1970-01-12 14:46',
                    '1970-01-12 14:47', '1970-01-12 14:48', '']  # fmt: skip
-  assert runs.saves(RUN) == '2 states saved; it stood still 0.75 s for that, the longest 0.50 s'
+  assert runs.saves(RUN) == '2 states saved; training waited 0.75 s for them, the longest 0.50 s'
   assert runs.saves(Run('c', '/c')) == ''
 
 
@@ -90,18 +90,18 @@ BAD = [
 
 
 @pytest.mark.parametrize('row', BAD, ids=[json.dumps(row)[:40] for row in BAD])
-def test_rows_that_cannot_be_right_are_left_out(row):
-  assert sound_rows([*ROWS, row]) == ROWS
+def test_invalid_rows_are_left_out(row):
+  assert valid_rows([*ROWS, row]) == ROWS
 
 
-def test_what_else_a_row_holds_does_no_harm():
+def test_unexpected_values_in_a_row_do_no_harm():
   odd = {'event': 'undecodable', 'step': 1, 'names': 3, 'best_step': {}}
   rows = [start(0, time=1e17, device=['x']), {**odd, 'event': 'early_stop'}, odd]
-  told = list(runs.events(Run('a', '/a', rows=sound_rows(rows))))
-  assert [event.time for event in told] == [''] * 3
+  events = list(runs.events(Run('a', '/a', rows=valid_rows(rows))))
+  assert [event.time for event in events] == [''] * 3
 
 
-def test_lines_that_hold_no_row_are_counted(tmp_path):
+def test_lines_without_a_row_are_counted(tmp_path):
   lines = ['{"step": 1}', '{"step": 2, "lo', '[1]', '7', '', '[' * 100_000, '{"step": 3}']
   (tmp_path / 'metrics.jsonl').write_text('\n'.join(lines))
   rows, damaged = rows_and_damaged(tmp_path)

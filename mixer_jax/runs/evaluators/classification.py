@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from mixer_jax.data.open import open_source
+from mixer_jax.data.catalog import open_source
 from mixer_jax.errors import UserError
 from mixer_jax.evaluation import classify
 from mixer_jax.models import ModelConfig

@@ -4,9 +4,10 @@ import dataclasses
 import functools
 from collections.abc import Mapping, Sequence
 
-from mixer_jax.data.open import open_source
+from mixer_jax.data.catalog import open_source
 from mixer_jax.data.source import Source
-from mixer_jax.evaluation.fewshot import FewShot, SourceLabels
+from mixer_jax.data.subset import SourceLabels
+from mixer_jax.evaluation.fewshot import FewShot
 from mixer_jax.runs.evaluation_setup import this_process
 from mixer_jax.runs.evaluators.evaluator import Context, Evaluator, Row
 from mixer_jax.runs.fields import build

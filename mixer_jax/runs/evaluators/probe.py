@@ -8,7 +8,7 @@ In `config.evals`: `layers` (as in 'block_0,pre_logits'; '': all blocks and pre_
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from mixer_jax.data.open import open_source
+from mixer_jax.data.catalog import open_source
 from mixer_jax.data.source import Source
 from mixer_jax.evaluation import probe
 from mixer_jax.evaluation.probe import ProbeConfig

@@ -1,4 +1,4 @@
-"""A data set by name -> random access to its records, images still encoded."""
+"""The catalog of data sets: opens one by name and reports the names of its classes."""
 
 import os
 
@@ -14,50 +14,51 @@ from mixer_jax.data.tfds_builders import (
   random_access,
 )
 from mixer_jax.errors import UserError
+from mixer_jax.paths import is_remote
 
 
 def open_source(name: str, split: str, data_dir: str = '') -> Source:
-  """The records of `split` of the data set `name`.
+  """Open the records of `split` of the data set `name`; images stay encoded.
 
   Args:
-    name: a TFDS name ('cifar10', 'imagenet2012:5.1.0', …); 'digits', the embedded
-      one, which is prepared on first use; 'imagenet21k'; a task of `tasks.suite`, such as
-      'vtab/clevr_count'; or 'folder:DIR', with a folder a class.
-    split: TFDS slicing: 'train', 'train[:99%]', 'test[100:200]'. Of a task one of its parts:
-      'train800', 'test[:10%]'. Of a folder only the slice matters, see `open_folder`.
-    data_dir: folder where TFDS keeps prepared data sets; '' is its own default.
+    name: a TFDS name ('cifar10', 'imagenet2012:5.1.0', …); 'digits', which is included and
+      prepared on first use; 'imagenet21k'; a task of `tasks.suite`, such as 'vtab/clevr_count'; or
+      'folder:DIR', with one folder per class.
+    split: TFDS slicing: 'train', 'train[:99%]', 'test[100:200]'. For a task one of its parts:
+      'train800', 'test[:10%]'. For a folder only the slice matters, see `open_folder`.
+    data_dir: folder of prepared TFDS data sets; '' is TFDS's default.
 
   Raises:
-    UserError: no such data set or split, or it is prepared in a way that cannot be read
-      at random: array_record and TFRecord can.
+    UserError: no such data set or split, or its file format has no random access (array_record
+      and TFRecord have).
   """
   if name.startswith('folder:'):
     return open_folder(name.removeprefix('folder:'), split)
   if tasks.is_task(name):
     return open_task(tasks.find_task(name), split, data_dir)
-  if '://' in name or os.path.isdir(name):
-    raise UserError(f'data set {name!r}: to take a folder of images, write folder:{name}')
+  if is_remote(name) or os.path.isdir(name):
+    raise UserError(f'data set {name!r}: for a folder of images, write folder:{name}')
   import tensorflow_datasets as tfds  # takes a second, without TensorFlow
 
   check_place(data_dir)
   builder = prepared_builder(name, data_dir)
   features = builder.info.features
-  # ImageNet ReaL has the label of old, and a list of those that are right.
+  # ImageNet ReaL has the original label and a list of correct ones.
   key = 'original_label' if features is not None and 'original_label' in features else 'label'
   accepted = 'real_label' if features is not None and 'real_label' in features else None
   if features is None or not {'image', key} <= set(features):
-    raise UserError(f'data set {name} is not one of images with one label each')
+    raise UserError(f'data set {name} does not have images with one label each')
   label = features[key]
   if not isinstance(label, tfds.features.ClassLabel) or label.num_classes is None:
     raise UserError(f'data set {name}: its labels are not classes')
   if not split:
-    raise UserError(f'data set {name}: no split was named; it has {_known_splits(builder)}')
+    raise UserError(f'data set {name}: no split is given; it has {_known_splits(builder)}')
   try:
     size = builder.info.splits[split].num_examples
   except (KeyError, ValueError, AssertionError) as error:
     raise UserError(
       f'data set {name} has no split {split!r}: it has {_known_splits(builder)}, '
-      "sliced as in 'train[:99%]'"
+      "with slices as in 'train[:99%]'"
     ) from error
   if size <= 0:
     raise UserError(f'split {split!r} of data set {name} is empty')
@@ -68,9 +69,9 @@ def open_source(name: str, split: str, data_dir: str = '') -> Source:
 
 
 def class_ids(name: str) -> tuple[str, ...]:
-  """Class names of a data set of TFDS or a task, as they are stored (ImageNet's are WordNet ids).
+  """Return the class names of a TFDS data set or a task as stored (ImageNet's are WordNet ids).
 
-  It need not be prepared.
+  The data set need not be prepared.
 
   Raises:
     UserError: there is no such data set, or its labels are not classes.
@@ -90,9 +91,9 @@ def class_ids(name: str) -> tuple[str, ...]:
 
 
 def in_english(ids: tuple[str, ...]) -> tuple[str, ...]:
-  """Class names, where they are ImageNet's WordNet ids, in words."""
+  """Return class names, with ImageNet's WordNet ids replaced by words."""
   if len(ids) == 1000 and ids[0] == 'n01440764':
-    from tensorflow_datasets.datasets.siscore import labels  # the words, which TFDS has there
+    from tensorflow_datasets.datasets.siscore import labels  # TFDS has the words here
 
     if len(labels.IMAGENET_LABELS_LIST) == len(ids):
       return tuple(labels.IMAGENET_LABELS_LIST)

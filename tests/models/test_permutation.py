@@ -1,15 +1,12 @@
-"""The Mixer that sees permuted images as another sees them whole, and what runs have lost."""
-
-import math
+"""A Mixer matched to permuted images."""
 
 import jax
 import numpy as np
 import pytest
-import scipy.stats
 
 import mixer_jax
-from mixer_jax.analysis.permutation import matching, outcomes
 from mixer_jax.data import permute
+from mixer_jax.models.mixer import match_permutation
 from mixer_jax.models.resolution import grow
 from tests.helpers import reference
 
@@ -28,7 +25,7 @@ def test_matching_weights_give_identical_logits_on_permuted_images(seed):
   config, params, expected = reference.golden()
   images = np.asarray(expected['images'], np.float64)
   patches, within = permute.of_patches(config.image_size, config.patch_size, seed)
-  matched = matching(config, float64(params), patches, within)
+  matched = match_permutation(config, float64(params), patches, within)
   wanted = reference.forward(config, float64(params), images)
   found = reference.forward(config, matched, shuffled(config, images, seed))
   np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-13 * np.abs(wanted).max())
@@ -36,35 +33,19 @@ def test_matching_weights_give_identical_logits_on_permuted_images(seed):
   lost = reference.forward(config, float64(params), shuffled(config, images, seed)) - wanted
   assert np.abs(lost).max() > 1e-2 * np.abs(wanted).max()
   # And so in the model itself, in float32.
-  matched = matching(config, params, patches, within)
+  matched = match_permutation(config, params, patches, within)
   logits = mixer_jax.apply(config, matched, shuffled(config, expected['images'], seed))
   np.testing.assert_allclose(logits, expected['logits'], rtol=0, atol=1e-5)
 
 
-def test_a_grown_mixer_is_matched_alike():
+def test_a_grown_mixer_is_matched_too():
   config, params, expected = reference.golden()
   big, grown = grow(config, params, 2 * config.image_size)
   images = np.kron(np.asarray(expected['images'], np.float64), np.ones((1, 2, 2, 1)))
   images = images + np.random.default_rng(0).normal(size=images.shape)
-  matched = matching(big, float64(grown), *permute.of_patches(big.image_size, big.patch_size, 5))
+  matched = match_permutation(
+    big, float64(grown), *permute.of_patches(big.image_size, big.patch_size, 5)
+  )
   wanted = reference.forward(big, float64(grown), images)
   found = reference.forward(big, matched, shuffled(big, images, 5))
   np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-13 * np.abs(wanted).max())
-
-
-def test_outcomes_are_means_and_shares_over_seeds():
-  finals = {'none': [90.0, 92.0, 94.0], 'patches': [91.0, 93.0, 95.0], 'pixels': [46.0, 40.0, 52.0]}
-  found = outcomes(finals)
-  assert found['none'].lost == found['none'].noise == found['none'].relative_loss == 0
-  assert (found['patches'].mean, found['patches'].lost) == (93, -1)
-  assert found['pixels'].relative_loss == pytest.approx(0.5)
-  assert found['pixels'].deviation == pytest.approx(6)
-  welch = scipy.stats.ttest_ind(finals['none'], finals['pixels'], equal_var=False)
-  assert found['pixels'].lost / found['pixels'].noise == pytest.approx(welch.statistic)
-
-
-def test_one_seed_tells_of_no_noise():
-  found = outcomes({'none': [80.0], 'pixels': [60.0]})['pixels']
-  assert math.isnan(found.deviation)
-  assert math.isnan(found.noise)
-  assert found.relative_loss == pytest.approx(0.25)

@@ -1,4 +1,4 @@
-"""Data sets by name: TFDS slicing, and one clear line for what is not there."""
+"""Data sets by name: TFDS slicing, and one-line errors for missing ones."""
 
 import io
 import pathlib
@@ -8,9 +8,8 @@ import pytest
 import tensorflow_datasets as tfds
 
 from mixer_jax.data import digits
-from mixer_jax.data import open as source_module
+from mixer_jax.data.catalog import class_ids, in_english, open_source
 from mixer_jax.data.decode import decode
-from mixer_jax.data.open import in_english, open_source
 from mixer_jax.data.source import Source
 from mixer_jax.errors import UserError
 from tests.helpers import made
@@ -33,17 +32,17 @@ def test_splits_are_sliced_as_tfds_does(digits_dir, split, count):
 @pytest.mark.parametrize(
   ('name', 'split', 'message'),
   [
-    ('nonsense_set', 'train', "no TFDS data set is called 'nonsense_set'"),
+    ('nonsense_set', 'train', "no TFDS data set 'nonsense_set'"),
     ('imagnet2012', 'train', 'did you mean imagenet2012 or'),
     ('digit', 'train', 'did you mean digits'),
     ('cifar10', 'train', r'not prepared in .*: run `mixer-jax data prepare cifar10'),
-    ('digits', 'tran', r"no split 'tran': it has train, test, sliced as in"),
+    ('digits', 'tran', r"no split 'tran': it has train, test, with slices as in"),
     ('digits', 'train[:150%', r"no split 'train\[:150%'"),
     ('digits', 'train[:0]', 'is empty'),
-    ('digits', '', 'no split was named; it has train, test'),
+    ('digits', '', 'no split is given; it has train, test'),
   ],
 )
-def test_what_is_not_there_is_named(digits_dir, name, split, message):
+def test_missing_data_sets_and_splits_are_named(digits_dir, name, split, message):
   with pytest.raises(UserError, match=message) as error:
     open_source(name, split, str(digits_dir))
   assert '\n' not in str(error.value)
@@ -53,11 +52,11 @@ def test_a_damaged_data_set_is_named_with_the_way_out(digits_dir, tmp_path):
   shutil.copytree(digits_dir / 'digits', tmp_path / 'a' / 'digits')
   (record,) = (tmp_path / 'a').rglob('digits-test.array_record*')
   record.write_bytes(record.read_bytes()[:3000])
-  with pytest.raises(UserError, match=r'is damaged .*: remove that folder and prepare it anew'):
+  with pytest.raises(UserError, match=r'is damaged .*: remove that folder and prepare it again'):
     open_source('digits', 'test', str(tmp_path / 'a'))
   shutil.copytree(digits_dir / 'digits', tmp_path / 'b' / 'digits')
   (tmp_path / 'b' / 'digits' / '1.0.0' / 'dataset_info.json').write_text('{')
-  with pytest.raises(UserError, match=r'is damaged .*: remove that folder and prepare it anew'):
+  with pytest.raises(UserError, match=r'is damaged .*: remove that folder and prepare it again'):
     open_source('digits', 'test', str(tmp_path / 'b'))
 
 
@@ -82,17 +81,17 @@ def cut(path: pathlib.Path, length: int) -> None:
 @pytest.mark.parametrize(
   'damage', [lambda p: cut(p, 100_000), lambda p: cut(p, 1000), lambda p: p.unlink()]
 )
-def test_a_file_that_is_cut_off_in_the_middle_is_named_when_it_is_read(shards, tmp_path, damage):
+def test_a_truncated_file_is_named_when_it_is_read(shards, tmp_path, damage):
   shutil.copytree(shards / 'imagenet2012', tmp_path / 'imagenet2012')
   (path,) = tmp_path.rglob('*-00002-of-00005')
   damage(path)
   source = open_source('imagenet2012', 'train', str(tmp_path))
   assert source[0]['label'] in range(40)
-  with pytest.raises(UserError, match=r'data set imagenet2012 in .* is damaged .*prepare it anew'):
+  with pytest.raises(UserError, match=r'data set imagenet2012 in .* is damaged .*prepare it again'):
     source[20]
 
 
-def test_a_fault_that_may_pass_is_not_called_damage(shards, monkeypatch):
+def test_a_temporary_error_is_not_reported_as_damage(shards, monkeypatch):
   source = open_source('imagenet2012', 'train', str(shards))
 
   class Failing:
@@ -106,7 +105,7 @@ def test_a_fault_that_may_pass_is_not_called_damage(shards, monkeypatch):
 
 def test_another_version_is_named_with_the_way_to_read_it(shards, tmp_path):
   shutil.copytree(shards / 'imagenet2012' / '5.1.0', tmp_path / 'imagenet2012' / '5.0.0')
-  with pytest.raises(UserError, match=r'is of version 5.0.0, and version 5.1.0 is') as error:
+  with pytest.raises(UserError, match=r'has version 5.0.0, but version 5.1.0 is') as error:
     open_source('imagenet2012', 'train', str(tmp_path))
   assert 'name it imagenet2012:5.0.0, or run `mixer-jax data prepare' in str(error.value)
   assert '\n' not in str(error.value)
@@ -128,14 +127,14 @@ def test_reading_writes_nothing_to_the_data_dir(shards, digits_dir):
 
 @pytest.mark.parametrize('name', ['imagenet2012', 'digits', 'imagenet21k'])
 @pytest.mark.parametrize('told', [True, False])
-def test_a_bucket_is_refused_with_two_ways_out(name, told, monkeypatch):
+def test_a_bucket_is_rejected_with_two_ways_out(name, told, monkeypatch):
   if not told:
     monkeypatch.setenv('TFDS_DATA_DIR', 'gs://bucket/tfds')
   with pytest.raises(UserError, match=r'gs://bucket/tfds directly: mount .* gcsfuse, or copy'):
     open_source(name, 'train', 'gs://bucket/tfds' if told else '')
 
 
-def test_a_record_without_a_label_or_with_a_strange_one_is_named():
+def test_a_record_with_a_missing_or_unknown_label_is_named():
   records = [{'image': b'', 'label': label, 'file_name': f'{label}.png'} for label in (1, -1, 3)]
   source = Source('made/test', ('a', 'b', 'c'), records)
   assert source[0]['label'] == 1
@@ -152,7 +151,7 @@ def test_a_record_without_a_label_or_with_a_strange_one_is_named():
       renumbered[index]
 
 
-def test_data_sets_of_something_else_are_refused(tmp_path):
+def test_data_sets_without_images_and_labels_are_rejected(tmp_path):
   with tfds.testing.mock_data(num_examples=1):
     pass  # imports what the builder below needs
 
@@ -170,13 +169,13 @@ def test_data_sets_of_something_else_are_refused(tmp_path):
       yield from ()
 
   Texts(data_dir=tmp_path, file_format='array_record').download_and_prepare()
-  with pytest.raises(UserError, match='not one of images with one label each'):
+  with pytest.raises(UserError, match='does not have images with one label each'):
     open_source('texts', 'train', str(tmp_path))
 
 
 @pytest.fixture
 def others(tmp_path) -> pathlib.Path:
-  """`digits` as TFRecord, under another name so that it is not taken for the embedded one."""
+  """`digits` as TFRecord, under another name so that it is not mistaken for the included one."""
   digits.Digits(data_dir=tmp_path, file_format='tfrecord').download_and_prepare()
   (tmp_path / 'digits').rename(tmp_path / 'others')
   info = tmp_path / 'others' / '1.0.0' / 'dataset_info.json'
@@ -187,9 +186,7 @@ def others(tmp_path) -> pathlib.Path:
 
 
 @pytest.mark.parametrize('split', ['train', 'test[:50%]'])
-def test_a_data_set_that_was_prepared_as_tfrecord_is_read_as_it_is(
-  others, digits_dir, split, monkeypatch
-):
+def test_a_data_set_prepared_as_tfrecord_is_read_unchanged(others, digits_dir, split, monkeypatch):
   monkeypatch.setenv('MIXER_JAX_CACHE', str(others / 'cache'))
   ours = open_source('others', split, str(others))
   theirs = open_source('digits', split, str(digits_dir))
@@ -200,7 +197,7 @@ def test_a_data_set_that_was_prepared_as_tfrecord_is_read_as_it_is(
   ]
 
 
-def test_a_data_set_prepared_before_tfds_told_the_format_is_read_too(others, monkeypatch):
+def test_a_data_set_of_an_old_tfds_without_a_format_is_read(others, monkeypatch):
   monkeypatch.setenv('MIXER_JAX_CACHE', str(others / 'cache'))
   info = others / 'others' / '1.0.0' / 'dataset_info.json'
   info.write_text(info.read_text().replace('"fileFormat": "tfrecord",', ''))
@@ -215,7 +212,7 @@ def test_a_data_set_without_random_access_says_how_to_get_it(others):
     open_source('others', 'train', str(others))
 
 
-def test_imagenet_real_has_the_old_label_and_the_right_ones(tmp_path):
+def test_imagenet_real_has_the_original_label_and_the_correct_ones(tmp_path):
   image = encoded(photo(20, 30))
   records = [
     {
@@ -249,12 +246,12 @@ def test_the_builders_own_features_are_read(tmp_path, name, split):
 
 
 def test_class_names_need_no_prepared_data_set():
-  assert source_module.class_ids('imagenet2012')[281] == 'n02123045'
-  assert in_english(source_module.class_ids('imagenet2012'))[281] == 'tabby, tabby cat'
-  assert in_english(source_module.class_ids('imagenet_v2'))[999].startswith('toilet tissue')
-  assert in_english(source_module.class_ids('oxford_flowers102'))[0] == 'pink primrose'
-  assert in_english(source_module.class_ids('digits'))[3] == '3'
-  with pytest.raises(UserError, match='no TFDS data set is called'):
-    source_module.class_ids('nonsense_set')
+  assert class_ids('imagenet2012')[281] == 'n02123045'
+  assert in_english(class_ids('imagenet2012'))[281] == 'tabby, tabby cat'
+  assert in_english(class_ids('imagenet_v2'))[999].startswith('toilet tissue')
+  assert in_english(class_ids('oxford_flowers102'))[0] == 'pink primrose'
+  assert in_english(class_ids('digits'))[3] == '3'
+  with pytest.raises(UserError, match='no TFDS data set'):
+    class_ids('nonsense_set')
   with pytest.raises(UserError, match='has no class names'):
-    source_module.class_ids('wmt14_translate')
+    class_ids('wmt14_translate')

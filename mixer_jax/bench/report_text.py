@@ -1,0 +1,99 @@
+"""The report of a benchmark as text."""
+
+from typing import Any
+
+Row = dict[str, Any]
+
+
+def heading(report: Row) -> str:
+  """Return the lines that name the model, the devices and their peak."""
+  lines = [
+    f'{report["model"]}, {report["num_parameters"]:,} parameters, {report["image_size"]} px, '
+    f'{report["num_classes"]:,} classes, {report["dtype"]}, on {report["devices"]} × '
+    f'{report["device"]}'
+  ]
+  if report['peak_flops_per_second']:
+    lines.append(f'peak per device: {report["peak_flops_per_second"] / 1e12:,.4g} TFLOP/s')
+  else:
+    lines.append(
+      f'the peak of {report["device"]} in {report["dtype"]} is not known (--peak sets it): '
+      'no MFU, only the share of the rate of a plain matrix multiply'
+    )
+  return '\n'.join(lines)
+
+
+def part(name: str, row: Row) -> str:
+  """Return the lines of one part."""
+  if 'step_seconds' in row:
+    return _program(name, row)
+  return f'{name:10} {_TEXTS[name](row)}'
+
+
+def _program(name: str, row: Row) -> str:
+  low, high = row['step_seconds_range']
+  flops, size = row['flops'], row['batch_size']
+  seconds = row['compile_seconds']
+  cached = seconds['cached']
+  cache = 'not cached' if cached is None else f'{cached:.1f} s from the cache'
+  mfu = f'MFU {100 * row["mfu"]:.1f} %, ' if row['mfu'] else ''
+  return '\n'.join(
+    [
+      f'{name:10} {row["images_per_second"]:,.4g} images/s, '
+      f'{row["images_per_second_per_device"]:,.4g} per device, in batches of {size:,}; '
+      f'{_time(row["step_seconds"])} per batch ({_time(low)} to {_time(high)})',
+      f'{"":10} {mfu}{100 * row["share_of_multiply"]:.1f} % of the rate of a plain multiply, '
+      f'{row["multiply_flops_per_second"] / 1e12:,.3g} TFLOP/s; '
+      f'{flops["model"] / size / 1e9:,.4g} GFLOP per image, '
+      f'{flops["compiler"] / size / 1e9:,.4g} by the compiler',
+      f'{"":10} {_size(row["program_bytes_per_device"])} per device, peak so far '
+      f'{_size(row["peak_bytes"])} on the {row["peak_bytes_of"]}; traced in '
+      f'{seconds["trace"]:.1f} s, compiled in {seconds["cold"]:.1f} s, {cache}',
+    ]
+  )
+
+
+def _loop(row: Row) -> str:
+  return (
+    f'{row["images_per_second"]:,.4g} images/s in batches of {row["batch_size"]:,}: '
+    f'{100 * row["share_of_step"]:.1f} % of the bare step ({_time(row["bare_step_seconds"])}), '
+    f'{100 * row["share_with_saves"]:.1f} % with one save per minute, which costs '
+    f'{_time(row["save_seconds"])}'
+  )
+
+
+def _input(row: Row) -> str:
+  return (
+    f'{row["images_per_second"]:,.4g} images/s for training, '
+    f'{row["evaluation_images_per_second"]:,.4g} for evaluation, of {row["images"]}, '
+    f'on {row["cores"]} cores'
+  )
+
+
+def _evaluate(row: Row) -> str:
+  read, both = row['input_images_per_second'], row['share_of_both']
+  shared = f'; {100 * both:.1f} % of both in sequence, as they share the cores' if both else ''
+  return (
+    f'{row["images_per_second"]:,.4g} images/s of {row["images"]}, in batches of '
+    f'{row["batch_size"]:,}: {100 * row["share_of_slower"]:.1f} % of the slower of forward '
+    f'({row["forward_images_per_second"]:,.4g}) and input ({f"{read:,.4g}" if read else "none"})'
+    f'{shared}'
+  )
+
+
+def _checkpoint(row: Row) -> str:
+  return (
+    f'{_size(row["bytes"])}: a save blocks for {_time(row["blocked_seconds"])}, the first one for '
+    f'{_time(row["first_blocked_seconds"])}; written in {_time(row["written_seconds"])}, '
+    f'restored in {_time(row["restored_seconds"])}'
+  )
+
+
+_TEXTS = {'loop': _loop, 'input': _input, 'evaluate': _evaluate, 'checkpoint': _checkpoint}
+
+
+def _time(seconds: float) -> str:
+  return f'{seconds:,.3g} s' if seconds >= 1 else f'{1000 * seconds:,.3g} ms'
+
+
+def _size(count: float) -> str:
+  return f'{count / 2**30:,.2f} GiB' if count >= 2**30 / 10 else f'{count / 2**20:,.1f} MiB'

@@ -1,0 +1,87 @@
+"""Plans as text: one in full, or a table of several."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from mixer_jax.parallel.chips import GIB
+from mixer_jax.parallel.mesh import AXES
+from mixer_jax.pictures import text_tables
+from mixer_jax.planning.plan import Plan
+
+NOTE = 'Times are estimates of the compiler or a roofline, not measured: use them to compare.'
+
+
+def full(plan: Plan, name: str) -> str:
+  """Return all lines of a plan, of a config of this name."""
+  report, program = plan.report(), plan.program
+  parts = report['bytes_per_core']
+  limit = parts['limit']
+  mesh = ' × '.join(f'{n} {axis}' for n, axis in zip(program.mesh, AXES, strict=True))
+  held = '  '.join(
+    f'{kind} {_size(parts[kind])}'
+    for kind in ('parameters', 'optimizer', 'batch', 'temporaries')
+    if parts[kind] is not None
+  )
+  verdict = 'fits' if plan.fits else 'does NOT fit'
+  lines = [
+    f'{name} on {report["topology"]} ({report["accelerator"]}): {report["devices"]} devices, '
+    f'{report["processes"]} process(es); {mesh}',
+    f'{report["variant"]}: {report["num_parameters"]:,} parameters; '
+    f'{program.total_steps:,} updates of {program.batch_size:,} images',
+    f'per device: {held}: {_size(plan.needed)} of {_size(limit)}: {verdict}',
+  ]
+  if not plan.fits:
+    return '\n'.join([*lines, f'the {plan.too_large} step is too large'])
+  lines.append(f'{report["flops_per_step"] / 1e12:,.5g} TFLOP per update, over all devices')
+  if (
+    report['recomputed'] > 0.05
+    and plan.needed > limit / 2
+    and not getattr(program.model, 'remat', False)
+  ):
+    lines.append(
+      f'  {100 * report["recomputed"]:.0f} % more than a plain step: the compiler recomputes '
+      'activations to save memory'
+    )
+  for kind, moved in report['collectives'].items():
+    lines.append(f'{kind}: {moved["count"]} per update, {_size(moved["bytes"])} per device')
+  lines += [
+    f'compiled in {report["compile_seconds"]:.0f} s',
+    f'estimated: {report["estimated_step_seconds"]:.3g} s per update '
+    f'({100 * report["share_of_peak"]:.0f} % of peak), {report["images_per_second"]:,.0f} images/s;'
+    f' evaluation {report["evaluation_images_per_second"]:,.0f} images/s',
+    f'estimated: {_number(report["hours"])} hours of training, '
+    f'{_number(report["core_days"])} core-days',
+  ]
+  if report['paper_core_days']:
+    lines.append(f"the paper's run took {report['paper_core_days']:,} TPU-v3 core-days (Table 3)")
+  return '\n'.join([*lines, NOTE])
+
+
+def table(names: Sequence[str], reports: Sequence[dict[str, Any]]) -> str:
+  """Return a table of plans: one row per report."""
+  header = ('', 'devices', 'GiB', 'fits', 's/update', 'images/s', 'hours', 'core-days')
+  rows = [(name, *_cells(report)) for name, report in zip(names, reports, strict=True)]
+  return text_tables.aligned(header, rows).rstrip('\n')
+
+
+def _cells(report: dict[str, Any]) -> list[str]:
+  """Return the cells of one plan; the last four are empty if it does not fit."""
+  cells = [f'{report["devices"]:,}', f'{report["needed_bytes_per_core"] / GIB:.2f}']
+  if not report['fits']:
+    return [*cells, 'NO', '', '', '', '']
+  return [
+    *cells,
+    'yes',
+    f'{report["estimated_step_seconds"]:.3g}',
+    f'{report["images_per_second"]:,.0f}',
+    _number(report['hours']),
+    _number(report['core_days']),
+  ]
+
+
+def _number(value: float) -> str:
+  return f'{value:,.1f}' if value >= 1 else f'{value:.2g}'
+
+
+def _size(count: float) -> str:
+  return f'{count / GIB:.2f} GiB' if count >= GIB / 10 else f'{count / 2**20:.2f} MiB'

@@ -1,0 +1,98 @@
+"""Inspection of the data of a run: all its records checked, or a sheet of what training sees."""
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+import cv2
+import numpy as np
+
+from mixer_jax.data import decode, pipeline
+from mixer_jax.data.catalog import open_source
+from mixer_jax.data.check import RecordCheck, check_records
+from mixer_jax.data.pipeline import DataConfig
+from mixer_jax.data.randaugment import OPERATIONS
+from mixer_jax.data.source import Source
+from mixer_jax.errors import UserError
+from mixer_jax.pictures.contact_sheets import Band, Row, contact_sheet
+from mixer_jax.runlog.progress import reading
+from mixer_jax.runs.evaluation_setup import data_of, open_train
+from mixer_jax.runs.run_config import RunConfig
+
+_MAGNITUDES = (5, 10, 15, 20)
+_IMAGES = 4
+_DRAWS = 9  # per image
+
+NamedImage = tuple[str, np.ndarray]
+"""Class name, and an (H, W, 3) uint8 image."""
+
+
+def check_data(data: DataConfig) -> Iterator[RecordCheck]:
+  """Read and decode every record of the training split, then of the evaluation split.
+
+  Two splits that are the same records, such as those of a folder without slices, are read once.
+
+  Raises:
+    UserError: there is no such data set or split.
+  """
+  if not data.name:
+    raise UserError('no data set: set --config.data.name, such as digits or imagenet2012')
+  splits = (data.train_split, data.eval_split)
+  sources = [open_source(data.name, split, data.data_dir) for split in splits]
+  for source in {source.name: source for source in sources}.values():
+    yield check_records(source, reading)
+
+
+def training_sheet(config: RunConfig) -> bytes:
+  """Draw images as training sees them, and all operations of RandAugment; returns a PNG.
+
+  Raises:
+    UserError: there is no such data set, or none of its images decodes.
+  """
+  data = data_of(config)
+  image_size = config.model.get('image_size') or 224
+  source = open_train(data)
+  images = _sample(source)
+  operations = list(_operations(images[0][1], image_size))
+  half = len(operations) // 2
+  augmented = list(_augmented(images, data, image_size, config.seed))
+  heading = 'The operations of RandAugment at several magnitudes; negative: the other direction'
+  return contact_sheet(
+    [
+      Band(f'{source.name} as training sees it', [augmented]),
+      Band(heading, [operations[:half], operations[half:]]),
+    ]
+  )
+
+
+def _sample(source: Source) -> list[NamedImage]:
+  """Return a few images that decode, from the whole split."""
+  images: list[NamedImage] = []
+  for index in np.random.default_rng(0).permutation(len(source)):
+    record = source[index]
+    with contextlib.suppress(decode.UndecodableError):
+      images.append((source.classes[record['label']], decode.decode(record['image'])))
+    if len(images) == _IMAGES:
+      break
+  if not images:
+    raise UserError(f'no image of {source.name} decodes')
+  return images
+
+
+def _augmented(
+  images: Sequence[NamedImage], data: DataConfig, image_size: int, seed: int
+) -> Iterator[Row]:
+  """Yield a row per image: all of it, then as training draws it."""
+  for number, (name, image) in enumerate(images):
+    draws = [
+      pipeline.augmented(image, data, image_size, np.random.default_rng((seed, number, draw)))
+      for draw in range(_DRAWS)
+    ]
+    yield name, [('original', image), *(('', draw) for draw in draws)]
+
+
+def _operations(image: np.ndarray, image_size: int) -> Iterator[Row]:
+  """Yield a row per operation: one image at four magnitudes, and in the other direction."""
+  image = cv2.resize(image, (image_size, image_size), interpolation=cv2.INTER_LINEAR)
+  for name, operation in OPERATIONS.items():
+    magnitudes = [*_MAGNITUDES, *([-_MAGNITUDES[-1]] if operation.signed else [])]
+    yield name, [(f'{m}', operation(image, m, np.random.default_rng(0))) for m in magnitudes]

@@ -1,0 +1,289 @@
+"""Evaluation of a checkpoint on a complete split: accuracy, few-shot accuracy, linear probes."""
+
+import csv
+import dataclasses
+import io
+import logging
+from typing import Any
+
+from mixer_jax import models
+from mixer_jax.checkpoints import Checkpoint
+from mixer_jax.data import recipes
+from mixer_jax.data.source import Source
+from mixer_jax.errors import UserError
+from mixer_jax.evaluation import classify, fewshot, probe
+from mixer_jax.evaluation.fewshot import FewShotConfig
+from mixer_jax.evaluation.probe import LayerProbe, ProbeConfig
+from mixer_jax.evaluation.statistics import MeanDeviation
+from mixer_jax.parallel import processes
+from mixer_jax.runlog.progress import reading
+from mixer_jax.runs.checkpoint_labels import (
+  align_classes,
+  class_names,
+  evaluation_recipe,
+  readable_names,
+)
+from mixer_jax.runs.evaluation_setup import open_train, this_process
+from mixer_jax.runs.loaded_model import LoadedModel
+
+log = logging.getLogger(__name__)
+
+_TITLES = {'top1': 'top-1', 'real': 'ReaL'}
+_IMAGENET = ('imagenet2012/validation', 'imagenet2012_real/validation')
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationReport:
+  """Accuracy of a checkpoint on a split.
+
+  Attributes:
+    checkpoint: path or published name.
+    file: the file that was read.
+    variant: name of the model, such as 'B/16'.
+    step: of the run, if it is a training state.
+    data: data set and split.
+    recipe: preparation of the images, in words.
+    eval_recipe, eval_crop_fraction: its name and parameter.
+    own_recipe: (recipe, crop fraction) that belongs to the checkpoint.
+    gelu: None for a model without one.
+    activation: nonlinearity in words.
+    result: the figures, and the prediction of each image.
+    published: figures of the same checkpoint and data in the literature, by the name in `result`.
+    classes: class names by label, for people.
+  """
+
+  checkpoint: str
+  file: str
+  variant: str
+  step: int | None
+  data: str
+  image_size: int
+  recipe: str
+  eval_recipe: str
+  eval_crop_fraction: float
+  own_recipe: tuple[str, float]
+  gelu: str | None
+  input_range: str
+  dtype: str
+  activation: str
+  result: classify.Evaluation
+  published: dict[str, float]
+  classes: tuple[str, ...]
+
+  def to_json(self) -> dict[str, Any]:
+    """Return the figures and what they hold for, as a JSON file has them."""
+    names = (
+      *('checkpoint', 'file', 'variant', 'step', 'data', 'image_size', 'recipe', 'eval_recipe'),
+      *('eval_crop_fraction', 'gelu', 'input_range', 'dtype'),
+    )
+    fields = {name: getattr(self, name) for name in names}
+    return {**fields, **self.result.numbers(), 'published': self.published}
+
+  def summary(self) -> str:
+    """Return the figures as lines of text, each published figure compared with the measured one."""
+    result = self.result
+    line = f'top-1 {result.top1:.2f} %  top-5 {result.top5:.2f} %  loss {result.loss:.4f}  '
+    if result.real is not None:
+      line += f'ReaL {result.real:.2f} % of {result.real_examples}  '
+    line += f'{result.examples} images of {self.data} at {self.image_size} px'
+    line += f'  {result.images_per_second:,.1f} images/s'
+    line += f', {result.undecodable} did not decode' if result.undecodable else ''
+    lines = [line, f'by {self.recipe}; {self.activation}, {self.dtype}; {self.checkpoint}']
+    for name, value in self.published.items():
+      line = f'published {_TITLES[name]} {value:.2f} %: {getattr(result, name) - value:+.2f} here'
+      own, fraction = self.own_recipe
+      if self.own_recipe != (self.eval_recipe, self.eval_crop_fraction):
+        line += f', by another recipe than its {own} with crop {fraction}'
+      lines.append(line)
+    return '\n'.join(lines)
+
+  def per_class(self) -> list[classify.ClassRow]:
+    """Return a row for each class that has images, the worst first."""
+    return classify.per_class(self.result)
+
+  def per_class_csv(self) -> str:
+    """Return `per_class` as CSV, with class names."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator='\n')
+    writer.writerow(('class', 'name', 'images', 'top1', 'most_confused_with', 'times'))
+    for row in self.per_class():
+      confused = '' if row.confused is None else self.classes[row.confused]
+      name, top1 = self.classes[row.label], f'{row.top1:.2f}'
+      writer.writerow((row.label, name, row.images, top1, confused, row.times))
+    return text.getvalue()
+
+
+def evaluate(loaded: LoadedModel) -> EvaluationReport:
+  """Classify the evaluation split, every image once. All processes call it alike.
+
+  Raises:
+    UserError: the classes of the data are not those of the model, or no image decodes.
+  """
+  checkpoint, model = loaded.checkpoint, loaded.model
+  source = align_classes(checkpoint, loaded.setup.source)
+  setup = dataclasses.replace(loaded.setup, source=source)
+  data = setup.data
+  recipe = recipes.describe(
+    data.eval_recipe, model.image_size, data.eval_crop_fraction, model.input_range
+  )
+  size, variant, activation = len(source), models.variant_of(model), models.activation(model)
+  log.info('%s (%s) on %s images of %s', loaded.path, variant, f'{size:,}', source.name)
+  log.info('%s; %s, %s', recipe, activation, model.dtype)
+  result = classify.evaluate(
+    classify.make_eval_step(model, setup.mesh),
+    loaded.place_params(),
+    reading(setup.batches(model.image_size), setup.batch_size, size),
+    setup.mesh,
+    size=size,
+  )
+  if not result.examples:
+    raise UserError(f'none of the {size:,} images of {source.name} decodes')
+  return EvaluationReport(
+    checkpoint=loaded.path,
+    file=checkpoint.file,
+    variant=variant,
+    step=checkpoint.metadata.get('step'),
+    data=source.name,
+    image_size=model.image_size,
+    recipe=recipe,
+    eval_recipe=data.eval_recipe,
+    eval_crop_fraction=data.eval_crop_fraction,
+    own_recipe=evaluation_recipe(checkpoint),
+    gelu=getattr(model, 'gelu', None),
+    input_range=model.input_range,
+    dtype=model.dtype,
+    activation=activation,
+    result=result,
+    published=published_figures(checkpoint, source, model.image_size),
+    classes=readable_names(source.classes),
+  )
+
+
+def published_figures(checkpoint: Checkpoint, source: Source, image_size: int) -> dict[str, float]:
+  """Return the published accuracies that a measurement on `source` can be compared with."""
+  entry = checkpoint.published
+  is_validation_set = source.name in _IMAGENET or (
+    # The validation set as a folder: nothing else has as many images of these classes.
+    len(source) == 50_000 and source.classes == class_names(checkpoint)
+  )
+  if entry is None or not is_validation_set or image_size != entry.config.image_size:
+    return {}
+  real = entry.real if source.accepted else None
+  return {k: v for k, v in {'top1': entry.top1, 'real': real}.items() if v is not None}
+
+
+@dataclasses.dataclass(frozen=True)
+class FewShotReport:
+  """Few-shot accuracy of a checkpoint.
+
+  Attributes:
+    data, train_data: splits that it was tested on and learned from.
+    images: size of the test split.
+    accuracies: images per class -> percent, mean and deviation over seeds.
+    seeds: number of choices of the images.
+  """
+
+  checkpoint: str
+  data: str
+  train_data: str
+  images: int
+  accuracies: dict[int, MeanDeviation]
+  seeds: int
+
+  def to_json(self) -> dict[str, Any]:
+    """Return the figures as a JSON file has them."""
+    return {
+      'checkpoint': self.checkpoint, 'data': self.data, **fewshot.named(self.accuracies)
+    }  # fmt: skip
+
+  def summary(self) -> str:
+    """Return the figures as lines of text."""
+    lines = []
+    for shots, (mean, deviation) in self.accuracies.items():
+      line = f'{shots:3d} images per class: {mean:.2f} %'
+      if deviation is not None:
+        line += f' ± {deviation:.2f} over {self.seeds} choices'
+      lines.append(line)
+    return '\n'.join([*lines, _learned(self)])
+
+
+def few_shot(loaded: LoadedModel, settings: FewShotConfig = fewshot.PAPER) -> FewShotReport:
+  """Fit ridge regression to features of a few training images per class, and test it.
+
+  All processes call it alike.
+
+  Raises:
+    UserError: the splits have different classes, or a class has too few images.
+  """
+  setup = loaded.setup
+  train = processes.together(lambda: open_train(setup.data))
+  evaluator = fewshot.FewShot(
+    loaded.model,
+    settings,
+    train,
+    setup.source,
+    setup.data,
+    setup.mesh,
+    batch_size=setup.batch_size,
+    process=this_process(),
+  )
+  return FewShotReport(
+    checkpoint=loaded.path,
+    data=setup.source.name,
+    train_data=train.name,
+    images=len(setup.source),
+    accuracies=evaluator.by_shots(loaded.place_params()),
+    seeds=settings.seeds,
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class ProbeReport:
+  """Accuracy of linear probes on the layers of a checkpoint; see `FewShotReport`."""
+
+  checkpoint: str
+  data: str
+  train_data: str
+  images: int
+  layers: list[LayerProbe]
+
+  def to_json(self) -> dict[str, Any]:
+    """Return the figures as a JSON file has them."""
+    layers = [dataclasses.asdict(layer) for layer in self.layers]
+    return {'checkpoint': self.checkpoint, 'data': self.data, 'layers': layers}
+
+  def summary(self) -> str:
+    """Return the figures as lines of text."""
+    lines = [
+      f'{layer.layer:12} top-1 {layer.top1:6.2f} %  of training images {layer.train_top1:6.2f} %'
+      for layer in self.layers
+    ]
+    return '\n'.join([*lines, _learned(self)])
+
+
+def linear_probe(loaded: LoadedModel, settings: ProbeConfig = probe.DEFAULTS) -> ProbeReport:
+  """Fit a linear classifier to each block's features of the training split, and test them.
+
+  All processes call it alike.
+
+  Raises:
+    UserError: the splits have different classes, layers differ in width, or no image decodes.
+  """
+  setup = loaded.setup
+  train = processes.together(lambda: open_train(setup.data))
+  layers = probe.linear_probe(
+    loaded.model,
+    settings,
+    loaded.place_params(),
+    train,
+    setup.source,
+    setup.data,
+    setup.mesh,
+    batch_size=setup.batch_size,
+    process=this_process(),
+  )
+  return ProbeReport(loaded.path, setup.source.name, train.name, len(setup.source), layers)
+
+
+def _learned(report: FewShotReport | ProbeReport) -> str:
+  return f'of {report.images} images of {report.data}, learned from {report.train_data}'

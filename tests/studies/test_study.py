@@ -1,0 +1,67 @@
+"""Runs of a study, and its files."""
+
+import json
+
+import pytest
+
+from mixer_jax.errors import UserError
+from mixer_jax.runs.config_file import load_config
+from mixer_jax.runs.run_config import RunConfig
+from mixer_jax.studies import study
+from mixer_jax.studies.run import STUDIES, run_study
+from mixer_jax.studies.study import Variation
+
+
+@pytest.fixture(scope='module')
+def config() -> RunConfig:
+  """The experiment of configs/digits.py, from seed 5."""
+  return RunConfig.from_fields(load_config('configs/digits.py', ['--config.seed=5']))
+
+
+def test_runs_are_expanded_by_seed_model_and_variation(config):
+  vary = lambda model, own: [
+    Variation(f'{model} in {n}', f'{model}/{n}', {'total_steps': n * own.seed}, {'n': n})
+    for n in (1, 2)
+  ]
+  runs = study.expand({'a': config, 'b': config}, 2, 'w', vary)
+  assert [run.folder for run in runs] == [
+    *('w/a/1/5', 'w/a/2/5', 'w/b/1/5', 'w/b/2/5'),
+    *('w/a/1/6', 'w/a/2/6', 'w/b/1/6', 'w/b/2/6'),
+  ]
+  last = runs[-1]
+  assert last.name == 'b in 2, seed 6'
+  assert dict(last.labels) == {'model': 'b', 'n': 2}
+  assert (last.config.seed, last.config.total_steps) == (6, 10)
+  assert config.seed == 5
+  wrong = lambda model, own: [Variation(f'{model} in 0', model, {'total_steps': 0})]
+  with pytest.raises(UserError, match=r'a in 0, seed 5: .*total_steps'):
+    study.expand({'a': config}, 1, 'w', wrong)
+
+
+class Reporter:
+  """A report of one text file."""
+
+  def text(self, values):
+    return f'{values}\n'
+
+  def files(self, values):
+    return {'x.txt': ' '.join(values['curve'])}
+
+
+def test_files_are_written_from_what_the_json_file_holds(tmp_path):
+  (tmp_path / 'x.json').write_text('of an earlier study')
+  report = study.write(str(tmp_path), 'x', {'curve': {3: 1.0}}, Reporter(), {'x.npz': b'0'})
+  assert report.values == {'curve': {'3': 1.0}} == json.loads((tmp_path / 'x.json').read_text())
+  assert (tmp_path / 'x.txt').read_text() == '3'
+  assert sorted(path.name for path in tmp_path.iterdir()) == ['x.json', 'x.npz', 'x.txt']
+  assert str(report) == f"{{'curve': {{'3': 1.0}}}}\nx.json, x.npz and x.txt are in {tmp_path}"
+
+
+def test_studies_are_called_as_their_commands(tmp_path):
+  assert sorted(STUDIES) == ['cka-study', 'permute', 'prune', 'scaling', 'transfer']
+  with pytest.raises(UserError, match="no study is called 'scale': there are cka-study, permute"):
+    run_study('scale', {}, str(tmp_path))
+  for name in ('cka-study', 'permute', 'scaling', 'transfer'):
+    more = {'suite': 'vtab'} if name == 'transfer' else {}
+    with pytest.raises(UserError, match=r'the config has the fields .*: begin with configs/'):
+      run_study(name, {'seeds': 1}, str(tmp_path), **more)
