@@ -197,7 +197,7 @@ def test_fine_tuning_starts_from_a_checkpoint_of_its_variant(tmp_path):
         initial_model.model_of(run_config(config))
 
 
-def test_a_task_to_fine_tune_to_is_told_by_what_is_near():
+def test_an_unknown_task_is_refused_with_the_nearest():
   with pytest.raises(UserError, match='did you mean vtab/clevr_count or'):
     finetune.get_config('B/16,vtab/clevr_cont')
 

@@ -116,7 +116,7 @@ def check_targets(files: dict[str, str | None]) -> None:
       raise UserError(f'--{flag}={file} is not writable: name another file')
   for flag, other in itertools.combinations(named, 2):
     if named[flag] == named[other]:
-      raise UserError(f'--{flag} and --{other} cannot both go to one place: name another for one')
+      raise UserError(f'--{flag} and --{other} cannot both go to one place: name another file')
 
 
 def report(text: str, figures: Mapping[str, Any], json_file: str | None) -> None:

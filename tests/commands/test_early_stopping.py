@@ -1,4 +1,4 @@
-"""Early stopping from end to end: the best state is kept and told, whatever disturbs the run."""
+"""Early stopping from end to end: the best state is kept and reported, even after disturbances."""
 
 import io
 import json
@@ -33,7 +33,7 @@ FLAGS = (
 
 @pytest.fixture(scope='module')
 def stopped(tmp_path_factory, digits_dir, compiled):
-  """A run that stopped early, undisturbed."""
+  """Return the workdir of a run that stopped early, without interruption."""
   workdir = tmp_path_factory.mktemp('stopped') / 'run'
   assert train_runs.train(workdir, digits_dir, *FLAGS) == 0
   return workdir
@@ -47,12 +47,12 @@ def evaluations(workdir) -> dict[int, float]:
   return {row['step']: row['loss'] for row in rows(workdir, 'eval')}
 
 
-def test_a_run_stops_behind_its_best_which_is_kept_and_reported(stopped, capsys):
+def test_a_run_stops_after_its_best_which_is_kept_and_reported(stopped, capsys):
   losses = evaluations(stopped)
   best = min(losses, key=losses.__getitem__)
   last = max(losses)
   assert last == best + 2 * 3 < 60
-  assert min(losses) < best  # something was worse before it
+  assert min(losses) < best  # an evaluation before it was worse
   (stop,) = rows(stopped, 'early_stop')
   assert (stop['step'], stop['best_step'], stop['best']) == (last, best, losses[best])
   assert stop['metric'] == 'loss'
@@ -67,13 +67,13 @@ def test_a_run_stops_behind_its_best_which_is_kept_and_reported(stopped, capsys)
   for name in ('curves.png', 'predictions.png'):
     assert Image.open(io.BytesIO((stopped / name).read_bytes())).size[0] > 500
 
-  # The state by the name of the best gives what was told of it, on both splits.
+  # The state under the name `best` gives the figures that were logged, on both splits.
   capsys.readouterr()
-  for split, told in (('test[50%:]', test['loss']), ('test[:50%]', losses[best])):
+  for split, loss in (('test[50%:]', test['loss']), ('test[:50%]', losses[best])):
     more = f'--config.data.eval_split={split}'
     assert main(['evaluate', f'--checkpoint={stopped}/best', '--json=-', more]) == 0
     figures = json.loads(capsys.readouterr().out)
-    assert (figures['step'], figures['loss']) == (best, pytest.approx(told, rel=1e-6))
+    assert (figures['step'], figures['loss']) == (best, pytest.approx(loss, rel=1e-6))
 
 
 def bits(folder) -> dict:
@@ -97,11 +97,11 @@ def assert_same_end(workdir, undisturbed) -> None:
   assert metadata[0]['standing'] == metadata[1]['standing']
 
 
-def test_a_run_that_leaves_and_fails_ends_as_if_undisturbed(
+def test_a_run_that_is_preempted_and_fails_ends_as_without(
   stopped, digits_dir, tmp_path, monkeypatch
 ):
   best = rows(stopped, 'end')[0]['best_step']
-  # It is told to leave at the very step whose evaluation, for which there is no time, is the best.
+  # It is preempted at the step of the best evaluation, for which there is no time.
   with monkeypatch.context() as context:
     context.setattr(RunHooks, 'should_stop', lambda self, step: step == best)
     assert train_runs.train(tmp_path, digits_dir, *FLAGS) == 75
@@ -110,7 +110,7 @@ def test_a_run_that_leaves_and_fails_ends_as_if_undisturbed(
   def fail(*_):
     raise RuntimeError('a fault')
 
-  with monkeypatch.context() as context:  # once it has stopped
+  with monkeypatch.context() as context:  # after it has stopped
     context.setattr(RunHooks, 'report', fail)
     with pytest.raises(RuntimeError, match='a fault'):
       train_runs.train(tmp_path, digits_dir, *FLAGS)

@@ -1,4 +1,4 @@
-"""A pod of real processes on this machine: faults, and what is left behind them."""
+"""A pod of real processes on this machine: faults, and what remains after them."""
 
 import json
 import os
@@ -86,12 +86,12 @@ def undisturbed(tmp_path_factory, digits_dir, cache):
   assert code == 0, said
   assert 'process 1 of 2' in said
   assert 'process 0 of 2' in said
-  assert said.count('step 12/12') == 1  # only process 0 tells how it goes
+  assert said.count('step 12/12') == 1  # only process 0 logs progress
   return workdir
 
 
 def batches(workdir) -> dict[int, str]:
-  """Step -> digests of its images and labels, of the starts that were told to record them."""
+  """Return step -> digests of its images and labels, of the starts that recorded them."""
   lines = pathlib.Path(f'{workdir}.batches').read_text().splitlines()
   seen: dict[int, str] = {}
   for line in lines:
@@ -105,7 +105,7 @@ def events(workdir) -> list[dict]:
   return [row for row in rows if 'event' in row]
 
 
-def test_behind_every_kind_of_fault_the_run_ends_in_the_same_bits(
+def test_after_every_kind_of_fault_the_run_ends_in_the_same_bits(
   undisturbed, tmp_path, digits_dir, cache
 ):
   chain = ('kill 1 1', 'stop 1 1', 'raise 0 2', 'disk 0 3', 'read 1 4', 'save 1 6', 'term 0 7')
@@ -115,7 +115,7 @@ def test_behind_every_kind_of_fault_the_run_ends_in_the_same_bits(
   code, said = finished(start(tmp_path / 'run', digits_dir, cache, fault=faults, **more))
   assert code == 0, said
   assert [mark.name for mark in marks if not mark.exists()] == []  # each did happen
-  # All agree on a step to leave at, which may lie behind the last.
+  # All agree on a step to exit at, which may be after the last.
   assert said.count('restarting all') in (len(chain) - 1, len(chain)), said
   assert bits(tmp_path / 'run') == bits(undisturbed)
   assert batches(tmp_path / 'run') == batches(undisturbed)
@@ -139,7 +139,7 @@ LONG = (
 
 @pytest.mark.long
 @pytest.mark.parametrize('fault', LONG)
-def test_behind_a_fault_the_run_ends_in_the_same_bits(
+def test_after_a_fault_the_run_ends_in_the_same_bits(
   undisturbed, tmp_path, digits_dir, cache, fault
 ):
   code, said = finished(
@@ -339,7 +339,7 @@ def test_a_refusal_is_not_tried_again(tmp_path, digits_dir, cache):
 
 
 @pytest.mark.parametrize('argv', [[], ['2', 'x', 'train'], ['0', '2', 'train'], ['2', '2']])
-def test_a_wrong_call_of_local_pod_tells_its_usage(argv):
+def test_a_wrong_call_of_local_pod_prints_its_usage(argv):
   done = subprocess.run([POD, *argv], capture_output=True, text=True, check=False)
   assert done.returncode == 2
   assert 'Usage: launch/local_pod.sh N D COMMAND' in done.stderr

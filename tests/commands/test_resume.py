@@ -1,4 +1,4 @@
-"""A run that is killed goes on to the very bits of a run that never was."""
+"""A run that is killed resumes and ends with the same bits as a run that was not."""
 
 import os
 import pathlib
@@ -45,7 +45,7 @@ def finish(workdir, digits_dir, cache) -> str:
 
 @pytest.fixture(scope='module')
 def undisturbed(tmp_path_factory, digits_dir, cache):
-  """The final params of a run that nobody disturbed."""
+  """Return the final params of a run without interruption."""
   workdir = tmp_path_factory.mktemp('undisturbed')
   finish(workdir, digits_dir, cache)
   return final(workdir)
@@ -61,7 +61,7 @@ def assert_same_bits(a, b):
 
 
 def kill_when(process: subprocess.Popen, ready) -> None:
-  """SIGKILL as soon as `ready()`; fails if the run ends before."""
+  """Send SIGKILL as soon as `ready()`; fail if the run ends before."""
   while not ready():
     if process.poll() is not None:
       pytest.fail(f'the run ended by itself: {process.communicate()[0]}')
@@ -86,9 +86,12 @@ def test_killed_at_a_random_step(tmp_path, digits_dir, cache, undisturbed, rng):
   assert_same_bits(final(tmp_path), undisturbed)
   first, second = starts(tmp_path)
   assert first['restored'] is None
-  assert second['step'] in (step // 8 * 8, step // 8 * 8 - 8)  # the last save may have been open
+  assert second['step'] in (
+    step // 8 * 8,
+    step // 8 * 8 - 8,
+  )  # the last save may not have been complete
   assert second['restored'].endswith(f'checkpoints/{second["step"]}')
-  assert f'going on behind step {second["step"]}' in output
+  assert f'resuming after step {second["step"]}' in output
   assert first['pid'] != second['pid']
 
 
@@ -99,7 +102,7 @@ def saving(workdir) -> list[pathlib.Path]:
 def test_killed_in_the_middle_of_a_save(tmp_path, digits_dir, cache, undisturbed):
   for _ in range(5):
     kill_when(start(tmp_path, digits_dir, cache), lambda: saving(tmp_path))
-    if saving(tmp_path):  # it was faster than the end of the save
+    if saving(tmp_path):  # the kill came before the end of the save
       break
   assert saving(tmp_path)
   finish(tmp_path, digits_dir, cache)
@@ -107,7 +110,7 @@ def test_killed_in_the_middle_of_a_save(tmp_path, digits_dir, cache, undisturbed
   assert_same_bits(final(tmp_path), undisturbed)
 
 
-def test_a_damaged_newest_state_is_passed_over(tmp_path, digits_dir, cache, undisturbed):
+def test_a_damaged_newest_state_is_skipped(tmp_path, digits_dir, cache, undisturbed):
   kill_when(start(tmp_path, digits_dir, cache), lambda: last_step(tmp_path) >= 30)
   steps = sorted(int(path.name) for path in (tmp_path / 'checkpoints').glob('[0-9]*')
                  if path.name.isdigit())  # fmt: skip
@@ -141,7 +144,7 @@ def test_an_interrupt_is_one_line_and_loses_nothing(tmp_path, digits_dir, cache,
 def test_an_interrupt_while_it_starts_is_one_line(tmp_path, digits_dir, cache, seconds):
   process = start(tmp_path, digits_dir, cache)
   maps = pathlib.Path(f'/proc/{process.pid}/maps')
-  while 'jaxlib' not in maps.read_text():  # it is in the middle of its imports
+  while 'jaxlib' not in maps.read_text():  # its imports have begun
     time.sleep(0.005)
   time.sleep(seconds)
   process.send_signal(signal.SIGINT)

@@ -1,4 +1,4 @@
-"""`mixer-jax train` from end to end, and every way to use it wrongly."""
+"""`mixer-jax train` from end to end, and its refusals."""
 
 import io
 import json
@@ -23,43 +23,43 @@ from tests.helpers import reference, train_runs
 
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory, digits_dir, compilations):
-  """The workdir of a finished small run."""
+  """Return the workdir of a finished small run."""
   workdir = tmp_path_factory.mktemp('trained') / 'run'
   with pytest.MonkeyPatch.context() as patch:
-    told = BaseHooks.step
-    patch.setattr(BaseHooks, 'step', lambda *a: (compilations.append(f'step {a[1]}'), told(*a)))
+    step = BaseHooks.step
+    patch.setattr(BaseHooks, 'step', lambda *a: (compilations.append(f'step {a[1]}'), step(*a)))
     assert train_runs.train(workdir, digits_dir) == 0
   return workdir
 
 
 @pytest.fixture(scope='module')
 def compilations():
-  """What was compiled in the run of `trained`, and which steps were told, in order."""
-  seen = []
+  """Return what the run of `trained` compiled and which steps it logged, in order."""
+  events = []
 
   def listen(event: str, duration_secs: float, **of: Any) -> None:
     if event == '/jax/core/compile/backend_compile_duration':
-      seen.append(of['fun_name'])
+      events.append(of['fun_name'])
 
   jax.monitoring.register_event_duration_secs_listener(listen)
-  yield seen
+  yield events
   jax.monitoring.unregister_event_duration_listener(listen)
 
 
-def test_each_program_of_a_run_is_compiled_once_and_none_behind_the_first_save(
+def test_each_program_of_a_run_is_compiled_once_and_none_after_the_first_save(
   trained, compilations
 ):
   names = list(compilations)
   assert names.count('jit(train_step)') == names.count('jit(eval_step)') == 1
   assert names.count('jit(_digest)') <= 1  # it may be known from another run in this process
   assert names.index('jit(train_step)') < names.index('step 1')
-  # The first evaluation and the first save come behind step 3; nothing of them later.
+  # The first evaluation and the first save come after step 3; nothing of them later.
   between = lambda a, b: names[names.index(a) + 1 : names.index(b)]
   assert between('step 1', 'step 3') == ['step 2']
   assert [name for name in names[names.index('step 4') :] if name.startswith('jit')] == []
 
 
-def test_a_run_tells_what_its_start_took(trained):
+def test_a_run_logs_its_startup(trained):
   (row,) = [row for row in read_metrics(trained) if row.get('event') == 'startup']
   parts = ('imports', 'devices', 'data', 'init', 'input', 'compile', 'first_step')
   assert row['step'] == 1
@@ -93,7 +93,7 @@ def test_a_run_leaves_states_metrics_and_pictures(trained):
   assert stored['model']['hidden_dim'] == 16
 
 
-def test_a_short_run_is_told_that_it_is_all_warm_up(digits_dir, tmp_path, capsys):
+def test_a_run_that_is_all_warm_up_logs_a_warning(digits_dir, tmp_path, capsys):
   short = ('--config.total_steps=2', '--config.optimizer.warmup_steps=100')
   assert train_runs.train(tmp_path, digits_dir, *short) == 0
   assert 'all of total_steps 2 is warm-up' in capsys.readouterr().err
@@ -108,7 +108,7 @@ def test_the_same_command_again_has_nothing_to_do(trained, digits_dir):
   jax.tree.map(np.testing.assert_array_equal, before[1], mixer_jax.load(trained)[1])
 
 
-def test_what_is_watched_may_change_what_is_computed_may_not(trained, digits_dir, capsys):
+def test_fields_that_affect_the_result_may_not_change_others_may(trained, digits_dir, capsys):
   assert train_runs.train(trained, digits_dir, '--config.log_every=1', '--config.mesh.fsdp=2') == 0
   capsys.readouterr()
   assert train_runs.train(trained, digits_dir, '--config.seed=1', '--config.batch_size=32') == 2
@@ -174,7 +174,9 @@ def test_fine_tuning_from_one_step_and_from_a_published_file(trained, digits_dir
   assert params['head']['kernel'].any()
 
 
-def test_a_fine_tuned_run_goes_on_without_the_weights_it_began_with(trained, digits_dir, tmp_path):
+def test_a_fine_tuned_run_resumes_without_the_weights_it_started_from(
+  trained, digits_dir, tmp_path
+):
   source = tmp_path / 'source'
   trained.rename(source)
   try:

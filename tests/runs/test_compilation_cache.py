@@ -46,8 +46,8 @@ def test_a_second_start_finds_what_the_first_has_compiled_and_mends_what_a_kill_
   # Killed while it wrote: half an entry, and no time of its use.
   first[0].write_bytes(first[0].read_bytes()[:100])
   entries(tmp_path, 'atime')[0].unlink()
-  told = start(tmp_path)
-  assert 'rror' not in told
+  output = start(tmp_path)
+  assert 'rror' not in output
   assert len(entries(tmp_path, 'atime')) == len(entries(tmp_path, 'cache')) == len(first)
 
 
@@ -65,9 +65,11 @@ def test_it_is_bounded_and_can_be_switched_off(tmp_path):
 
 def test_a_folder_that_cannot_be_written_is_said_and_fails_nothing(tmp_path):
   (tmp_path / 'file').write_text('')
-  told = start(tmp_path / 'file')
-  assert 'compiled programs are not kept (Not a directory): MIXER_JAX_CACHE names a folder' in told
-  assert 'hits 0' in told
+  output = start(tmp_path / 'file')
+  assert (
+    'compiled programs are not kept (Not a directory): MIXER_JAX_CACHE names a folder' in output
+  )
+  assert 'hits 0' in output
 
 
 def test_a_folder_that_was_chosen_for_jax_is_taken(tmp_path):

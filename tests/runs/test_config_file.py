@@ -1,4 +1,4 @@
-"""Flags and configs: what is set, and one clear line for what cannot be."""
+"""Config files and overrides: fields that are set, and one line for those that cannot be."""
 
 import socket
 
@@ -92,7 +92,7 @@ def test_config_files_that_are_missing_or_broken(tmp_path):
       config_file.load_config(str(broken), [])
 
 
-def test_an_argument_behind_a_colon_reaches_the_config(tmp_path):
+def test_an_argument_after_a_colon_reaches_the_config(tmp_path):
   path = tmp_path / 'study.py'
   path.write_text(
     'from ml_collections import ConfigDict\n'

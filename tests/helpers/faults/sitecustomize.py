@@ -1,11 +1,11 @@
-"""Python imports this at its start where a test puts its folder on PYTHONPATH: faults on demand.
+"""Faults on demand: Python imports this at its start if a test puts its folder on PYTHONPATH.
 
-FAULT is 'KIND PROCESS STEP FILE', or several such between semicolons: process PROCESS meets the
-fault behind step STEP of its training; once, for FILE is made at that time.
+FAULT is 'KIND PROCESS STEP FILE', or several of them separated by semicolons: process PROCESS has
+the fault after step STEP of its training; once, since FILE is made at that time.
 
-Two more kinds belong to `evaluate`: 'refuse' when its data is opened, and 'wait' for ever there.
+Two more kinds are for `evaluate`: 'refuse' when its data is opened, and 'wait' there forever.
 
-DIGESTS is a file to which process 0 adds, for each step, digests of the global batch.
+DIGESTS is a file to which process 0 appends, for each step, digests of the global batch.
 """
 
 import errno
@@ -21,7 +21,7 @@ def _install(kind: str, step: int, mark: pathlib.Path) -> None:
   from mixer_jax.runs.hooks import RunHooks
 
   signals = {'kill': signal.SIGKILL, 'stop': signal.SIGSTOP, 'term': signal.SIGTERM}
-  told, saved, read = RunHooks.step, RunHooks.save, Source.__getitem__
+  log_step, saved, read = RunHooks.step, RunHooks.save, Source.__getitem__
   checked = Store._check_writable
   reached = 0
 
@@ -34,7 +34,7 @@ def _install(kind: str, step: int, mark: pathlib.Path) -> None:
     return True
 
   def step_and_fault(self, now, metrics):
-    told(self, now, metrics)
+    log_step(self, now, metrics)
     if meets((*signals, 'raise'), now):
       if kind == 'raise':
         raise RuntimeError('a fault that a test asked for')
