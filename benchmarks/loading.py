@@ -36,9 +36,9 @@ MAKE = """
 import sys
 import numpy as np
 from mixer_jax.checkpoints import layouts
-from mixer_jax.models import VARIANTS, parameters
+from mixer_jax.models import VARIANTS, param_shapes, parameters
 config, rng = VARIANTS[sys.argv[1]], np.random.default_rng(0)
-shapes = parameters.expected(config).items()
+shapes = param_shapes(config).items()
 params = parameters.unflatten({n: rng.standard_normal(s, np.float32) for n, s in shapes})
 for path in sys.argv[2:]:
   layouts.save(path, config, params)

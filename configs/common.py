@@ -4,7 +4,11 @@ The `get_config(arg)` of an experiment is this with a few edits. On the command 
 `--config.field=value` sets any field.
 """
 
+import dataclasses
+
 from ml_collections import ConfigDict, FieldReference
+
+from mixer_jax import models
 
 
 def get_config() -> ConfigDict:
@@ -56,7 +60,7 @@ def get_config() -> ConfigDict:
   # In a config file: config.evals.blocks = ConfigDict({'kind': 'probe', 'every': 5}).
   config.evals = ConfigDict()
 
-  config.model = ConfigDict()  # fields of mixer_jax.MixerConfig; see `resnet` for the other family
+  config.model = ConfigDict()  # fields of mixer_jax.MixerConfig; see `use_family` for others
   config.model.family = 'mixer'
   config.model.patch_size = 16  # pixels; this and the next four are B/16's of Table 1
   config.model.num_blocks = 12
@@ -131,16 +135,24 @@ def _numbers(*values: int) -> FieldReference:
   return FieldReference(values, field_type=object)
 
 
-def resnet(config: ConfigDict) -> None:
-  """BiT's ResNet50x1 in place of the Mixer, for the same images and classes."""
-  kept = ('image_size', 'num_classes', 'input_range', 'head_bias', 'dtype', 'remat')
-  model = ConfigDict({name: config.model[name] for name in kept})
-  model.family = 'resnet'  # the fields are those of mixer_jax.ResNetConfig
-  model.stages = '3,4,6,3'  # bottleneck units in each
-  model.width = 1.0  # times 64 channels inside the first stage's units, 256 behind them
-  model.stem = 'imagenet'  # 7×7 and max-pool, each halving the image; or 'cifar', 3×3
-  model.groups = 32  # of each GroupNorm
+def use_family(config: ConfigDict, name: str) -> None:
+  """Put a model of another family in place of the one that is there.
+
+  Fields that both have keep their values; the others are the defaults of its config, such as
+  those of BiT's ResNet50x1 for 'resnet'. A field without a default is left to the caller.
+  """
+  fields = dataclasses.fields(models.config_type({'family': name}))
+  model = ConfigDict({f: v for f, v in config.model.items() if f in {x.name for x in fields}})
+  model.family = name
+  for field in fields:
+    if field.name not in model and field.default is not dataclasses.MISSING:
+      model[field.name] = field.default
   config.model = model
+
+
+def resnet(config: ConfigDict) -> None:
+  """Put BiT's ResNet50x1 in place of the Mixer, for the same images and classes."""
+  use_family(config, 'resnet')
 
 
 def finetune(config: ConfigDict) -> ConfigDict:
@@ -155,15 +167,6 @@ def finetune(config: ConfigDict) -> ConfigDict:
 
 
 def keep_architecture(config: ConfigDict) -> None:
-  """Leaves to the checkpoint of `init_from` what only a checkpoint can say."""
-  for name in (
-    'family',
-    'patch_size',
-    'num_blocks',
-    'hidden_dim',
-    'tokens_mlp_dim',
-    'channels_mlp_dim',
-    'gelu',
-    'input_range',
-  ):
+  """Remove the fields of the model that the checkpoint of `init_from` decides."""
+  for name in models.fields_of_weights(config.model):
     del config.model[name]

@@ -21,7 +21,7 @@ ALLOWED = {
   'runlog': set(),
   'pictures': set(),
   'models': set(),
-  'parallel': set(),
+  'parallel': {'models'},
   'data': set(),
   'checkpoints': {'models', 'parallel'},
   'training': {'models', 'parallel'},

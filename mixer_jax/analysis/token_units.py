@@ -4,13 +4,14 @@ A unit of a token MLP has a weight for each token: its column of the first kerne
 the token grid. Units are ordered by spatial frequency, in pairs of opposite sign.
 """
 
+import math
+
 import numpy as np
 
-from mixer_jax.errors import UserError
-from mixer_jax.models import MixerConfig
+from mixer_jax import models
 
 
-def token_units(config: MixerConfig, params: dict, block: int) -> np.ndarray:
+def token_units(config: models.ModelConfig, params: dict, block: int) -> np.ndarray:
   """Return the units of a block's token MLP, (tokens_mlp_dim, G, G) with G tokens per side.
 
   Tokens are in raster order, also in a grown Mixer: there a unit that was not trained further is
@@ -19,10 +20,8 @@ def token_units(config: MixerConfig, params: dict, block: int) -> np.ndarray:
   Raises:
     UserError: there is no such block.
   """
-  if not 0 <= block < config.num_blocks:
-    raise UserError(f'no block {block}: this Mixer has blocks 0 to {config.num_blocks - 1}')
-  kernel_ST = np.asarray(params[f'MixerBlock_{block}']['token_mixing']['Dense_0']['kernel'])
-  side = config.image_size // config.patch_size
+  kernel_ST = models.capability(config, 'token_mixing')(config, params, block)
+  side = math.isqrt(kernel_ST.shape[0])
   return kernel_ST.T.reshape(-1, side, side)
 
 

@@ -44,6 +44,6 @@ def latencies(
 def _forward(config: ModelConfig, params: dict, batch_size: int) -> measure.Work:
   shape = (batch_size, config.image_size, config.image_size, 3)
   noise = np.random.default_rng(0).integers(0, 256, shape, np.uint8)
-  images = jax.device_put(noise, params['head']['bias'].sharding)
+  images = jax.device_put(noise, jax.tree.leaves(params)[0].sharding)
   forward = jax.jit(lambda params, images: models.apply(config, params, images))
   return lambda: jax.block_until_ready(forward(params, images))

@@ -16,7 +16,7 @@ def heading(report: Row) -> str:
     lines.append(f'peak per device: {report["peak_flops_per_second"] / 1e12:,.4g} TFLOP/s')
   else:
     lines.append(
-      f'the peak of {report["device"]} in {report["dtype"]} is not known (set it with --peak): '
+      f'the peak of {report["device"]} in {report["dtype"]} is not known (--peak sets it): '
       'no MFU, only the share of the rate of a plain matrix multiply'
     )
   return '\n'.join(lines)

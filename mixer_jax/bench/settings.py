@@ -20,7 +20,7 @@ _MOST = {'batch_size': 2**20, 'rounds': 1000, 'steps_per_round': 10**6}
 
 @dataclasses.dataclass(frozen=True)
 class BenchSettings:
-  """What is measured, and how.
+  """Model, parts and effort of a benchmark.
 
   Attributes:
     model: config of the model.

@@ -1,8 +1,8 @@
-"""Weight files as named arrays: `.npz` and `.safetensors`, told apart from what they hold.
+"""Weights files as named arrays: `.npz` and `.safetensors`, distinguished by their contents.
 
-A file is data, never code: nothing is unpickled. Names, shapes and dtypes are read
-and checked first, so that no array is read which nobody asks for, and a file that
-claims to unpack to far more than it is long is refused unread.
+A file is data, never code: nothing is unpickled. Names, shapes and dtypes are read and checked
+first, so that only the arrays that are asked for are read, and a file that claims to unpack to
+far more than its length is refused unread.
 """
 
 import contextlib
@@ -24,18 +24,18 @@ from typing import IO
 import numpy as np
 from etils import epath
 
-from mixer_jax.errors import UserError
-from mixer_jax.paths import is_regular
+from mixer_jax.errors import UserError, one_line
+from mixer_jax.paths import is_regular, is_remote
 
 SUFFIXES = ('.npz', '.safetensors')
 
 _FLOATS = {'F16': 'float16', 'F32': 'float32', 'F64': 'float64'}
 _UNPACKED = (64 * 2**20, 32)
-"""A zip may unpack to so many bytes, and so many times its own length. Weights hardly shrink;
-those of a model grown to four times its image size are 15/16 zeros in the token MLPs."""
+"""A zip may unpack to this many bytes, plus this many times its own length. Weights hardly
+compress; but a model grown to four times its image size has 15/16 zeros in the token MLPs."""
 
 _DIRECTORY = 2**22
-"""Bytes that the list of arrays may take: some fifty thousand. L/16 has 294."""
+"""Maximum bytes of the list of arrays: about fifty thousand entries. L/16 has 294."""
 
 _UNREADABLE = (
   OSError,
@@ -51,16 +51,16 @@ _UNREADABLE = (
   zipfile.BadZipFile,
   zlib.error,
 )
-"""What zipfile and NumPy's reader of headers raise on bytes that are not what they should be."""
+"""Exceptions of zipfile and of NumPy's header reader for bytes that are damaged."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Spec:
-  """What a file says of one array."""
+  """Shape and dtype of one array."""
 
   shape: tuple[int, ...]
   dtype: str
-  """'float32', or the file's own word where NumPy has no such type."""
+  """'float32', or the file's own word if NumPy has no such type."""
   is_float: bool
 
 
@@ -70,20 +70,20 @@ class Container:
 
   specs: dict[str, Spec]
   read: Callable[[str], np.ndarray]
-  """The array of this name. Raises `UserError` where the file is damaged."""
+  """Read the array of this name. Raises `UserError` if the file is damaged."""
 
 
 @contextlib.contextmanager
 def open_container(path: epath.Path) -> Iterator[Container]:
-  """The arrays of a `.npz` or `.safetensors` file, local or in a bucket.
+  """Open a `.npz` or `.safetensors` file, local or in a bucket.
 
   Raises:
-    UserError: no such file, or not what its suffix says; naming the file.
+    UserError: no such file, or its contents are not of its suffix; naming the file.
   """
   if not path.exists():
     raise UserError(f'no weights file {path}')
   if not is_regular(path):
-    raise UserError(f'{path} is no regular file')
+    raise UserError(f'{path} is not a regular file')
   with _on_disk(path) as local:
     _check_kind(path, local)
     opened = _open_npz if path.suffix == '.npz' else _open_safetensors
@@ -93,8 +93,8 @@ def open_container(path: epath.Path) -> Iterator[Container]:
 
 @contextlib.contextmanager
 def _on_disk(path: epath.Path) -> Iterator[pathlib.Path]:
-  """The file itself, or while it is used a copy of one in a bucket."""
-  if '://' not in str(path):
+  """Return the path of the file, or of a temporary copy of one in a bucket."""
+  if not is_remote(path):
     yield pathlib.Path(path)
     return
   with tempfile.NamedTemporaryFile(suffix=path.suffix) as copy:
@@ -123,7 +123,7 @@ def _check_kind(path: epath.Path, local: pathlib.Path) -> None:
     kind = '.pth'
   if kind == '.pth' or path.suffix in ('.pth', '.pt', '.bin'):
     raise UserError(
-      f'{path} is a pickle, which may run any code when it is read: where you trust it, convert it '
+      f'{path} is a pickle, which can run any code when it is read: if you trust it, convert it '
       "with `python -c \"import torch, safetensors.torch as s; s.save_file(torch.load('in.pth', "
       "weights_only=True), 'out.safetensors')\"`"
     )
@@ -138,36 +138,36 @@ def _check_kind(path: epath.Path, local: pathlib.Path) -> None:
 @contextlib.contextmanager
 def _open_npz(local: pathlib.Path, name: str) -> Iterator[Container]:
   with contextlib.ExitStack() as stack:
-    with _told(name, 'npz'):
+    with _one_line_errors(name, 'npz'):
       _check_directory(local)
       archive = stack.enter_context(zipfile.ZipFile(local))
       members = _members(archive, local.stat().st_size)
       specs = {key: _npy_spec(archive, member) for key, member in members.items()}
 
     def read(key: str) -> np.ndarray:
-      with _told(name, 'npz'), archive.open(members[key]) as file:
+      with _one_line_errors(name, 'npz'), archive.open(members[key]) as file:
         return np.lib.format.read_array(file, allow_pickle=False)
 
     yield Container(specs, read)
 
 
 def _check_directory(local: pathlib.Path) -> None:
-  """Looks at the length of a zip's directory before zipfile reads all of it."""
+  """Check the length of a zip's directory before zipfile reads all of it."""
   with local.open('rb') as file:
     file.seek(-min(local.stat().st_size, 2**16 + 22), os.SEEK_END)
     tail = file.read()
   end = tail.rfind(b'PK\x05\x06')
   if end >= 0 and int.from_bytes(tail[end + 12 : end + 16], 'little') > _DIRECTORY:
-    raise ValueError('it lists more than weights can be')
+    raise ValueError('it lists more arrays than weights can have')
 
 
 def _members(archive: zipfile.ZipFile, length: int) -> dict[str, zipfile.ZipInfo]:
-  """Array name -> member. Sizes are checked here, before anything is unpacked."""
+  """Array name -> member. Checks sizes before anything is unpacked."""
   members: dict[str, zipfile.ZipInfo] = {}
   for member in archive.infolist():
     key = member.filename.removesuffix('.npy')
     if key == member.filename:
-      raise ValueError(f'{member.filename!r} in it is no array')
+      raise ValueError(f'{member.filename!r} in it is not an array')
     if key in members:
       raise ValueError(f'array {key!r} is in it twice')
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
@@ -199,7 +199,7 @@ def _npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
   if version not in readers:
     raise ValueError(f'a header of version {version}')
   with warnings.catch_warnings():
-    warnings.simplefilter('ignore')  # what NumPy thinks of a header that it nevertheless reads
+    warnings.simplefilter('ignore')  # about headers that NumPy reads nevertheless
     shape, _, dtype = readers[version](file)
   return shape, dtype
 
@@ -209,12 +209,12 @@ def _open_safetensors(local: pathlib.Path, name: str) -> Iterator[Container]:
   import safetensors
 
   with local.open('rb') as file:
-    with _told(name, 'safetensors', safetensors.SafetensorError):
-      # The library checks the header. The data is read past it: its map of the file would
-      # count as memory, beside the arrays.
+    with _one_line_errors(name, 'safetensors', safetensors.SafetensorError):
+      # The library checks the header. The data is read without it: its map of the file would
+      # count as memory in addition to the arrays.
       length = int.from_bytes(file.read(8), 'little')
       if length > _DIRECTORY:
-        raise ValueError('it lists more than weights can be')
+        raise ValueError('it lists more arrays than weights can have')
       with safetensors.safe_open(str(local), framework='numpy'):
         header = json.loads(file.read(length))
       header.pop('__metadata__', None)
@@ -222,7 +222,7 @@ def _open_safetensors(local: pathlib.Path, name: str) -> Iterator[Container]:
 
     def read(key: str) -> np.ndarray:
       array = np.empty(specs[key].shape, specs[key].dtype)
-      with _told(name, 'safetensors'):
+      with _one_line_errors(name, 'safetensors'):
         file.seek(8 + length + header[key]['data_offsets'][0])
         if file.readinto(array.data.cast('B')) != array.nbytes:
           raise EOFError(f'{key} ends early')
@@ -237,12 +237,11 @@ def _tensor_spec(entry: dict) -> Spec:
 
 
 @contextlib.contextmanager
-def _told(name: str, kind: str, *more: type[Exception]) -> Iterator[None]:
-  """Whatever the reader of a format raises becomes one line that names the file."""
+def _one_line_errors(name: str, kind: str, *more: type[Exception]) -> Iterator[None]:
+  """Turn whatever the reader of a format raises into one line that names the file."""
   try:
     yield
   except UserError:
     raise
   except (*_UNREADABLE, *more) as error:
-    reason = ' '.join(str(error).split())[:200] or type(error).__name__
-    raise UserError(f'{name} is not a readable .{kind} file: {reason}') from error
+    raise UserError(f'{name} is not a readable .{kind} file: {one_line(error)}') from error

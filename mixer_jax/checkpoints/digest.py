@@ -1,27 +1,28 @@
-"""A digest of every array of a state, to know at restore that it is what was saved.
+"""A digest of every array of a state, to check at restore that it is what was saved.
 
-Orbax loads a flipped byte in array data without a word; these digests do not
-depend on how an array is spread over devices, so any topology can check them.
+Orbax loads a flipped byte in array data without an error. These digests do not depend on how an
+array is distributed over devices, so any topology can check them.
 """
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mixer_jax.models.parameters import flatten
+
 
 def digest(tree) -> tuple[dict[str, int], list[str]]:
-  """Digests by leaf path, and the paths of the leaves that hold NaN or infinity.
+  """Return digests by leaf path, and the paths of the leaves that hold NaN or infinity.
 
   The digest of an array is the sum modulo 2^32 of its 32-bit words, each times an
   odd weight that grows with the word's position in row-major order: integer sums
   are exact in any order, and one changed bit always changes the sum. Blocks until
   the tree is computed.
   """
-  leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-  names = [jax.tree_util.keystr(path, simple=True, separator='/') for path, _ in leaves]
-  found = jax.device_get(_digest([leaf for _, leaf in leaves]))
-  broken = [name for name, (_, bad) in zip(names, found, strict=True) if bad]
-  return {name: int(value) for name, (value, _) in zip(names, found, strict=True)}, broken
+  leaves = flatten(tree)
+  found = dict(zip(leaves, jax.device_get(_digest(list(leaves.values()))), strict=True))
+  broken = [name for name, (_, bad) in found.items() if bad]
+  return {name: int(value) for name, (value, _) in found.items()}, broken
 
 
 @jax.jit
@@ -29,17 +30,17 @@ def _digest(leaves: list[jax.Array]) -> list[tuple[jax.Array, jax.Array]]:
   return [_checksum(x) for x in leaves]
 
 
-@jax.jit  # traced and lowered once a shape, where a state has many leaves of few shapes
+@jax.jit  # traced and lowered once per shape: a state has many leaves of few shapes
 def _checksum(x: jax.Array) -> tuple[jax.Array, jax.Array]:
-  """(digest, whether anything is not finite), uint32 both."""
+  """Return (digest, 1 if anything is not finite), both uint32."""
   words = jax.lax.bitcast_convert_type(x, _WORD[x.dtype.itemsize]).astype(jnp.uint32)
   # Positions per axis instead of a flat arange: a reshape would gather a sharded array.
   position = jnp.zeros(words.shape, jnp.uint32)
   for axis, stride in enumerate(_strides(words.shape)):
     position += jax.lax.broadcasted_iota(jnp.uint32, words.shape, axis) * jnp.uint32(stride)
-  bad = ~jnp.isfinite(x).reshape(x.shape + (1,) * (words.ndim - x.ndim))  # of 8 bytes: two words
+  bad = ~jnp.isfinite(x).reshape(x.shape + (1,) * (words.ndim - x.ndim))  # 8 bytes are two words
   bad = jnp.broadcast_to(bad, words.shape).astype(jnp.uint32)
-  # One pass for both: a CPU then takes a tenth of the time of two, and compiles in half of it.
+  # One pass for both takes a CPU a tenth of the time of two, and compiles in half the time.
   join = lambda a, b: (a[0] + b[0], a[1] | b[1])
   nothing = (jnp.uint32(0), jnp.uint32(0))
   return jax.lax.reduce((words * (2 * position + 1), bad), nothing, join, range(words.ndim))

@@ -1,4 +1,4 @@
-"""A file from afar into a folder of this machine: whole, or not at all."""
+"""Downloads: a file into a folder of this machine, complete or not at all."""
 
 import contextlib
 import fcntl
@@ -11,17 +11,17 @@ from collections.abc import Callable, Iterator
 
 from etils import epath
 
-from mixer_jax.errors import UserError
+from mixer_jax.errors import UserError, one_line
 
 log = logging.getLogger(__name__)
 
 _CHUNK = 2**14
-"""Bytes; what of a chunk came before a connection broke is lost."""
+"""Bytes; the part of a chunk that came before a connection broke is lost."""
 _CONNECT_SECONDS, _SILENCE_SECONDS = 10, 60
 _RETRIES = 5
-"""In a row, without a byte in between."""
+"""Maximum number in a row without a byte in between."""
 _STALLED_SECONDS = 180
-"""Another process that downloads the same file, and gets nothing for so long, is not waited for."""
+"""How long to wait for another process that downloads the same file and receives nothing."""
 
 
 class UnreachableError(Exception):
@@ -29,19 +29,19 @@ class UnreachableError(Exception):
 
 
 class _Interrupted(Exception):
-  """What was begun may be gone on with."""
+  """The download broke and can be resumed."""
 
 
 def download(url: str, target: pathlib.Path, check: Callable[[int], None]) -> pathlib.Path:
-  """Brings the file at `url` to a part file beside `target`, going on where a try before stopped.
+  """Download `url` to a part file next to `target`, resuming an earlier attempt.
 
-  The caller looks at it and renames it. Only one process of a machine downloads a
-  file at a time; it must hold `held(target)`.
+  The caller checks and renames it. Only one process of a machine downloads a file at a
+  time; it must hold `held(target)`.
 
   Args:
     url: `https://…`, `http://…` or `gs://…`.
-    target: where the file is to be.
-    check: is called with its length in bytes, before any of it is read.
+    target: final path of the file.
+    check: called with its length in bytes before any of it is read.
 
   Raises:
     UnreachableError: no answer, no such file, or the connection broke again and again.
@@ -55,7 +55,7 @@ def download(url: str, target: pathlib.Path, check: Callable[[int], None]) -> pa
     try:
       total, start, chunks = _open(url, have)
       check(total)
-      if start != have:  # the whole file comes anew, or the part is longer than the file
+      if start != have:  # the server starts from 0, or the part is longer than the file
         part.unlink(missing_ok=True)
         if start:
           continue
@@ -67,46 +67,48 @@ def download(url: str, target: pathlib.Path, check: Callable[[int], None]) -> pa
       reason = str(error)
     now = part.stat().st_size if part.exists() else 0
     tries = 1 if now > have else tries + 1
-    if now <= begun_at or tries > _RETRIES:  # nothing came at all, or nothing comes any more
+    if now <= begun_at or tries > _RETRIES:  # nothing came in this or in the last attempts
       raise UnreachableError(reason)
-    log.warning('%s: %s; going on at %.1f MiB', target.name, reason, now / 2**20)
+    log.warning('%s: %s; resuming at %.1f MiB', target.name, reason, now / 2**20)
     time.sleep(min(2.0 ** (tries - 1), 30.0) if tries > 1 else 0.0)
 
 
 def part_of(target: pathlib.Path) -> pathlib.Path:
-  """Where a file is while it is not whole. It keeps its suffix, so that it can be read."""
+  """Path of a file that is not complete. It keeps its suffix, so that it can be read."""
   return target.with_name(f'.part-{target.name}')
 
 
 @contextlib.contextmanager
 def held(target: pathlib.Path) -> Iterator[None]:
-  """Keeps other processes from downloading the same file; waits while one does.
+  """Keep other processes from downloading the same file; wait while one does.
 
   Raises:
-    UserError: the other process gets no further.
+    UserError: the other process makes no progress.
   """
   target.parent.mkdir(parents=True, exist_ok=True)
   with target.with_name(f'.lock-{target.name}').open('w') as lock:
-    size, changed, told = -1, time.monotonic(), False
+    size, changed, is_logged = -1, time.monotonic(), False
     while True:
       try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         break
       except BlockingIOError:
-        if not told:
+        if not is_logged:
           log.info('%s: another process downloads it; waiting', target.name)
-          told = True
+          is_logged = True
       now = part_of(target).stat().st_size if part_of(target).exists() else -1
       if now != size:
         size, changed = now, time.monotonic()
       if time.monotonic() - changed > _STALLED_SECONDS:
-        raise UserError(f'{target}: another process downloads it and gets no further: end that one')
+        raise UserError(
+          f'{target}: another process downloads it and makes no progress: end that one'
+        )
       time.sleep(0.2)
     yield
 
 
 def _append(part: pathlib.Path, start: int, total: int, chunks: Iterator[bytes], name: str) -> bool:
-  """Whether the part is whole when the chunks end."""
+  """Append the chunks; return True if the part is complete then."""
   from tqdm import tqdm
 
   size = start
@@ -137,13 +139,13 @@ def _check_room(part: pathlib.Path, needed: int) -> None:
   free = shutil.disk_usage(part.parent).free
   if needed > free:
     raise UserError(
-      f'{part.parent} has {free / 2**20:.0f} MiB left, {needed / 2**20:.0f} are needed: make room, '
-      'or name another place with MIXER_JAX_CACHE'
+      f'{part.parent} has {free / 2**20:.0f} MiB left, {needed / 2**20:.0f} are needed: free some '
+      'space, or name another folder with MIXER_JAX_CACHE'
     )
 
 
 def _open(url: str, have: int) -> tuple[int, int, Iterator[bytes]]:
-  """(length of the whole file, where the chunks begin, chunks)."""
+  """Return (length of the file, offset of the chunks, chunks)."""
   return (_open_http if url.startswith(('https://', 'http://')) else _open_bucket)(url, have)
 
 
@@ -157,7 +159,7 @@ def _open_http(url: str, have: int) -> tuple[int, int, Iterator[bytes]]:
   except (requests.exceptions.ConnectionError, requests.exceptions.Timeout) as error:
     raise _Interrupted('no connection') from error
   except requests.exceptions.RequestException as error:
-    raise UnreachableError(' '.join(str(error).split())[:150]) from error
+    raise UnreachableError(one_line(error, 150)) from error
 
   def chunks() -> Iterator[bytes]:
     with answer:
@@ -176,13 +178,13 @@ def _open_http(url: str, have: int) -> tuple[int, int, Iterator[bytes]]:
       return int(answer.headers['Content-Length']), 0, chunks()
     if answer.status_code == 206 and 'Content-Range' not in answer.headers:
       answer.close()
-      return _open_http(url, 0)  # it does not know of ranges after all
+      return _open_http(url, 0)  # it does not support ranges after all
     span, _, total = answer.headers['Content-Range'].removeprefix('bytes ').partition('/')
-    if answer.status_code == 416:  # we have as much as there is, or more
+    if answer.status_code == 416:  # the part is complete, or too long
       return int(total), int(total), iter(())
     return int(total), int(span.partition('-')[0]), chunks()
   except (KeyError, ValueError) as error:
-    raise UnreachableError('the server does not tell its length') from error
+    raise UnreachableError('the server does not say its length') from error
 
 
 def _open_bucket(url: str, have: int) -> tuple[int, int, Iterator[bytes]]:
@@ -192,7 +194,7 @@ def _open_bucket(url: str, have: int) -> tuple[int, int, Iterator[bytes]]:
   except FileNotFoundError as error:
     raise UnreachableError('it is not there') from error
   except Exception as error:  # whatever the bucket's client raises
-    raise _Interrupted(_one_line(error)) from error
+    raise _Interrupted(one_line(error, 150)) from error
 
   def chunks() -> Iterator[bytes]:
     try:
@@ -200,10 +202,6 @@ def _open_bucket(url: str, have: int) -> tuple[int, int, Iterator[bytes]]:
         file.seek(have)
         yield from iter(lambda: file.read(_CHUNK), b'')
     except Exception as error:
-      raise _Interrupted(_one_line(error)) from error
+      raise _Interrupted(one_line(error, 150)) from error
 
   return (total, have, chunks()) if have <= total else (total, total, iter(()))
-
-
-def _one_line(error: Exception) -> str:
-  return ' '.join(str(error).split())[:150] or type(error).__name__

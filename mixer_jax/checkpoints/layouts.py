@@ -1,134 +1,38 @@
-"""Weight files <-> params: the names and axes that authors and hubs store a Mixer under.
+"""Weights files <-> params: the names and axes under which authors and hubs store a model.
 
-A layout says how a parameter is called in a file and how its axes are turned. It is
-recognised by the names, and the configuration is read off the shapes.
+Every family says which layouts its files have (`models.files.Layout`). The layout of a file, and
+with it the family, is recognised by the names in it; the config is read from the shapes.
 """
 
 import contextlib
 import dataclasses
-import math
 import os
-import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping
+from types import ModuleType
+from typing import Any
 
 import numpy as np
 from etils import epath
 
+from mixer_jax import models
 from mixer_jax.checkpoints.containers import Container, Spec, open_container
-from mixer_jax.errors import UserError
-from mixer_jax.models import MixerConfig, ModelConfig, parameters, variant_of
-from mixer_jax.paths import user_path
+from mixer_jax.errors import UserError, one_line
+from mixer_jax.models import family as families
+from mixer_jax.models import parameters
+from mixer_jax.models.files import Layout
+from mixer_jax.paths import is_remote, user_path
 
 _WRAPPERS = ('opt/target/', 'params/')
-_TOLD = 2000
-"""Faults that are told: all that a Mixer can have, not all that a file can hold."""
-
-_LEGACY = (
-  (re.compile(r'^stem/'), 'embedding/'),
-  (re.compile(r'^pre_head_layer_norm/'), 'Mixer/encoder_norm/'),
-  (re.compile(r'^MixerBlock_'), 'Mixer/encoderblock_'),
-  (re.compile(r'_mixing/Dense_0/(kernel|bias)$'), r'_mixing_phase_0/\g<1>1'),
-  (re.compile(r'_mixing/Dense_1/(kernel|bias)$'), r'_mixing_phase_0/\g<1>2'),
-)
-_TIMM = (
-  (re.compile(r'^stem/'), 'stem/proj/'),
-  (re.compile(r'^pre_head_layer_norm/'), 'norm/'),
-  (re.compile(r'^MixerBlock_'), 'blocks/'),
-  (re.compile(r'/LayerNorm_0/'), '/norm1/'),
-  (re.compile(r'/LayerNorm_1/'), '/norm2/'),
-  (re.compile(r'/(token|channel)_mixing/'), r'/mlp_\1s/'),
-  (re.compile(r'/Dense_0/'), '/fc1/'),
-  (re.compile(r'/Dense_1/'), '/fc2/'),
-  (re.compile(r'/(kernel|scale)$'), '/weight'),
-  (re.compile(r'/'), '.'),
-)
+_LISTED = 2000
+"""Maximum number of faults listed in one error message."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Layout:
-  """How a Mixer's parameters are stored."""
+class WeightsFile:
+  """Contents of a weights file."""
 
-  name: str
-  suffix: str
-  """Of the files that are written in it; '': it is only read."""
-  block: re.Pattern
-  """Begins the stored names of a block's arrays and captures its number."""
-  rename: Callable[[str], str]
-  """Published name -> stored name."""
-  axes: Callable[[str], tuple[int, ...]]
-  """Published name -> the published axis at each stored one; (): they are the same."""
-  leading_ones: bool = False
-  """Whether arrays may have axes of 1 before their own."""
-
-  def seen(self, shape: tuple[int, ...], rank: int | None) -> tuple[int, ...]:
-    """A stored shape without the leading ones that an array of this rank may have."""
-    extra = len(shape) - rank if self.leading_ones and rank is not None else 0
-    return shape[extra:] if extra > 0 and set(shape[:extra]) == {1} else shape
-
-  def stored_shape(self, name: str, shape: Sequence) -> tuple:
-    """Shape of a parameter -> shape of its stored array."""
-    return tuple(shape[axis] for axis in self.axes(name)) or tuple(shape)
-
-  def published_shape(self, name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
-    """The reverse; a shape of another rank stays as it is."""
-    axes = self.axes(name)
-    return tuple(shape[axis] for axis in np.argsort(axes)) if len(axes) == len(shape) else shape
-
-  def published(self, name: str, array: np.ndarray) -> np.ndarray:
-    """A stored array as the parameter, float32; a view where it can be."""
-    axes = self.axes(name)
-    turned = array.transpose(np.argsort(axes)) if axes else array
-    with np.errstate(over='ignore'):  # what is too large is infinite then, and told
-      return turned.astype(np.float32, copy=False)
-
-  def stored(self, name: str, array: np.ndarray) -> np.ndarray:
-    """The reverse, with its bytes in order."""
-    axes = self.axes(name)
-    return np.ascontiguousarray(array.transpose(axes) if axes else array, np.float32)
-
-
-def _renamed(rules) -> Callable[[str], str]:
-  def rename(name: str) -> str:
-    for pattern, replacement in rules:
-      name = pattern.sub(replacement, name)
-    return name
-
-  return rename
-
-
-def _same_axes(name: str) -> tuple[int, ...]:
-  return ()
-
-
-def _timm_axes(name: str) -> tuple[int, ...]:
-  if not name.endswith('kernel'):
-    return ()
-  return (3, 2, 0, 1) if name.startswith('stem') else (1, 0)
-
-
-_ALL = (
-  Layout('modern', '.npz', re.compile(r'MixerBlock_([0-9]{1,6})/'), str, _same_axes),
-  Layout(
-    'legacy',
-    '',
-    re.compile(r'Mixer/encoderblock_([0-9]{1,6})/'),
-    _renamed(_LEGACY),
-    _same_axes,
-    leading_ones=True,
-  ),
-  Layout(
-    'timm', '.safetensors', re.compile(r'blocks\.([0-9]{1,6})\.'), _renamed(_TIMM), _timm_axes
-  ),
-)
-LAYOUTS = {layout.name: layout for layout in _ALL}
-"""modern: the authors' published files. legacy: those of their first code. timm: timm and hubs."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Weights:
-  """What a weights file holds."""
-
-  config: MixerConfig
+  config: Any
+  """The model, whose family the names in the file decide."""
   params: dict
   """float32, on the host, in order of depth."""
   layout: str
@@ -136,8 +40,8 @@ class Weights:
   """As stored."""
 
 
-def read(path) -> Weights:
-  """The Mixer in a `.npz` or `.safetensors` file of any known layout.
+def read(path) -> WeightsFile:
+  """Read a `.npz` or `.safetensors` file of any known layout.
 
   Raises:
     UserError: not such a file; or arrays are missing, superfluous, of the wrong
@@ -153,34 +57,35 @@ def read(path) -> Weights:
       raise UserError(f'{path}: {error}') from error
 
 
-def save(path, config: ModelConfig, params: Mapping, layout: str | None = None) -> None:
-  """Writes params as a weights file: `modern` in an `.npz`, `timm` in a `.safetensors`.
+def save(path, config, params: Mapping, layout: str | None = None) -> None:
+  """Write params as a weights file, for a Mixer: `modern` in `.npz`, `timm` in `.safetensors`.
 
-  The file appears when it is whole. Read again, it gives the same bits. GELU, input
-  range and the like are not stored by either layout.
+  The file appears when it is complete. Read again, it gives the same bits. Neither layout stores
+  GELU, input range and the like.
 
   Args:
     path: local or `gs://…`; its suffix chooses the layout where none is given.
-    config: what the params belong to.
+    config: the model of the params.
     params: nested dict of float arrays under the published names.
     layout: 'modern' or 'timm'.
 
   Raises:
-    UserError: no such layout, another suffix than the layout's, a model that is no
-      Mixer, or params that are not those of `config`, or not finite.
+    UserError: no such layout, another suffix than the layout's, a family without
+      layouts, or params that are not those of `config`, or not finite.
   """
   path = user_path(path)
-  chosen = layout_to_write(path, layout)
-  if not isinstance(config, MixerConfig):
-    raise UserError(f'{path}: the layouts of weights files are of Mixers, not {variant_of(config)}')
+  chosen = layout_to_write(path, layout, config)
+  params, state = models.split(params)
+  if state:
+    raise UserError(f'{path}: weights files do not hold the model state that this model has')
   flat = {name: np.asarray(leaf) for name, leaf in parameters.flatten(dict(params)).items()}
-  told = parameters.faults(parameters.expected(config), {n: a.shape for n, a in flat.items()})
-  told += [f'{name} is not finite' for name, array in flat.items() if not _is_finite(array)]
-  if told:
-    raise UserError(f'{path} was not written: {"; ".join(told)}')
-  arrays = {
-    chosen.rename(name): chosen.stored(name, flat[name]) for name in parameters.expected(config)
-  }
+  wanted = models.param_shapes(config)
+  model = f'a {families.of(config).NAME}'
+  faults = parameters.faults(wanted, {n: a.shape for n, a in flat.items()}, model)
+  faults += [f'{name} is not finite' for name, array in flat.items() if not _is_finite(array)]
+  if faults:
+    raise UserError(f'{path} was not written: {"; ".join(faults)}')
+  arrays = {chosen.rename(name): chosen.stored(name, flat[name]) for name in wanted}
   aside = path.parent / f'.{path.stem}.{os.getpid()}{path.suffix}'
   try:
     _write(aside, arrays)
@@ -199,21 +104,36 @@ def _write(path: epath.Path, arrays: dict[str, np.ndarray]) -> None:
       return
     import safetensors.numpy
 
-    about = {'format': 'pt'}  # what torch's users ask for
-    if '://' in str(path):
+    about = {'format': 'pt'}  # PyTorch's readers ask for it
+    if is_remote(path):
       file.write(safetensors.numpy.save(arrays, metadata=about))
       return
   mode = path.stat().mode  # the library makes a file that only its owner can read
   try:
     safetensors.numpy.save_file(arrays, str(path), metadata=about)
   except safetensors.SafetensorError as error:
-    raise OSError(0, ' '.join(str(error).split())) from error
+    raise OSError(0, one_line(error)) from error
   os.chmod(path, mode & 0o777)
 
 
-def layout_to_write(path: epath.Path, name: str | None = None) -> Layout:
-  """The layout of this name, or that of the path's suffix; `UserError` if they do not fit."""
-  written = {layout.name: layout for layout in LAYOUTS.values() if layout.suffix}
+def names_to_write() -> list[str]:
+  """Names of the layouts that files are written in."""
+  return list(dict.fromkeys(layout.name for _, layout in _layouts() if layout.suffix))
+
+
+def layout_to_write(path: epath.Path, name: str | None = None, config=None) -> Layout:
+  """Return the layout of this name, or the one of the path's suffix.
+
+  Args:
+    config: the model to be written; None: any.
+
+  Raises:
+    UserError: name and suffix do not fit, or the model's family has no layouts.
+  """
+  known = [layout for _, layout in _layouts()]
+  if config is not None:
+    known = models.capability(config, 'LAYOUTS')
+  written = {layout.name: layout for layout in known if layout.suffix}
   if name is not None and name not in written:
     raise UserError(f'no layout {name!r} to write: there are {", ".join(written)}')
   for layout in written.values():
@@ -223,57 +143,60 @@ def layout_to_write(path: epath.Path, name: str | None = None) -> Layout:
   raise UserError(f'{path}: weights are written as {ways}')
 
 
-def _read(container: Container) -> Weights:
-  keys = _unwrap(container.specs)
-  layout, num_blocks = _recognise(keys)
-  letters = parameters.letters(num_blocks)
-  stored_name = {name: layout.rename(name) for name in letters}
-  rank = {stored_name[name]: len(shape) for name, shape in letters.items()}
-  specs = {name: container.specs[key] for name, key in keys.items()}
-  found = {name: layout.seen(spec.shape, rank.get(name)) for name, spec in specs.items()}
+def _layouts() -> list[tuple[ModuleType, Layout]]:
+  """All layouts, each with its family."""
+  loaded = families.load_all().values()
+  return [(family, layout) for family in loaded for layout in getattr(family, 'LAYOUTS', ())]
 
-  sizes = parameters.read_sizes(
-    num_blocks,
-    {n: layout.published_shape(n, found[s]) for n, s in stored_name.items() if s in found},
-  )
-  known = {letter: letter for letter in 'PSCTFN'} | {'3': 3} | sizes
-  wanted = {
-    stored_name[name]: layout.stored_shape(name, [known[letter] for letter in shape])
-    for name, shape in letters.items()
+
+def _read(container: Container) -> WeightsFile:
+  keys = _unwrap(container.specs)
+  family, layout, num_blocks = _recognise(keys)
+  axes = {name: row.axes for name, (row, _) in _rows(family, num_blocks).items()}
+  stored_name = {name: layout.rename(name) for name in axes}
+  rank = {stored_name[name]: len(letters) for name, letters in axes.items()}
+  specs = {name: container.specs[key] for name, key in keys.items()}
+  found = {
+    name: layout.without_leading_ones(spec.shape, rank.get(name)) for name, spec in specs.items()
   }
-  faults = parameters.faults(wanted, found)
+  shapes = {n: layout.parameter_shape(n, found[s]) for n, s in stored_name.items() if s in found}
+  sizes = parameters.read_sizes(family.PARAMETERS, family.SIZES, num_blocks, shapes)
+  size = lambda letter: int(letter) if letter.isdecimal() else sizes.get(letter, letter)
+  wanted = {
+    stored_name[name]: layout.stored_shape(name, [size(letter) for letter in letters])
+    for name, letters in axes.items()
+  }
+  faults = parameters.faults(wanted, found, f'a {family.NAME}')
   faults += [
     f'{name} holds {specs[name].dtype}, expected floats'
     for name in wanted
     if name in specs and not specs[name].is_float
   ]
-  side = math.isqrt(sizes.get('S', 0))
-  if side**2 != sizes.get('S', 0):
-    faults.append(f'{sizes["S"]} tokens do not fill a square image')
+  config = None
+  if len(sizes) == len(family.SIZES):
+    try:
+      config = family.from_sizes(num_blocks, sizes)
+    except UserError as error:
+      faults.append(str(error))
 
   params = {}
   for name, stored in stored_name.items():
     if found.get(stored) != wanted[stored] or not specs[stored].is_float:
       continue
-    array = layout.published(name, container.read(keys[stored]).reshape(wanted[stored]))
+    array = layout.parameter(name, container.read(keys[stored]).reshape(wanted[stored]))
     if not _is_finite(array):
       faults.append(f'{stored} is not finite')
     if not faults:
       params[name] = array
   if faults:
-    more = f'; and {len(faults) - _TOLD} more' if len(faults) > _TOLD else ''
-    raise UserError('; '.join(faults[:_TOLD]) + more)
-  config = MixerConfig(
-    patch_size=sizes['P'],
-    num_blocks=num_blocks,
-    hidden_dim=sizes['C'],
-    tokens_mlp_dim=sizes['T'],
-    channels_mlp_dim=sizes['F'],
-    image_size=sizes['P'] * side,
-    num_classes=sizes['N'],
-  )
+    more = f'; and {len(faults) - _LISTED} more' if len(faults) > _LISTED else ''
+    raise UserError('; '.join(faults[:_LISTED]) + more)
   dtypes = tuple(sorted({specs[stored].dtype for stored in wanted}))
-  return Weights(config, parameters.unflatten(params), layout.name, dtypes)
+  return WeightsFile(config, parameters.unflatten(params), layout.name, dtypes)
+
+
+def _rows(family: ModuleType, num_blocks: int) -> dict:
+  return parameters.rows(family.PARAMETERS, num_blocks)
 
 
 def _unwrap(specs: Mapping[str, Spec]) -> dict[str, str]:
@@ -281,7 +204,7 @@ def _unwrap(specs: Mapping[str, Spec]) -> dict[str, str]:
   keys = {name: name for name in specs}
   for prefix in _WRAPPERS:
     if any(name.startswith(prefix) for name in keys):
-      kept = [name for name in keys if not _is_beside(name, prefix)]
+      kept = [name for name in keys if not _is_of_optimizer(name, prefix)]
       twice = [name for name in kept if prefix + name in keys]
       if twice:
         raise UserError(f'array {twice[0]} is in it twice: also as {prefix}{twice[0]}')
@@ -289,30 +212,31 @@ def _unwrap(specs: Mapping[str, Spec]) -> dict[str, str]:
   return keys
 
 
-def _is_beside(name: str, prefix: str) -> bool:
-  """Arrays of an optimizer may lie beside wrapped params."""
+def _is_of_optimizer(name: str, prefix: str) -> bool:
+  """Return True for an array of an optimizer, which may be stored next to wrapped params."""
   return name.startswith('opt/') and not name.startswith(prefix)
 
 
-def _recognise(names: Mapping[str, str]) -> tuple[Layout, int]:
-  """The layout that most of these names belong to, and the number of blocks."""
-  best = (0, next(iter(LAYOUTS.values())), 0)
-  for layout in LAYOUTS.values():
+def _recognise(names: Mapping[str, str]) -> tuple[ModuleType, Layout, int]:
+  """Return the layout that most of these names belong to, its family, and the number of blocks."""
+  best: tuple[int, ModuleType | None, Layout | None, int] = (0, None, None, 0)
+  for family, layout in _layouts():
     indices = {int(match[1]) for name in names if (match := layout.block.match(name))}
     if indices:
-      # One strange number must not make thousands of blocks missing.
-      all_told = max(indices) + 1
-      num_blocks = all_told if all_told <= 2 * len(indices) else len(indices)
-      score = sum(layout.rename(name) in names for name in parameters.letters(num_blocks))
-      best = max(best, (score, layout, num_blocks), key=lambda found: found[0])
-  score, layout, num_blocks = best
-  if not score:
+      # One stray number must not make thousands of blocks missing.
+      count = max(indices) + 1
+      num_blocks = count if count <= 2 * len(indices) else len(indices)
+      score = sum(layout.rename(name) in names for name in _rows(family, num_blocks))
+      best = max(best, (score, family, layout, num_blocks), key=lambda found: found[0])
+  _, family, layout, num_blocks = best
+  if family is None or layout is None:
     some = ', '.join(list(names)[:3]) or 'no arrays at all'
-    raise UserError(f'these are not the weights of a Mixer: it holds {some}')
-  return layout, num_blocks
+    known = ' or '.join(dict.fromkeys(f'a {family.NAME}' for family, _ in _layouts()))
+    raise UserError(f'these are not the weights of {known}: it holds {some}')
+  return family, layout, num_blocks
 
 
 def _is_finite(array: np.ndarray) -> bool:
   with np.errstate(all='ignore'):
-    # A sum is one pass and no copy; only where it overflows does it take a closer look.
+    # A sum is one pass and no copy; only if it overflows are the values looked at.
     return bool(np.isfinite(array.sum()) or np.isfinite(array).all())

@@ -1,8 +1,4 @@
-"""The published Mixer files: a table, and how a name becomes a file on this machine.
-
-Sizes, classes and accuracies are those of the paper (Tables 2 and 3), of the authors'
-repository, and of timm's own results table.
-"""
+"""The published files of all families: a table, and how a name becomes a file on this machine."""
 
 import dataclasses
 import difflib
@@ -10,41 +6,39 @@ import logging
 import os
 import pathlib
 import re
+from typing import Any
 
 from mixer_jax.checkpoints import layouts
 from mixer_jax.checkpoints.download import UnreachableError, download, held
 from mixer_jax.errors import UserError
-from mixer_jax.models import VARIANTS, MixerConfig, parameters, variant_of
+from mixer_jax.models import arithmetic, family, variant_of
+from mixer_jax.models.files import PublishedFile
 from mixer_jax.paths import CACHE_SETTING, cache_folder
 
 log = logging.getLogger(__name__)
 
 MIRROR_SETTING = 'MIXER_JAX_MIRROR'
-"""A folder, `gs://…` or `https://…`, that has the files under their names here; asked instead."""
+"""A folder, `gs://…` or `https://…` that has the files under their names here; used instead."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Released:
-  """One published file."""
+  """One published file; the fields are those of `models.files.PublishedFile`."""
 
   name: str
-  """Such as 'imagenet1k/Mixer-B_16'."""
   url: str
-  config: MixerConfig
-  """What the arrays must be, and what they do not tell: GELU and input range."""
+  config: Any
+  """Sizes of its arrays, and its arithmetic, which the file does not hold."""
   mebibytes: float | None
-  """To two decimals; None where no text tells it."""
   recipe: str = 'resmall-crop'
-  """The evaluation recipe that belongs to it."""
   top1: float | None = None
-  """Published ImageNet validation accuracy at 224 px, percent."""
   real: float | None = None
-  """Published ImageNet ReaL accuracy, percent."""
   note: str = ''
+  pretrained_on: str | None = None
 
   @property
   def file(self) -> str:
-    """Its place below the cache or a mirror: the whole name, for many share the last part."""
+    """Its path below the cache or a mirror: the full name, since many share the last part."""
     return self.name + pathlib.PurePosixPath(self.url).suffix
 
   @property
@@ -57,82 +51,52 @@ class Released:
     """The TFDS data set whose classes the head has."""
     return 'imagenet2012' if self.config.num_classes == 1000 else None
 
-  @property
-  def pretrained_on(self) -> str | None:
-    """What the paper's own Mixers were pre-trained on; None: it is another's.
 
-    Those of sam/, gsam/ and miil were trained otherwise than the paper's.
-    """
-    if not self.name.startswith(('imagenet1k/', 'imagenet21k/', 'timm/')) or 'miil' in self.name:
-      return None
-    return self.classes or 'imagenet21k'
+def _released(module, file: PublishedFile) -> Released:
+  fields = {field.name: getattr(file, field.name) for field in dataclasses.fields(file)}
+  config = dataclasses.replace(module.VARIANTS[fields.pop('variant')], **fields.pop('fields'))
+  return Released(config=config, **fields)
 
 
-_BUCKET = 'https://storage.googleapis.com/mixer_models'
-_HUB = 'https://huggingface.co/timm'
-_21K = '{} on ImageNet only after fine-tuning, which was never published'
+released: dict[str, Released]
+"""Name -> published file, of all families; see `table`."""
+
+_table: dict[str, Released] = {}
+_included: set[str] = set()
 
 
-def _authors(name: str, mebibytes: float, num_classes: int = 1000, **more) -> Released:
-  variant = VARIANTS[name.rpartition('-')[2].replace('_', '/')]
-  config = dataclasses.replace(variant, num_classes=num_classes)
-  return Released(name, f'{_BUCKET}/{name}.npz', config, mebibytes, **more)
+def table() -> dict[str, Released]:
+  """Name -> published file, of all families that are registered by now."""
+  for name, module in family.load_all().items():
+    if name not in _included:
+      _included.add(name)
+      files = getattr(module, 'PUBLISHED', ())
+      _table.update((file.name, _released(module, file)) for file in files)
+  return _table
 
 
-def _hub(name: str, num_classes: int, *, recipe: str = 'timm', **more) -> Released:
-  config = dataclasses.replace(VARIANTS[f'{name[6].upper()}/16'], num_classes=num_classes)
-  if 'miil' in name:
-    config = dataclasses.replace(config, gelu='erf', input_range='[0, 1]')
-    recipe = 'timm-bilinear'
-  url = f'{_HUB}/{name}/resolve/main/model.safetensors'
-  return Released(f'timm/{name}', url, config, None, recipe, **more)
-
-
-_ALL = (
-  _authors('imagenet1k/Mixer-B_16', 228.47, top1=76.44, real=82.36),
-  _authors('imagenet1k/Mixer-L_16', 794.29, top1=71.76, real=77.08),
-  _authors('imagenet21k/Mixer-B_16', 289.61, 21_843, note=_21K.format('80.64')),
-  _authors('imagenet21k/Mixer-L_16', 875.78, 21_843, note=_21K.format('82.89')),
-  _authors('sam/Mixer-B_16', 228.47, top1=77.4),
-  _authors('sam/Mixer-B_32', 230.04),
-  _authors('gsam/Mixer-B_16', 228.47),
-  _authors('gsam/Mixer-B_32', 230.04),
-  _authors('gsam/Mixer-S_16', 70.71),
-  _authors('gsam/Mixer-S_32', 72.91),
-  _authors('gsam/Mixer-S_8', 78.79),
-  _hub(
-    'mixer_b16_224.goog_in21k_ft_in1k',
-    1000,
-    top1=76.616,
-    note='is imagenet1k/Mixer-B_16; figure by exact GELU',
-  ),
-  _hub(
-    'mixer_l16_224.goog_in21k_ft_in1k',
-    1000,
-    top1=72.084,
-    note='is imagenet1k/Mixer-L_16; figure by exact GELU',
-  ),
-  _hub('mixer_b16_224.goog_in21k', 21_843, note=_21K.format('80.64')),
-  _hub('mixer_l16_224.goog_in21k', 21_843, note=_21K.format('82.89')),
-  _hub('mixer_b16_224.miil_in21k', 11_221, note='takes [0, 1], exact GELU'),
-  _hub('mixer_b16_224.miil_in21k_ft_in1k', 1000, top1=82.314, note='takes [0, 1], exact GELU'),
-)
-released = {entry.name: entry for entry in _ALL}
-"""Name -> published file."""
+def __getattr__(name: str):
+  """Make `released` when it is first asked for: a family may import this module."""
+  if name == 'released':
+    return table()
+  raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
 
 
 def find(text: str) -> Released | None:
-  """The entry that a user means by its name or address; None where it is none of them."""
-  name = text.removeprefix('gs://mixer_models/').removeprefix(f'{_BUCKET}/').removesuffix('.npz')
-  for candidate in (name, f'timm/{name}', name.removeprefix('hf-hub:')):
+  """Return the entry that a user means by its name or address; None if there is none."""
+  released = table()
+  name = text.removesuffix('.npz').removeprefix('hf-hub:')
+  for candidate in (name, f'timm/{name}'):
     if candidate in released:
       return released[candidate]
-  return next((entry for entry in _ALL if entry.url == text), None)
+  address = re.sub('^gs://', 'https://storage.googleapis.com/', name)
+  same = (entry for entry in released.values() if entry.url.removesuffix('.npz') == address)
+  return next(same, None)
 
 
 def near(text: str) -> str:
-  """What to say to a name that is no file: whose it may be."""
-  last = text.removesuffix('.npz').rpartition('/')[2]
+  """Return the end of a message about an unknown name: names that it may mean."""
+  released, last = table(), text.removesuffix('.npz').rpartition('/')[2]
   same = [name for name in released if name.rpartition('/')[2] == last]
   same += [name for name, entry in released.items() if entry.variant == text.upper()]
   same = same or [name for name in released if last and last in name]
@@ -141,15 +105,15 @@ def near(text: str) -> str:
 
 
 def cached(entry: Released) -> pathlib.Path:
-  """Where the file is when it was downloaded."""
+  """Path of the file once it is downloaded."""
   return cache_folder() / entry.file
 
 
 def mirrored(entry: Released) -> pathlib.Path | None:
-  """Where the file is to be if the mirror is a folder of this machine.
+  """Path of the file if the mirror is a folder of this machine; None otherwise.
 
   Raises:
-    UserError: the mirror is no folder and no address.
+    UserError: the mirror is neither a folder nor an address.
   """
   mirror = os.environ.get(MIRROR_SETTING, '').removeprefix('file://')
   if not mirror or re.match('(https?|gs)://[^/]', mirror):
@@ -160,16 +124,15 @@ def mirrored(entry: Released) -> pathlib.Path | None:
   return folder / entry.file
 
 
-def read(entry: Released) -> tuple[pathlib.Path, layouts.Weights]:
-  """Where a published file is, and its weights; downloads it to the cache when it is not there.
+def read(entry: Released) -> tuple[pathlib.Path, layouts.WeightsFile]:
+  """Return the path of a published file and its contents; download it if it is not cached.
 
-  The configuration has the GELU and input range of the table. What was downloaded
-  is looked at before it gets its name: a file that is not what it should be never
-  comes into the cache.
+  The config has the arithmetic of the table. A download is checked before it gets its name, so
+  that no other file comes into the cache.
 
   Raises:
-    UserError: out of reach (it says which file to put where), or not the file of
-      this name.
+    UserError: it cannot be reached (the message says which file to put where), or it is not the
+      file of this name.
   """
   own = mirrored(entry)
   if own:
@@ -184,17 +147,17 @@ def read(entry: Released) -> tuple[pathlib.Path, layouts.Weights]:
     url = f'{mirror.rstrip("/")}/{entry.file}' if mirror else entry.url
     try:
       with held(target):
-        if not target.exists():  # while we waited, another process may have brought it
+        if not target.exists():  # another process may have downloaded it meanwhile
           _fetch(entry, url, target)
     except OSError as error:
       raise UserError(
-        f'{entry.name} cannot be kept ({error.filename or target.parent}: {error.strerror}): try '
+        f'{entry.name} cannot be stored ({error.filename or target.parent}: {error.strerror}): try '
         f'again, or name another place with {CACHE_SETTING}'
       ) from error
   try:
     return target, _checked(entry, target)
   except UserError as error:
-    raise UserError(f'{error}: remove it, and it is downloaded anew') from error
+    raise UserError(f'{error}: remove it, and it is downloaded again') from error
 
 
 def _fetch(entry: Released, url: str, target: pathlib.Path) -> None:
@@ -203,7 +166,7 @@ def _fetch(entry: Released, url: str, target: pathlib.Path) -> None:
     part = download(url, target, lambda length: _check_length(entry, url, length))
   except UnreachableError as error:
     raise UserError(
-      f'{entry.name} is out of reach ({error}): bring {url} to {target}, or name a folder that has '
+      f'{entry.name} is out of reach ({error}): copy {url} to {target}, or name a folder that has '
       f'{entry.file} with {MIRROR_SETTING}'
     ) from error
   try:
@@ -224,19 +187,21 @@ def _check_length(entry: Released, url: str, length: int) -> None:
     raise UserError(f'{entry.name} has {entry.mebibytes:.2f} MiB, and what is at {url} {found:.2f}')
 
 
-def _checked(entry: Released, path: pathlib.Path) -> layouts.Weights:
+def _checked(entry: Released, path: pathlib.Path) -> layouts.WeightsFile:
   weights = layouts.read(path)
-  same = dataclasses.replace(
-    weights.config, gelu=entry.config.gelu, input_range=entry.config.input_range
-  )
-  if same != entry.config:
+  found = weights.config
+  if type(found) is type(entry.config):
+    own = {name: getattr(entry.config, name) for name in arithmetic(entry.config)}
+    found = dataclasses.replace(found, **own)
+  if found != entry.config:
     raise UserError(
-      f'{path}: it is not {entry.name} but holds {_told(weights.config)}, '
-      f'where {_told(entry.config)} are expected'
+      f'{path}: it is not {entry.name} but holds {_sizes(weights.config)}, '
+      f'where {_sizes(entry.config)} are expected'
     )
-  return dataclasses.replace(weights, config=same)
+  return dataclasses.replace(weights, config=found)
 
 
-def _told(config: MixerConfig) -> str:
-  sizes = ', '.join(f'{k}={v}' for k, v in parameters.sizes(config).items())
+def _sizes(config) -> str:
+  fields = family.of(config).SIZES.items()
+  sizes = ', '.join(f'{letter}={getattr(config, field)}' for letter, field in fields)
   return f'{config.num_blocks} blocks of {sizes}'

@@ -1,10 +1,10 @@
 """The states of a run on disk or in a bucket: saved in the background, verified when restored.
 
-A state lies under `<workdir>/checkpoints/<step>` as Orbax wrote it, one folder a
-part (`params`, `optimizer`), with a digest of every array and what else is needed
-to use it alone (the model's configuration, class names) in Orbax's own metadata. There
-it also names the step of the best state up to then, which is kept as long as it is named.
-The only module that knows Orbax.
+A state is a folder `<workdir>/checkpoints/<step>` that Orbax writes, with a folder for each
+part (`params`, `optimizer`, and `model_state` where the model has any). Orbax's metadata holds a
+digest of every array and what is needed to use the state alone (the model's config, class names).
+It also names the step of the best state so far, which is kept as long as a kept state names it.
+No other module uses Orbax.
 """
 
 import json
@@ -18,7 +18,10 @@ from etils import epath
 from orbax.checkpoint import v1 as ocp
 
 from mixer_jax.checkpoints.digest import digest
-from mixer_jax.errors import ApartError, NotFiniteError, StorageError, UserError
+from mixer_jax.errors import ApartError, NotFiniteError, StorageError, UserError, one_line
+from mixer_jax.models import Weights, join
+from mixer_jax.parallel import processes
+from mixer_jax.paths import is_remote
 
 log = logging.getLogger(__name__)
 
@@ -33,42 +36,46 @@ _REFUSALS = (
   'Permission denied',
   'Not a directory',
 )
-"""What an operating system says, to be found in the long stories of those who asked it."""
+"""Messages of the operating system, searched for in the longer messages of libraries."""
 
-
-_LEFT_ALONE = ('barrier', 'DEADLINE_EXCEEDED', 'UNAVAILABLE', 'heartbeat')
-"""What Orbax and JAX say where another process does not answer."""
+_PEER_LOST = ('barrier', 'DEADLINE_EXCEEDED', 'UNAVAILABLE', 'heartbeat')
+"""Words of Orbax and JAX when another process does not answer."""
 
 
 class DamagedError(Exception):
-  """A step's folder does not hold what was saved; the message says what is wrong."""
+  """A step's folder does not hold what was saved; the message names the fault."""
 
 
 class Store:
-  """Saves and restores the states of one run. All processes call it alike.
+  """Saves and restores the states of one run. All processes make the same calls.
 
   Args:
     workdir: folder of the run, local or `gs://bucket/folder`.
-    keep: how many of the newest states stay, with the best states that they name.
+    keep: number of the newest states to keep, with the best states that they name.
   """
 
   def __init__(self, workdir, *, keep: int):
     self.directory = _absolute(workdir) / _FOLDER
     self.keep = keep
     self._pending: tuple[int, Any] | None = None
-    self._best: dict[int, int | None] = {}  # that the state of a step names, where it is known
-    if jax.process_index() == 0:
+    self._best: dict[int, int | None] = {}  # step -> the best step that its state names
+    if processes.is_main():
       self.directory.mkdir(parents=True, exist_ok=True)
-      self._clear_leavings()
+      self._remove_unfinished()
 
   def save(
     self, step: int, parts: dict[str, Any], metadata: dict[str, Any], *, best: int | None = None
   ) -> None:
-    """Starts to write `parts` (name -> tree of arrays) as the state of `step`.
+    """Start to write `parts` (name -> tree of arrays) as the state of `step`.
 
-    Returns when the arrays have left the devices; they may then be donated. An
-    earlier save that is still being written is awaited first. `best` is the step of the
-    best state up to now, this or an earlier one, which is to be kept.
+    Returns when the arrays have been copied from the devices; they may then be donated. Waits
+    first for an earlier save that is still being written.
+
+    Args:
+      step: number of steps taken.
+      parts: as from `TrainState.parts`.
+      metadata: stored with the state, JSON-able.
+      best: step of the best state so far, this or an earlier one, which is to be kept.
 
     Raises:
       NotFiniteError: an array is not finite (nothing is written).
@@ -79,7 +86,7 @@ class Store:
     if broken:
       raise NotFiniteError(
         f'the state of step {step} is not finite (first: {broken[0]}): it was not saved; '
-        'lower the learning rate or look at the data'
+        'lower the learning rate or check the data'
       )
     metadata = {**metadata, 'step': step, 'best_step': best, 'digests': digests}
     metadata['checksum'] = _checksum(metadata)
@@ -94,16 +101,16 @@ class Store:
     self._best[step] = best
 
   def wait(self) -> None:
-    """Returns when the last save is safely written; raises its error if it failed."""
+    """Wait until the last save is written; raise its error if it failed."""
     if self._pending is None:
       return
     (step, response), self._pending = self._pending, None
     try:
       response.result()
     except Exception as error:
-      self._clear_leavings()
+      self._remove_unfinished()
       raise self._refused(step, error) from error
-    if jax.process_index() == 0:
+    if processes.is_main():
       known = [s for s in self.steps() if s <= step]
       named = {self._named_best(s) for s in known[-self.keep :]}
       for old in known[: -self.keep]:
@@ -111,7 +118,7 @@ class Store:
           (self.directory / str(old)).rmtree()
 
   def _named_best(self, step: int) -> int | None:
-    if step not in self._best:  # it was saved by an earlier start
+    if step not in self._best:  # saved by an earlier start
       try:
         self._best[step] = read_metadata(self.directory / str(step)).get('best_step')
       except DamagedError:
@@ -119,20 +126,22 @@ class Store:
     return self._best[step]
 
   def steps(self) -> list[int]:
-    """Steps with a folder, oldest first. Whether they are whole, only a restore tells."""
+    """Steps that have a folder, oldest first. Only a restore finds out whether they are intact."""
     return _steps(self.directory)
 
   def restore(self, abstract: dict[str, Any]) -> tuple[int, dict[str, Any]] | None:
-    """The newest state that verifies, as (step, parts); None in a new run.
+    """Return the newest state that verifies, as (step, parts); None in a new run.
 
-    A damaged one is named in the log and passed over; once an older one is found, it is
-    set aside as `<step>.damaged`. `abstract` has a `jax.ShapeDtypeStruct` with a sharding
-    per leaf.
+    A damaged state is logged and skipped; once an older one is found, it is renamed to
+    `<step>.damaged`.
+
+    Args:
+      abstract: parts with a `jax.ShapeDtypeStruct` with a sharding for each leaf.
 
     Raises:
-      UserError: there are states whose saves were finished, and none verifies.
+      UserError: there are states whose saves had finished, and none verifies.
     """
-    passed_over: list[epath.Path] = []
+    skipped: list[epath.Path] = []
     found, lost = None, []
     for step in reversed(self.steps()):
       path, fault, parts = self.directory / str(step), 'on another process', None
@@ -140,24 +149,24 @@ class Store:
         parts = _read(path, abstract)
       except DamagedError as error:
         fault = str(error)
-      if _all_agree(parts is not None) and parts is not None:
+      if processes.all_agree(parts is not None) and parts is not None:
         found = step, parts
         break
-      log.warning('checkpoint %s is damaged (%s): it is passed over', path, fault)
-      passed_over.append(path)
+      log.warning('checkpoint %s is damaged (%s): it is skipped', path, fault)
+      skipped.append(path)
       lost += [path] if _is_finished(path) else []
     if found is None and lost:
       raise UserError(
         f'every state in {self.directory} is damaged: take another --workdir, or remove this one'
       )
-    if jax.process_index() == 0:
-      for path in passed_over:
+    if processes.is_main():
+      for path in skipped:
         _set_aside(path)
-    _barrier('damaged states are set aside')
+    processes.barrier('damaged states are set aside')
     return found
 
   def read(self, step: int, abstract: dict[str, Any]) -> dict[str, Any]:
-    """The parts of one state that `abstract` names, as in `restore`.
+    """Return the parts of one state that `abstract` names, as in `restore`.
 
     Raises:
       UserError: it is damaged.
@@ -167,41 +176,41 @@ class Store:
       parts = _read(self.directory / str(step), abstract)
     except DamagedError as error:
       fault = str(error)
-    if not _all_agree(parts is not None) or parts is None:
+    if not processes.all_agree(parts is not None) or parts is None:
       raise UserError(
-        f'checkpoint {self.directory / str(step)} is damaged ({fault}): train anew, in another '
+        f'checkpoint {self.directory / str(step)} is damaged ({fault}): train again, in another '
         '--workdir'
       )
     return parts
 
   def metadata(self, step: int) -> dict[str, Any]:
-    """What `save` was given beside the state of this step."""
+    """Return the metadata that `save` was given with the state of this step."""
     return read_metadata(self.directory / str(step))
 
   def _check_writable(self):
     # Where Orbax cannot make a folder, its threads wait for it for five minutes.
-    if jax.process_index() == 0:
+    if processes.is_main():
       probe = self.directory / '.writable'
       probe.write_text('')
       probe.unlink()
 
-  def _clear_leavings(self):
-    """Takes away what saves that did not become whole have left."""
-    if jax.process_index() == 0:
-      for leaving in self.directory.glob('*.orbax-checkpoint-tmp*'):
-        leaving.rmtree(missing_ok=True)
+  def _remove_unfinished(self):
+    """Remove what interrupted saves have left."""
+    if processes.is_main():
+      for folder in self.directory.glob('*.orbax-checkpoint-tmp*'):
+        folder.rmtree(missing_ok=True)
 
   def _refused(self, step: int, error: Exception) -> StorageError:
-    text = ' '.join(str(error).split()) or type(error).__name__
+    text = one_line(error, 10_000)
     known = [reason for reason in _REFUSALS if reason in text]
     return StorageError(
       f'the state of step {step} could not be written to {self.directory}: '
-      f'{known[0] if known else text[:300]}; saved states are whole, the same command goes on'
+      f'{known[0] if known else text[:300]}; saved states are intact, the same command resumes'
     )
 
 
 def best_state(workdir) -> epath.Path:
-  """The folder of the best state of a run, which the newest of its states names.
+  """Return the folder of the best state of a run, which the newest of its states names.
 
   Raises:
     UserError: the run does not keep it, or none of its states can be read.
@@ -211,7 +220,7 @@ def best_state(workdir) -> epath.Path:
     try:
       best = read_metadata(folder / str(step)).get('best_step')
     except DamagedError as error:
-      log.warning('checkpoint %s is damaged (%s): it is passed over', folder / str(step), error)
+      log.warning('checkpoint %s is damaged (%s): it is skipped', folder / str(step), error)
       continue
     if best:
       return folder / str(best)
@@ -223,12 +232,17 @@ def best_state(workdir) -> epath.Path:
 
 
 def remove_states(workdir) -> None:
-  """Removes all states of a run that nobody needs any more. One process calls it."""
+  """Remove all states of a run. Only one process calls it."""
   (_absolute(workdir) / _FOLDER).rmtree(missing_ok=True)
 
 
-def read_params(path) -> tuple[dict[str, Any], dict]:
-  """(metadata, params on the host) of a workdir's newest whole state, or of one step's folder.
+def read_params(path) -> tuple[dict[str, Any], Weights]:
+  """Return (metadata, weights on the host) of a workdir's newest intact state, or of one step.
+
+  The weights are params, with the model state where the model has any.
+
+  Args:
+    path: a workdir, its folder of states, or the folder of a step.
 
   Raises:
     UserError: there is no state, or none that verifies.
@@ -243,24 +257,26 @@ def read_params(path) -> tuple[dict[str, Any], dict]:
   for candidate in candidates:
     try:
       metadata = read_metadata(candidate)
-      return metadata, _read(candidate, {'params': None})['params']
+      saved = {name.split('/')[0] for name in metadata['digests']}
+      parts = _read(candidate, dict.fromkeys(saved & {'params', 'model_state'} | {'params'}))
+      return metadata, join(parts['params'], parts.get('model_state', {}))
     except DamagedError as error:
       faults.append(f'{candidate} is damaged ({error})')
-      log.warning('checkpoint %s: it is passed over', faults[-1])
+      log.warning('checkpoint %s: it is skipped', faults[-1])
   if faults:
-    raise UserError(f'no state in {path} is whole; the newest: {faults[0]}')
+    raise UserError(f'no state in {path} is intact; the newest: {faults[0]}')
   raise UserError(f'{path} holds no checkpoint of this project')
 
 
 def read_metadata(path: epath.Path) -> dict[str, Any]:
-  """What `Store.save` was given as metadata, and `step` and `digests`.
+  """Return the metadata that `Store.save` was given, with `step` and `digests`.
 
   Raises:
-    DamagedError: there is nothing readable.
+    DamagedError: it cannot be read.
   """
   try:
     metadata = ocp.checkpointables_metadata(path).custom_metadata
-  except Exception as error:  # Orbax answers damage with whatever its parts raise
+  except Exception as error:  # Orbax passes on whatever its parts raise
     raise DamagedError(_first_line(error)) from error
   if not isinstance(metadata, dict) or metadata.pop('checksum', None) != _checksum(metadata):
     raise DamagedError('its metadata is not what was saved')
@@ -274,9 +290,9 @@ def _checksum(metadata: dict[str, Any]) -> int:
 
 
 def _read(path: epath.Path, abstract: dict[str, Any]) -> dict[str, Any]:
-  """The parts named in `abstract`, each checked against its digests.
+  """Read the parts named in `abstract` and check each against its digests.
 
-  A part whose abstract tree is None comes back whole, as NumPy arrays.
+  A part whose abstract tree is None is read completely, as NumPy arrays.
   """
   digests = read_metadata(path)['digests']
   try:
@@ -284,8 +300,8 @@ def _read(path: epath.Path, abstract: dict[str, Any]) -> dict[str, Any]:
       path, {name: _target(path, name, tree) for name, tree in abstract.items()}
     )
   except Exception as error:
-    if jax.process_count() > 1 and any(sign in str(error) for sign in _LEFT_ALONE):
-      raise ApartError(f'{path} is read by all processes, and one has left') from error
+    if jax.process_count() > 1 and any(sign in str(error) for sign in _PEER_LOST):
+      raise ApartError(f'{path} is read by all processes, and one has exited') from error
     raise DamagedError(_first_line(error)) from error
   found, _ = digest(parts)
   expected = {name: v for name, v in digests.items() if name.split('/')[0] in abstract}
@@ -306,9 +322,9 @@ def _target(path: epath.Path, name: str, tree):
 
 
 def _absolute(path) -> epath.Path:
-  """As Orbax wants it; a bucket's path is so already."""
+  """Return an absolute path, which Orbax needs; a bucket's path is one."""
   path = epath.Path(path)
-  return path if '://' in str(path) else path.absolute()
+  return path if is_remote(path) else path.absolute()
 
 
 def _steps(folder: epath.Path) -> list[int]:
@@ -319,8 +335,8 @@ def _steps(folder: epath.Path) -> list[int]:
 
 
 def _is_finished(path: epath.Path) -> bool:
-  """Whether a save came to its end; a bucket has no rename, so there Orbax leaves a mark."""
-  return (path / ('commit_success.txt' if '://' in str(path) else _METADATA)).exists()
+  """Return True if a save finished. Orbax marks that by a file in buckets, which cannot rename."""
+  return (path / ('commit_success.txt' if is_remote(path) else _METADATA)).exists()
 
 
 def _set_aside(path: epath.Path):
@@ -333,18 +349,3 @@ def _set_aside(path: epath.Path):
 def _first_line(error: Exception) -> str:
   lines = str(error).strip().splitlines() or [type(error).__name__]
   return lines[0] if len(lines[0]) < 120 else lines[0][:117] + '…'
-
-
-def _all_agree(ok: bool) -> bool:
-  if jax.process_count() == 1:
-    return ok
-  from jax.experimental import multihost_utils
-
-  return bool(multihost_utils.process_allgather(np.array(ok)).all())
-
-
-def _barrier(name: str):
-  if jax.process_count() > 1:
-    from jax.experimental import multihost_utils
-
-    multihost_utils.sync_global_devices(name)

@@ -38,7 +38,7 @@ def main(argv: list[str]) -> None:
     raise UserError('--plot is a picture: name a file for it')
   flags.check_targets({'json': args.json, 'plot': args.plot})
   config = RunConfig.from_fields(load_config(args.config, overrides))
-  # Ctrl-C must raise here: the compiler runs in a child process, which must not be left behind.
+  # Ctrl-C must raise here: the compiler runs in a child process, which must not outlive this one.
   signal.signal(signal.SIGINT, signal.default_int_handler)
   names = args.topologies.split(',') if args.topologies else [args.topology]
   plans = plan.plan_all(config, names)

@@ -23,7 +23,7 @@ def prepare_data_set(name: str, data_dir: str = '', *, classes: int | None = Non
   check_name(data_set)
   check_place(data_dir)
   if classes is not None and data_set != 'imagenet21k':
-    raise UserError(f'--classes is for imagenet21k: the classes of {data_set} are known')
+    raise UserError(f'classes can be set for imagenet21k only: those of {data_set} are known')
   reason = prepare(data_set, data_dir, classes=classes)
   if reason:
     raise UserError(f'data set {data_set} was not prepared ({reason}): fix that, and try again')

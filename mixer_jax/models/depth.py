@@ -1,39 +1,29 @@
-"""A Mixer of some of another's blocks.
+"""Models with only some of the blocks of another."""
 
-A block adds to the tokens that it is given (the paper's equation 1), so that the blocks behind it
-fit as well without it: to leave it out is the same as to zero what its two branches add.
-"""
-
-import dataclasses
 import itertools
 from collections.abc import Sequence
+from typing import Any
 
 from mixer_jax.errors import UserError
-from mixer_jax.models import MixerConfig, ModelConfig
+from mixer_jax.models import family
 
 Blocks = tuple[int, ...]
 """Numbers of blocks, ascending."""
 
 
-def with_blocks(
-  config: ModelConfig, params: dict, blocks: Sequence[int]
-) -> tuple[MixerConfig, dict]:
-  """The Mixer of these blocks of another, renumbered from 0; all arrays are passed through.
-
-  It is a Mixer like any other: stochastic depth, if trained with, is linear over the blocks that
-  it has.
+def with_blocks(config, params: Any, blocks: Sequence[int]) -> tuple[Any, Any]:
+  """Return the model of these blocks, renumbered from 0; all arrays are passed through.
 
   Args:
-    blocks: numbers of those that stay, ascending.
+    config: a model of a family that can do without blocks, such as a Mixer.
+    params: its weights.
+    blocks: numbers of the blocks to keep, ascending.
 
   Raises:
-    UserError: none stays, numbers that are not ascending or of no block, or not a Mixer.
+    UserError: no blocks, numbers that do not ascend or that the model does not have, or a family
+      whose blocks need each other.
   """
-  if not isinstance(config, MixerConfig):
-    kind = type(config).__name__.removesuffix('Config')
-    raise UserError(
-      f'a {kind} has blocks that need each other: only of a Mixer can some be left out'
-    )
+  keep_blocks = family.capability(config, 'keep_blocks')
   blocks = tuple(blocks)
   last = config.num_blocks - 1
   if not blocks or any(type(block) is not int for block in blocks):
@@ -41,16 +31,14 @@ def with_blocks(
   if any(a >= b for a, b in itertools.pairwise(blocks)):
     raise UserError(f'blocks {_text(blocks)} must ascend, each named once')
   if blocks[0] < 0 or blocks[-1] > last:
-    raise UserError(f'blocks {_text(blocks)}: this Mixer has blocks 0 to {last}')
-  kept = {name: leaves for name, leaves in params.items() if not name.startswith('MixerBlock_')}
-  for new, old in enumerate(blocks):
-    kept[f'MixerBlock_{new}'] = params[f'MixerBlock_{old}']
-  return dataclasses.replace(config, num_blocks=len(blocks)), kept
+    name = family.of(config).NAME
+    raise UserError(f'blocks {_text(blocks)}: this {name} has blocks 0 to {last}')
+  return keep_blocks(config, params, blocks)
 
 
-def without(blocks: Blocks, gone: Sequence[int]) -> Blocks:
-  """All of `blocks` but these."""
-  return tuple(block for block in blocks if block not in gone)
+def without(blocks: Blocks, removed: Sequence[int]) -> Blocks:
+  """All of `blocks` except the removed ones."""
+  return tuple(block for block in blocks if block not in removed)
 
 
 def _text(blocks: Sequence[int]) -> str:

@@ -1,30 +1,78 @@
 """MLP-Mixer (Tolstikhin et al. 2021, arXiv 2105.01601): images, params -> logits.
 
 Names of shapes: B images, H and W pixels, S tokens, C channels (`hidden_dim`),
-N classes, T width of the token MLP (the paper's D_S), F width of the channel
+N classes, P side of a patch, T width of the token MLP (the paper's D_S), F width of the channel
 MLP (the paper's D_C).
 """
 
 import collections
 import dataclasses
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
 
 from mixer_jax.errors import UserError
-from mixer_jax.models import images, parameters, validation
+from mixer_jax.models import layers, validation
+from mixer_jax.models.mixer_changes import grow, keep_blocks, match_permutation, token_mixing
+from mixer_jax.models.mixer_files import LAYOUTS, PUBLISHED
+from mixer_jax.models.parameters import Param, head_bias, ones, zeros
+
+__all__ = [
+  'LAYOUTS',
+  'PUBLISHED',
+  'VARIANTS',
+  'MixerConfig',
+  'grow',
+  'keep_blocks',
+  'match_permutation',
+  'token_mixing',
+]
+
+NAME = 'Mixer'
+ARCHITECTURE = ('patch_size', 'num_blocks', 'hidden_dim', 'tokens_mlp_dim', 'channels_mlp_dim')
+SUMMARY = ('num_tokens', *ARCHITECTURE[1:], 'gelu')
+ARITHMETIC = ('gelu', 'input_range')
+
+SIZES = {
+  'P': 'patch_size',
+  'S': 'num_tokens',
+  'C': 'hidden_dim',
+  'T': 'tokens_mlp_dim',
+  'F': 'channels_mlp_dim',
+  'N': 'num_classes',
+}
+SPLIT = {'T': 'model', 'F': 'model', 'C': 'fsdp', 'S': 'fsdp'}
+
+PARAMETERS = {
+  'stem/kernel': Param('PP3C', decay=True),
+  'stem/bias': Param('C', zeros),
+  'MixerBlock_*/LayerNorm_0/scale': Param('C', ones),
+  'MixerBlock_*/LayerNorm_0/bias': Param('C', zeros),
+  'MixerBlock_*/token_mixing/Dense_0/kernel': Param('ST', decay=True),
+  'MixerBlock_*/token_mixing/Dense_0/bias': Param('T', zeros),
+  'MixerBlock_*/token_mixing/Dense_1/kernel': Param('TS', decay=True),
+  'MixerBlock_*/token_mixing/Dense_1/bias': Param('S', zeros),
+  'MixerBlock_*/LayerNorm_1/scale': Param('C', ones),
+  'MixerBlock_*/LayerNorm_1/bias': Param('C', zeros),
+  'MixerBlock_*/channel_mixing/Dense_0/kernel': Param('CF', decay=True),
+  'MixerBlock_*/channel_mixing/Dense_0/bias': Param('F', zeros),
+  'MixerBlock_*/channel_mixing/Dense_1/kernel': Param('FC', decay=True),
+  'MixerBlock_*/channel_mixing/Dense_1/bias': Param('C', zeros),
+  'pre_head_layer_norm/scale': Param('C', ones),
+  'pre_head_layer_norm/bias': Param('C', zeros),
+  'head/kernel': Param('CN', zeros, decay=True),
+  'head/bias': Param('N', head_bias),
+}
+"""Under the names of the published files."""
 
 _GELU_APPROXIMATE = {'tanh': True, 'erf': False}
-
-ARCHITECTURE = ('patch_size', 'num_blocks', 'hidden_dim', 'tokens_mlp_dim', 'channels_mlp_dim')
-"""Fields that are settled by the weights."""
 
 
 @dataclasses.dataclass(frozen=True)
 class MixerConfig:
-  """Everything that decides what a Mixer computes. Hashable, so jit takes it static.
+  """Fields of a Mixer. Hashable, so that jit takes it as a static argument.
 
   Attributes:
     patch_size: side of a square patch, pixels (P).
@@ -36,18 +84,18 @@ class MixerConfig:
     num_classes: outputs of the linear head (N).
     gelu: 'tanh', the approximation the published weights were trained with, or
       'erf', the exact form that timm computes.
-    input_range: '[-1, 1]' or '[0, 1]', what the pixels' 0..255 is mapped to; the
-      published weights take the first, but for those of miil.
-    dtype: dtype of activations and matrix multiplies. Parameters, what LayerNorm
-      computes and the head stay float32.
-    stochastic_depth: probability to skip the last block's MLPs while training;
+    input_range: '[-1, 1]' or '[0, 1]', to which the pixels' 0..255 is mapped. The
+      published weights take the first, except those of miil.
+    dtype: dtype of activations and matrix multiplies. Parameters, LayerNorm's
+      arithmetic and the head stay float32.
+    stochastic_depth: probability of skipping the last block's MLPs in training;
       it grows linearly from 0 at the first block (section 3, Appendix B).
-    dropout: probability to drop an activation behind each GELU while training.
+    dropout: probability of dropping an activation after each GELU in training.
     head_bias: initial value of the head's bias (-6.9 in the authors' ImageNet
       recipe with sigmoid cross-entropy).
     remat: recompute each block in the backward pass instead of keeping its
       activations: less memory, about a third more FLOPs.
-    family: 'mixer': how a config that is written down tells what it is of.
+    family: 'mixer', so that a stored config names its family.
 
   Raises:
     UserError: a field of the wrong type or out of range.
@@ -86,8 +134,11 @@ class MixerConfig:
 
   @property
   def num_tokens(self) -> int:
-    """Patches of an image (S)."""
+    """Number of patches of an image (S)."""
     return (self.image_size // self.patch_size) ** 2
+
+
+Config = MixerConfig
 
 
 def _variant(patch_size, num_blocks, hidden_dim, tokens_mlp_dim, channels_mlp_dim):
@@ -107,9 +158,19 @@ VARIANTS = {
 """The paper's Table 1 at 224 px with 1000 classes, and S/8, published as weights only."""
 
 
+COLUMNS = {
+  'blocks': 'num_blocks',
+  'patch': 'patch_size',
+  'tokens': 'num_tokens',
+  'channels': 'hidden_dim',
+  'token MLP': 'tokens_mlp_dim',
+  'channel MLP': 'channels_mlp_dim',
+}
+
+
 def variant_of(config: MixerConfig) -> str:
   """'B/16'; 'B/16 grown to 448 px'; 'Mixer of 8 blocks, width 64', of any other sizes."""
-  body = lambda c: (c.num_blocks, parameters.sizes(c) | {'N': 0})
+  body = lambda c: [getattr(c, name) for name in ('num_tokens', *ARCHITECTURE)]
   for name, variant in VARIANTS.items():
     factor = max(config.image_size // variant.image_size, 1)
     grown = dataclasses.replace(
@@ -122,163 +183,86 @@ def variant_of(config: MixerConfig) -> str:
   return f'Mixer of {config.num_blocks} blocks, width {config.hidden_dim}'
 
 
-class Mlp(nnx.Module):
-  """Dense, GELU, Dense over the last axis; returns the output and the hidden activation."""
-
-  def __init__(self, dim: int, mlp_dim: int, config: MixerConfig, rngs: nnx.Rngs):
-    self.Dense_0 = nnx.Linear(dim, mlp_dim, dtype=config.dtype, rngs=rngs)
-    self.Dense_1 = nnx.Linear(mlp_dim, dim, dtype=config.dtype, rngs=rngs)
-    self.approximate = _GELU_APPROXIMATE[config.gelu]
-    self.dropout = config.dropout
-
-  def __call__(self, x, key):
-    hidden = jax.nn.gelu(self.Dense_0(x), approximate=self.approximate)
-    dropped = hidden
-    if key is not None and self.dropout:
-      keep = jax.random.bernoulli(key, 1 - self.dropout, hidden.shape)
-      dropped = jnp.where(keep, hidden / (1 - self.dropout), 0)
-    return self.Dense_1(dropped), hidden
-
-
-def _layer_norm(config: MixerConfig, rngs: nnx.Rngs) -> nnx.LayerNorm:
-  """Over channels; its result has the model's dtype."""
-  return nnx.LayerNorm(
-    config.hidden_dim,
-    epsilon=1e-6,
-    dtype=config.dtype,
-    # Scale and bias stay float32. Rounded, their gradients are too, which keeps a TPU from summing
-    # them in the multiply that makes what they are summed from.
-    promote_dtype=lambda arrays, **how: arrays,
-    rngs=rngs,
-  )
-
-
-class MixerBlock(nnx.Module):
-  """LayerNorm, token MLP, skip; LayerNorm, channel MLP, skip (the paper's equation 1)."""
-
-  def __init__(self, config: MixerConfig, index: int, rngs: nnx.Rngs):
-    self.LayerNorm_0 = _layer_norm(config, rngs)
-    self.token_mixing = Mlp(config.num_tokens, config.tokens_mlp_dim, config, rngs)
-    self.LayerNorm_1 = _layer_norm(config, rngs)
-    self.channel_mixing = Mlp(config.hidden_dim, config.channels_mlp_dim, config, rngs)
-    self.skip_rate = config.stochastic_depth * index / max(config.num_blocks - 1, 1)
-
-  def __call__(self, x_BSC, key):
-    keys = [None] * 4 if key is None else jax.random.split(key, 4)
-    token_norm_BSC = self.LayerNorm_0(x_BSC)
-    y_BCS, token_hidden_BCT = self.token_mixing(token_norm_BSC.swapaxes(1, 2), keys[0])
-    residual_BSC = x_BSC + self._stochastic_depth(y_BCS.swapaxes(1, 2), keys[1])
-    channel_norm_BSC = self.LayerNorm_1(residual_BSC)
-    y_BSC, channel_hidden_BSF = self.channel_mixing(channel_norm_BSC, keys[2])
-    out_BSC = residual_BSC + self._stochastic_depth(y_BSC, keys[3])
-    inside = collections.OrderedDict()
-    inside['token_mixing/norm'] = token_norm_BSC
-    inside['token_mixing/hidden'] = token_hidden_BCT
-    inside['token_mixing/residual'] = residual_BSC
-    inside['channel_mixing/norm'] = channel_norm_BSC
-    inside['channel_mixing/hidden'] = channel_hidden_BSF
-    return out_BSC, inside
-
-  def _stochastic_depth(self, branch_BSC, key):
-    if key is None or not self.skip_rate:
-      return branch_BSC
-    # A kept branch is not divided by its probability: so the authors trained.
-    keep_B11 = jax.random.bernoulli(key, 1 - self.skip_rate, (branch_BSC.shape[0], 1, 1))
-    return jnp.where(keep_B11, branch_BSC, 0)
-
-
-class Mixer(nnx.Module):
-  """The whole network. Its attributes carry the names of the published weight files."""
-
-  def __init__(self, config: MixerConfig, rngs: nnx.Rngs):
-    patch = (config.patch_size, config.patch_size)
-    self.stem = nnx.Conv(
-      3, config.hidden_dim, patch, strides=patch, padding='VALID', dtype=config.dtype, rngs=rngs
-    )
-    for i in range(config.num_blocks):
-      setattr(self, f'MixerBlock_{i}', MixerBlock(config, i, rngs))
-    self.pre_head_layer_norm = _layer_norm(config, rngs)
-    self.head = nnx.Linear(
-      config.hidden_dim,
-      config.num_classes,
-      kernel_init=nnx.initializers.zeros_init(),
-      bias_init=nnx.initializers.constant(config.head_bias),
-      dtype=jnp.float32,
-      rngs=rngs,
-    )
-    self.num_blocks = config.num_blocks
-    self.remat = config.remat
-
-  def __call__(self, images, key):
-    """(B, H, W, 3) -> (B, N) float32 logits and the dict of `features`. Trains iff key."""
-    x_BSC = self.stem(images)
-    x_BSC = x_BSC.reshape(x_BSC.shape[0], -1, x_BSC.shape[-1])  # tokens in raster order
-    seen = collections.OrderedDict(stem=x_BSC)  # a plain dict would leave jit sorted by name
-    for i in range(self.num_blocks):
-      block = getattr(self, f'MixerBlock_{i}')
-      block_key = None if key is None else jax.random.fold_in(key, i)
-      x_BSC, inside = (jax.checkpoint(block) if self.remat else block)(x_BSC, block_key)
-      seen.update((f'block_{i}/{name}', value) for name, value in inside.items())
-      seen[f'block_{i}'] = x_BSC
-    x_BSC = self.pre_head_layer_norm(x_BSC)
-    seen['pre_logits'] = x_BSC.mean(axis=1, dtype=jnp.float32)
-    seen['logits'] = self.head(seen['pre_logits'])
-    return seen['logits'], seen
-
-
-@functools.lru_cache(maxsize=64)
-def _abstract(config: MixerConfig):
-  """The module's structure without arrays: graph definition and a state of shapes."""
-  return nnx.split(nnx.eval_shape(lambda: Mixer(config, nnx.Rngs(0))))
-
-
-def shapes(config: MixerConfig) -> dict:
-  """The tree of `init(config, key)` with a `jax.ShapeDtypeStruct` in place of each array."""
-  return parameters.unflatten(
-    {
-      name: jax.ShapeDtypeStruct(shape, jnp.float32)
-      for name, shape in parameters.expected(config).items()
-    }
-  )
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def init(config: MixerConfig, key: jax.Array) -> dict:
-  """Fresh float32 parameters, a nested dict under the names of the published files.
-
-  LeCun-normal kernels, zero biases, a zero head kernel. `key` is a `jax.random.key`.
-  """
-  return nnx.to_pure_dict(nnx.state(Mixer(config, nnx.Rngs(params=key)), nnx.Param))
-
-
 def activation(config: MixerConfig) -> str:
-  """The nonlinearity in words."""
+  """Name of the nonlinearity."""
   return f'gelu {config.gelu}'
 
 
 def is_stochastic(config: MixerConfig) -> bool:
-  """Whether training draws at random in the forward pass."""
+  """Return True if the forward pass of training draws random numbers."""
   return bool(config.stochastic_depth or config.dropout)
 
 
-def run(config: MixerConfig, params: dict, pixels, key=None):
-  """Logits (B, N) and all `features` of images; stochastic (training) iff `key` is given."""
-  floats = images.as_floats(config, pixels)
-  parameters.check(config, parameters.expected(config), params)
-  graph, abstract = _abstract(config)
-  # A copy of the abstract state: the cached one must never hold a tracer.
-  state = jax.tree.map(lambda leaf: leaf, abstract)
-  nnx.replace_by_pure_dict(state, params)
-  return nnx.merge(graph, state)(floats, key)
+def from_sizes(num_blocks: int, sizes: dict[str, int]) -> MixerConfig:
+  """Return the config of a weights file, from the sizes of its arrays.
 
-
-def forward_flops(config: MixerConfig) -> int:
-  """Floating-point operations of one image's forward pass, 2 per multiply-add.
-
-  Matrix multiplies only, the field's convention for MFU. XLA's count, which adds
-  LayerNorm, GELU and skips, is at most 2 % higher for the paper's variants.
+  Raises:
+    UserError: there is no such Mixer.
   """
-  s, c = config.num_tokens, config.hidden_dim
-  block = 2 * s * c * config.tokens_mlp_dim + 2 * s * c * config.channels_mlp_dim
-  stem = s * config.patch_size**2 * 3 * c
-  return 2 * (stem + config.num_blocks * block + c * config.num_classes)
+  side = math.isqrt(sizes['S'])
+  if side**2 != sizes['S']:
+    raise UserError(f'{sizes["S"]} tokens do not fill a square image')
+  return MixerConfig(
+    patch_size=sizes['P'],
+    num_blocks=num_blocks,
+    hidden_dim=sizes['C'],
+    tokens_mlp_dim=sizes['T'],
+    channels_mlp_dim=sizes['F'],
+    image_size=sizes['P'] * side,
+    num_classes=sizes['N'],
+  )
+
+
+def run(config: MixerConfig, params: dict, images, *, state: dict, train: bool, key):
+  """(B, H, W, 3) -> all `features`, and the state as it was; stochastic iff `key` is given."""
+  del train
+  x_BSC = layers.conv(params['stem'], images, config.dtype, stride=config.patch_size)
+  x_BSC = x_BSC.reshape(x_BSC.shape[0], -1, x_BSC.shape[-1])  # tokens in raster order
+  features = collections.OrderedDict(stem=x_BSC)  # a plain dict would leave jit sorted by name
+  for i in range(config.num_blocks):
+    block = functools.partial(_block, config, skip_rate(config, i))
+    block = jax.checkpoint(block) if config.remat else block
+    block_key = None if key is None else jax.random.fold_in(key, i)
+    x_BSC, inside = block(params[f'MixerBlock_{i}'], x_BSC, block_key)
+    features.update((f'block_{i}/{name}', value) for name, value in inside.items())
+    features[f'block_{i}'] = x_BSC
+  x_BSC = layers.layer_norm(params['pre_head_layer_norm'], x_BSC, config.dtype)
+  features['pre_logits'] = x_BSC.mean(axis=1, dtype=jnp.float32)
+  features['logits'] = layers.dense(params['head'], features['pre_logits'], jnp.float32)
+  return features, state
+
+
+def skip_rate(config: MixerConfig, block: int) -> float:
+  """Probability of skipping each branch of a block, linear in depth."""
+  return config.stochastic_depth * block / max(config.num_blocks - 1, 1)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1), inline=True)  # traced once for equal blocks
+def _block(config: MixerConfig, rate: float, params: dict, x_BSC, key):
+  """LayerNorm, token MLP, skip; LayerNorm, channel MLP, skip (the paper's equation 1)."""
+  keys = [None] * 4 if key is None else jax.random.split(key, 4)
+  # A branch that is kept is not divided by its probability: so the authors trained.
+  skipped = lambda branch_BSC, key: layers.drop(branch_BSC, rate, key, axes=(1, 2))
+  token_norm_BSC = layers.layer_norm(params['LayerNorm_0'], x_BSC, config.dtype)
+  y_BCS, token_hidden_BCT = _mlp(
+    config, params['token_mixing'], token_norm_BSC.swapaxes(1, 2), keys[0]
+  )
+  residual_BSC = x_BSC + skipped(y_BCS.swapaxes(1, 2), keys[1])
+  channel_norm_BSC = layers.layer_norm(params['LayerNorm_1'], residual_BSC, config.dtype)
+  y_BSC, channel_hidden_BSF = _mlp(config, params['channel_mixing'], channel_norm_BSC, keys[2])
+  out_BSC = residual_BSC + skipped(y_BSC, keys[3])
+  inside = collections.OrderedDict()
+  inside['token_mixing/norm'] = token_norm_BSC
+  inside['token_mixing/hidden'] = token_hidden_BCT
+  inside['token_mixing/residual'] = residual_BSC
+  inside['channel_mixing/norm'] = channel_norm_BSC
+  inside['channel_mixing/hidden'] = channel_hidden_BSF
+  return out_BSC, inside
+
+
+def _mlp(config: MixerConfig, params: dict, x, key):
+  """Dense, GELU, Dense over the last axis: the output and the hidden activation."""
+  approximate = _GELU_APPROXIMATE[config.gelu]
+  hidden = jax.nn.gelu(layers.dense(params['Dense_0'], x, config.dtype), approximate=approximate)
+  dropped = layers.dropout(hidden, config.dropout, key)
+  return layers.dense(params['Dense_1'], dropped, config.dtype), hidden

@@ -1,4 +1,4 @@
-"""What the paper's own Mixers came to and cost: Tables 2 and 3 of arXiv 2105.01601."""
+"""Results and costs of the paper's own models: Tables 2 and 3 of arXiv 2105.01601."""
 
 from typing import NamedTuple
 
@@ -6,24 +6,24 @@ from mixer_jax import models
 
 
 class Published(NamedTuple):
-  """A Mixer of the paper: pre-trained on `data`, accuracies behind fine-tuning, percent."""
+  """A model of the paper: pre-trained on `data`; accuracies after fine-tuning, percent."""
 
   variant: str
   data: str
   """'imagenet2012', 'imagenet21k' or 'jft300m'."""
   epochs: int
   size: int
-  """Of the images that it was fine-tuned on, pixels; all were pre-trained at 224."""
+  """Image size of fine-tuning, pixels; all were pre-trained at 224."""
   table: int
   imagenet: float
-  """Top-1 of the validation split."""
+  """Top-1 on the validation split."""
   real: float
   avg5: float
   vtab: float | None
   images_per_second: int
-  """Inference, a TPU-v3 core."""
+  """Inference, per TPU-v3 core."""
   core_days: int
-  """Pre-training, TPU v3; the paper gives thousands to two decimals."""
+  """Pre-training on TPU v3; the paper gives thousands to two decimals."""
 
 
 PUBLISHED = (
@@ -44,19 +44,19 @@ PUBLISHED = (
   Published('L/16', 'jft300m', 14, 448, 3, 86.78, 89.72, 95.13, None, 105, 450),
   Published('H/14', 'jft300m', 14, 448, 2, 87.94, 90.18, 95.71, 75.33, 40, 1010),
 )
-"""Table 3 crops as `resmall-crop` does, Table 2 as `resize-crop`."""
+"""Table 3 uses the recipe `resmall-crop`, Table 2 `resize-crop`."""
 
 IMAGES = {'imagenet2012': 1_281_167, 'imagenet21k': 14_197_087, 'jft300m': 300_000_000}
-"""In the training split (imagenet21k: of the fall-2011 release; JFT-300M: as its name says)."""
+"""Size of the training split (imagenet21k: fall-2011 release; JFT-300M: as its name says)."""
 
 
 def published(variant: str, data: str | None) -> list[Published]:
-  """The paper's rows of this variant, such as 'B/16', pre-trained on this data; None: on any."""
+  """Return the rows of a variant, such as 'B/16', pre-trained on this data; None: on any."""
   return [row for row in PUBLISHED if row.variant == variant and data in (None, row.data)]
 
 
 def core_days(model, data: str, images: int) -> float | None:
-  """The paper's core-days where a run of this model sees as many images of this data at 224 px."""
+  """Return the paper's core-days if its run saw as many images of this data at 224 px."""
   for row in published(models.variant_of(model), data):
     if model.image_size == 224 and abs(images / (row.epochs * IMAGES[data]) - 1) < 0.02:
       return row.core_days

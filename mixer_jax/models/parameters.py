@@ -1,131 +1,216 @@
-"""The parameters of a Mixer: their published names, their shapes, and what is wrong with others.
+"""The table that describes the parameters of a model family, and what follows from a table alone.
 
-A name is the path in the tree of params, joined by `/`. A shape is written in the
-letters of `mixer.py`: P side of a patch, S tokens, C channels, N classes, T and F
-the widths of the token and channel MLPs.
+A table maps the name of a parameter to its axes, its initialiser and whether weight decay applies:
+
+    {
+      'stem/kernel': Param('PP3C', lecun_normal, decay=True),
+      'Block_*/norm/scale': Param('C', ones),
+      'head/bias': Param('N', head_bias),
+    }
+
+A name is the path in the tree of params, joined by `/`; `*` stands for the number of a block, and
+neighbouring rows with the same block name are repeated block by block. Axes are written as one
+letter each, whose size the config knows, or as the digit of a fixed size. Rows are in the order of
+depth. The order matters: row i is drawn from `fold_in(key, i)`.
+
+A table of the same form describes the model's state, such as the running statistics of BatchNorm.
 """
 
 import collections
-from collections.abc import Iterable, Mapping
-from typing import Any
+import dataclasses
+import itertools
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+from flax import linen, traverse_util
 
 from mixer_jax.errors import UserError
 
 Shape = tuple[int, ...]
+Sizes = Mapping[str, int]
+"""Letter of an axis -> its size."""
+Initializer = Callable[[Any, jax.Array, Shape], jax.Array]
+"""(config, key, shape) -> float32 array."""
 
-_OUTSIDE = {
-  'stem/kernel': 'PP3C',
-  'stem/bias': 'C',
-  'pre_head_layer_norm/scale': 'C',
-  'pre_head_layer_norm/bias': 'C',
-  'head/kernel': 'CN',
-  'head/bias': 'N',
-}
-_BLOCK = {
-  'LayerNorm_0/scale': 'C',
-  'LayerNorm_0/bias': 'C',
-  'token_mixing/Dense_0/kernel': 'ST',
-  'token_mixing/Dense_0/bias': 'T',
-  'token_mixing/Dense_1/kernel': 'TS',
-  'token_mixing/Dense_1/bias': 'S',
-  'LayerNorm_1/scale': 'C',
-  'LayerNorm_1/bias': 'C',
-  'channel_mixing/Dense_0/kernel': 'CF',
-  'channel_mixing/Dense_0/bias': 'F',
-  'channel_mixing/Dense_1/kernel': 'FC',
-  'channel_mixing/Dense_1/bias': 'C',
-}
-_FIELDS = {
-  'P': 'patch_size',
-  'S': 'num_tokens',
-  'C': 'hidden_dim',
-  'T': 'tokens_mlp_dim',
-  'F': 'channels_mlp_dim',
-  'N': 'num_classes',
-}
+_LISTED = 3
+"""Maximum number of faults listed in the error of `check`."""
 
 
-def letters(num_blocks: int) -> dict[str, str]:
-  """Name -> shape in letters, for a Mixer of so many blocks, in order of depth."""
-  stem = {name: shape for name, shape in _OUTSIDE.items() if name.startswith('stem')}
-  blocks = {
-    f'MixerBlock_{i}/{name}': shape for i in range(num_blocks) for name, shape in _BLOCK.items()
-  }
-  return {**stem, **blocks, **_OUTSIDE}
+def lecun_normal(config, key: jax.Array, shape: Shape) -> jax.Array:
+  """Normal values with a variance of 1 / fan-in, truncated at two standard deviations."""
+  del config
+  return linen.initializers.lecun_normal()(key, shape, jnp.float32)
 
 
-def sizes(config) -> dict[str, int]:
-  """Letter -> number, of a `MixerConfig`."""
-  return {letter: getattr(config, field) for letter, field in _FIELDS.items()}
+def zeros(config, key: jax.Array, shape: Shape) -> jax.Array:
+  """Zeros."""
+  del config, key
+  return jnp.zeros(shape, jnp.float32)
 
 
-def expected(config) -> dict[str, Shape]:
-  """Name -> shape of every parameter of the Mixer that a `MixerConfig` describes."""
-  known = {'3': 3, **sizes(config)}
-  return {
-    name: tuple(known[letter] for letter in shape)
-    for name, shape in letters(config.num_blocks).items()
-  }
+def ones(config, key: jax.Array, shape: Shape) -> jax.Array:
+  """Ones."""
+  del config, key
+  return jnp.ones(shape, jnp.float32)
 
 
-def read_sizes(num_blocks: int, found: Mapping[str, Shape]) -> dict[str, int]:
-  """Letter -> number, as most of these arrays have it; a letter that none tells is left out."""
+def head_bias(config, key: jax.Array, shape: Shape) -> jax.Array:
+  """The config's `head_bias` for every class."""
+  del key
+  return jnp.full(shape, config.head_bias, jnp.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Param:
+  """One row of a table.
+
+  Attributes:
+    axes: a letter or digit per axis.
+    init: initialiser.
+    decay: whether the optimizer's weight decay applies.
+  """
+
+  axes: str
+  init: Initializer = lecun_normal
+  decay: bool = False
+
+
+Table = Mapping[str, Param]
+
+
+class Leaf(NamedTuple):
+  """A parameter of one model."""
+
+  row: Param
+  shape: Shape
+
+
+def rows(table: Table, num_blocks: int) -> dict[str, tuple[Param, int | None]]:
+  """Name -> (row, number of its block or None) for a model with this many blocks."""
+  listed: dict[str, tuple[Param, int | None]] = {}
+  block_of = lambda name: name.partition('*')[0] if '*' in name else ''
+  for block, names in itertools.groupby(table, key=block_of):
+    group = list(names)
+    for i in range(num_blocks) if block else (None,):
+      listed.update((name.replace('*', str(i)), (table[name], i)) for name in group)
+  return listed
+
+
+def leaves(table: Table, sizes: Sizes, blocks: Sequence[Sizes] = ()) -> dict[str, Leaf]:
+  """Name -> row and shape of every parameter.
+
+  Args:
+    sizes: of the letters that mean the same in the whole model.
+    blocks: for each block, the sizes of letters of its own. A block without the letter of a row
+      has no such parameter.
+  """
+  listed = {}
+  for name, (row, block) in rows(table, len(blocks)).items():
+    known = sizes if block is None else {**sizes, **blocks[block]}
+    if all(letter in known or letter.isdecimal() for letter in row.axes):
+      listed[name] = Leaf(row, tuple(known.get(letter) or int(letter) for letter in row.axes))
+  return listed
+
+
+def read_sizes(
+  table: Table, letters: Iterable[str], num_blocks: int, found: Mapping[str, Shape]
+) -> dict[str, int]:
+  """Return the size of each letter that most of the arrays agree on.
+
+  A letter that no array has is left out.
+
+  Args:
+    letters: those to be read.
+    found: name -> shape of the arrays.
+  """
   votes: dict[str, collections.Counter] = collections.defaultdict(collections.Counter)
-  for name, shape in letters(num_blocks).items():
-    if len(found.get(name, ())) == len(shape):
-      for letter, size in zip(shape, found[name], strict=True):
+  for name, (row, _) in rows(table, num_blocks).items():
+    if len(found.get(name, ())) == len(row.axes):
+      for letter, size in zip(row.axes, found[name], strict=True):
         votes[letter][size] += size > 0
-  return {k: votes[k].most_common(1)[0][0] for k in _FIELDS if votes[k].total()}
+  return {k: votes[k].most_common(1)[0][0] for k in letters if votes[k].total()}
+
+
+def row_finder(table: Table) -> Callable[[str], tuple[str, Param] | None]:
+  """Return a function from a path to (name in the table, row) of the parameter that it ends in.
+
+  A path may begin with other parts, as those of the optimizer's moments do; where several names
+  fit, the longest is taken. It returns None where none fits.
+  """
+  names = list(table)
+  ends = (f'({re.escape(name)})'.replace(r'\*', '[0-9]+') for name in names)
+  expression = re.compile(f'(?:.*?/)??(?:{"|".join(ends)})')
+
+  def find(path: str) -> tuple[str, Param] | None:
+    match = expression.fullmatch(path)
+    if match is None or match.lastindex is None:
+      return None
+    name = names[match.lastindex - 1]
+    return name, table[name]
+
+  return find
 
 
 def flatten(tree: Any) -> dict[str, Any]:
-  """{'stem': {'kernel': a}} -> {'stem/kernel': a}, for a tree of any kind of leaves."""
-  leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-  return {jax.tree_util.keystr(path, simple=True, separator='/'): leaf for path, leaf in leaves}
+  """{'stem': {'kernel': a}} -> {'stem/kernel': a}, for a tree with leaves of any kind."""
+  paths, _ = jax.tree_util.tree_flatten_with_path(tree)
+  return {path_text(path): leaf for path, leaf in paths}
+
+
+def path_text(path: tuple) -> str:
+  """The path of a leaf as its name: keys joined by `/`."""
+  return jax.tree_util.keystr(path, simple=True, separator='/')
 
 
 def unflatten(arrays: Mapping[str, Any]) -> dict:
   """{'stem/kernel': a} -> {'stem': {'kernel': a}}."""
-  params: dict = {}
-  for name, array in arrays.items():
-    *path, last = name.split('/')
-    node = params
-    for part in path:
-      node = node.setdefault(part, {})
-    node[last] = array
-  return params
+  return traverse_util.unflatten_dict(dict(arrays), sep='/')
 
 
-def check(config, wanted: Mapping[str, Shape], params: Mapping) -> None:
-  """Raises `UserError` unless the params have the names and shapes that are wanted."""
+def check(config, wanted: Mapping[str, Shape], params: Any, model: str, what: str) -> None:
+  """Check names and shapes of params, or of the model state.
+
+  Args:
+    model: what it is called, such as 'a Mixer'.
+    what: 'params' or 'state'.
+
+  Raises:
+    UserError: listing the first few faults.
+  """
   found = {name: getattr(leaf, 'shape', ()) for name, leaf in flatten(params).items()}
-  told = faults(wanted, found, f'a {type(config).__name__.removesuffix("Config")}')
-  if told:
-    more = f' and {len(told) - 3} more' if len(told) > 3 else ''
-    raise UserError(f'params are not those of {config}: {"; ".join(told[:3])}{more}')
+  listed = faults(wanted, found, model)
+  if listed:
+    more = f' and {len(listed) - _LISTED} more' if len(listed) > _LISTED else ''
+    verb = 'are' if what == 'params' else 'is'
+    pronoun = 'those' if what == 'params' else 'that'
+    raise UserError(f'{what} {verb} not {pronoun} of {config}: {"; ".join(listed[:_LISTED])}{more}')
 
 
-def faults(
-  wanted: Mapping[str, Any], found: Mapping[str, Shape], model: str = 'a Mixer'
-) -> list[str]:
-  """What is wrong with arrays of these names and shapes; [] if nothing."""
-  told = [f'{name} {_text(wanted[name])} is missing' for name in wanted if name not in found]
-  told += [
-    f'{name} {_text(shape)} is not part of {model}' for name, shape in _others(wanted, found)
+def faults(wanted: Mapping[str, Any], found: Mapping[str, Shape], model: str) -> list[str]:
+  """List missing, superfluous and wrongly shaped arrays; [] if there are none.
+
+  Args:
+    wanted: name -> shape, in which a letter stands for a size that is not known.
+    model: what the arrays should be of, such as 'a Mixer'.
+  """
+  listed = [f'{name} {_text(wanted[name])} is missing' for name in wanted if name not in found]
+  listed += [
+    f'{name} {_text(shape)} is not part of {model}'
+    for name, shape in found.items()
+    if name not in wanted
   ]
-  for name, shape in wanted.items():
-    if name in found and found[name] != shape:
-      told.append(f'{name} has shape {_text(found[name])}, expected {_text(shape)}')
-  return told
-
-
-def _others(wanted, found) -> Iterable[tuple[str, Shape]]:
-  return ((name, shape) for name, shape in found.items() if name not in wanted)
+  listed += [
+    f'{name} has shape {_text(found[name])}, expected {_text(shape)}'
+    for name, shape in wanted.items()
+    if name in found and found[name] != shape
+  ]
+  return listed
 
 
 def _text(shape: Iterable) -> str:
-  """(3, 4) as Python writes it; a letter stands for a size that nothing tells."""
+  """(3, 4) as Python writes it; unknown sizes appear as letters."""
   parts = [str(size) for size in shape]
   return f'({parts[0]},)' if len(parts) == 1 else f'({", ".join(parts)})'

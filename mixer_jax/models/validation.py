@@ -1,18 +1,22 @@
-"""What is asked of the fields of every family's config."""
+"""Checks of a model's config that all families share."""
 
 import dataclasses
 import math
 
 from mixer_jax.errors import UserError
-from mixer_jax.models.images import INPUT_RANGES
+from mixer_jax.models.inputs import INPUT_RANGES
 
 _DTYPES = ('float32', 'bfloat16', 'float16')
+_TYPES = {bool: 'true or false', str: 'a text'}
 
 
 def check(config) -> None:
-  """Raises `UserError` unless the fields have their types and the values that all families share.
+  """Check the types of all fields, and the values of the fields that all families have.
 
-  Whole numbers are positive, numbers finite; `family` is the one that the class is of.
+  Integers must be positive, `head_bias` finite, and `family` the one of the config's class.
+
+  Raises:
+    UserError: naming the field.
   """
   for field in dataclasses.fields(config):
     value = getattr(config, field.name)
@@ -21,7 +25,7 @@ def check(config) -> None:
     if field.type is float and (isinstance(value, bool) or not isinstance(value, int | float)):
       raise UserError(f'model.{field.name} must be a number, not {value!r}')
     if field.type in (bool, str) and type(value) is not field.type:
-      raise UserError(f'model.{field.name} must be a {field.type.__name__}, not {value!r}')
+      raise UserError(f'model.{field.name} must be {_TYPES[field.type]}, not {value!r}')
     if field.name == 'family' and value != field.default:
       raise UserError(f'a {type(config).__name__} is of the family {field.default}, not {value!r}')
   if config.input_range not in INPUT_RANGES:

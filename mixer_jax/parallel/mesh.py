@@ -1,12 +1,12 @@
-"""The mesh of devices, and the rules that give every array of a state its sharding.
+"""The mesh of devices, and the sharding of every array of a state.
 
-pjit in today's JAX: `jax.jit` with the shardings made here. The model and the step
-hold no sharding code. Axes: `data` splits the batch; `fsdp` splits the batch, the
-parameters and the optimizer's moments; `model` splits the hidden width of both MLPs.
+`jax.jit` with the shardings made here is what pjit was. The model and the step hold no sharding
+code; the table of a model family says which axes of its parameters are split. Axes of the mesh:
+`data` splits the batch; `fsdp` splits the batch, the parameters and the optimizer's moments;
+`model` splits hidden widths.
 """
 
 import math
-import re
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -15,31 +15,17 @@ import numpy as np
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
+from mixer_jax import models
 from mixer_jax.errors import UserError
+from mixer_jax.models.parameters import path_text
 
 AXES = ('data', 'fsdp', 'model')
 
-RULES = (
-  (r'(token|channel)_mixing/Dense_0/kernel$', P('fsdp', 'model')),
-  (r'(token|channel)_mixing/Dense_0/bias$', P('model')),
-  (r'(token|channel)_mixing/Dense_1/kernel$', P('model', 'fsdp')),
-  (r'(token|channel)_mixing/Dense_1/bias$', P()),
-  (r'stem/kernel$', P(None, None, None, 'fsdp')),
-  (r'head/kernel$', P('fsdp')),
-  (r'(stem|head)/bias$', P()),
-  (r'(LayerNorm_[01]|pre_head_layer_norm)/(scale|bias)$', P()),
-  (r'(Conv_[012]|projection)/kernel$', P(None, None, None, 'fsdp')),
-  (r'(GroupNorm_[012]|pre_head_group_norm)/(scale|bias)$', P()),
-  (r'(^|/)(step|count)$', P()),
-)
-"""(pattern on the end of a leaf's path, how its axes are split); a leaf matches exactly one.
-
-The moments of an optimizer end in their parameter's path, so they follow it.
-"""
-
 
 def make_mesh(data: int = -1, fsdp: int = 1, model: int = 1, *, devices=None) -> Mesh:
-  """A mesh over these devices (all, of all processes); one size may be -1, "the rest".
+  """Return a mesh over these devices (default: all of all processes); one size may be -1.
+
+  The size -1 stands for all devices that the other axes leave.
 
   Raises:
     UserError: the sizes do not multiply to the number of devices.
@@ -50,7 +36,7 @@ def make_mesh(data: int = -1, fsdp: int = 1, model: int = 1, *, devices=None) ->
 
 
 def abstract_mesh(count: int, data: int = -1, fsdp: int = 1, model: int = 1) -> AbstractMesh:
-  """As `make_mesh`, of `count` devices that need not be here: to ask for shardings only."""
+  """Return a mesh of `count` devices that need not exist, to compute shardings only."""
   return AbstractMesh(_sizes(count, [data, fsdp, model]), AXES, axis_types=(AxisType.Auto,) * 3)
 
 
@@ -66,42 +52,65 @@ def _sizes(count: int, sizes: list[int]) -> tuple[int, ...]:
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:
-  """How the leading axis of a batch is split: over `data` and `fsdp`."""
+  """Sharding of a batch: its leading axis is split over `data` and `fsdp`."""
   return NamedSharding(mesh, P(('data', 'fsdp')))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-  """A whole copy on every device."""
+  """Sharding of an array of which every device has a full copy."""
   return NamedSharding(mesh, P())
 
 
-def shardings(mesh: Mesh | AbstractMesh, tree: Any) -> Any:
-  """The sharding of every leaf of a state, by `RULES` on its path.
+def shardings(mesh: Mesh | AbstractMesh, tree: Any, config=None) -> Any:
+  """Return the sharding of every leaf of a state, a tree of params, or a part of one.
 
-  Leaves have a `shape`. An axis that the mesh does not divide evenly stays whole.
+  Scalars are replicated. The moments of an optimizer end in their parameter's path, so they are
+  split like it. An axis that the mesh does not divide evenly is not split.
+
+  Args:
+    tree: its leaves have a `shape`.
+    config: the model; None: its family is recognised by the names of the leaves.
 
   Raises:
-    ValueError: a leaf that no rule, or more than one, speaks of.
+    ValueError: a leaf that is no parameter of the family.
   """
+  paths, structure = jax.tree_util.tree_flatten_with_path(tree)
+  leaves = {path_text(path): leaf for path, leaf in paths}
+  axes = models.mesh_axes([name for name, leaf in leaves.items() if leaf.shape], config)
 
-  def leaf_sharding(path, leaf):
-    name = jax.tree_util.keystr(path, simple=True, separator='/')
-    specs = [spec for pattern, spec in RULES if re.search(pattern, name)]
-    if len(specs) != 1:
-      raise ValueError(f'{len(specs)} sharding rules match {name}: exactly one must')
+  def leaf_sharding(name, leaf):
+    spec = _spec(axes[name]) if leaf.shape else ()
     fits = [
       axis if axis and dim % mesh.shape[axis] == 0 else None
-      for axis, dim in zip(specs[0], leaf.shape, strict=False)
+      for axis, dim in zip(spec, leaf.shape, strict=False)
     ]
     return NamedSharding(mesh, P(*fits))
 
-  return jax.tree_util.tree_map_with_path(leaf_sharding, tree)
+  return structure.unflatten([leaf_sharding(name, leaf) for name, leaf in leaves.items()])
+
+
+def _spec(axes: tuple[str | None, ...]) -> tuple[str | None, ...]:
+  """Mesh axes of an array, each used once, without the trailing axes that are not split.
+
+  Of two array axes for the same mesh axis the last is split. A vector is never split over `fsdp`:
+  to gather it would cost more than to keep it.
+  """
+  if len(axes) == 1:
+    axes = (None if axes[0] == 'fsdp' else axes[0],)
+  once = [None if axis in axes[i + 1 :] else axis for i, axis in enumerate(axes)]
+  while once and once[-1] is None:
+    once.pop()
+  return tuple(once)
 
 
 def check_batch(
   mesh: Mesh | AbstractMesh, batch_size: int, accumulate: int = 1, *, name: str = 'batch_size'
 ) -> None:
-  """Raises `UserError` unless every device gets the same number of examples a micro-batch."""
+  """Check that every device gets the same number of examples of each micro-batch.
+
+  Raises:
+    UserError: naming the nearest size that fits.
+  """
   ways = mesh.shape['data'] * mesh.shape['fsdp']
   if batch_size < 1 or batch_size % (ways * accumulate):
     parts = f'{ways} devices' + (f' × {accumulate} micro-batches' if accumulate > 1 else '')
@@ -111,7 +120,7 @@ def check_batch(
 
 
 def put(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
-  """This process's rows of a global batch -> global arrays on the mesh."""
+  """Put this process's rows of a global batch on the mesh, as global arrays."""
   sharding = batch_sharding(mesh)
   return {
     name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in batch.items()
@@ -119,17 +128,22 @@ def put(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
 
 
 def put_all(mesh: Mesh, batches: Iterable[dict[str, np.ndarray]]) -> Iterator[dict[str, jax.Array]]:
-  """Each batch `put`, when it is asked for."""
+  """Yield each batch after `put`, when it is asked for."""
   for batch in batches:
     yield put(mesh, batch)
 
 
-def put_replicated(mesh: Mesh, tree: Any) -> Any:
-  """Host arrays, the same in every process -> arrays sharded by `RULES`."""
+def put_replicated(mesh: Mesh, tree: Any, config=None) -> Any:
+  """Put host arrays, the same in every process, on the mesh, each with its sharding.
+
+  Args:
+    tree: a state, params, or a part of them.
+    config: as for `shardings`.
+  """
   return jax.tree.map(
     lambda leaf, sharding: jax.make_array_from_callback(
       leaf.shape, sharding, lambda index: np.asarray(leaf)[index]
     ),
     tree,
-    shardings(mesh, tree),
+    shardings(mesh, tree, config),
   )

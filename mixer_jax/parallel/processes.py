@@ -121,6 +121,23 @@ def is_main() -> bool:
   return jax.process_index() == 0
 
 
+def all_agree(ok: bool) -> bool:
+  """Return True if `ok` is True in every process."""
+  if is_alone():
+    return ok
+  from jax.experimental import multihost_utils
+
+  return bool(multihost_utils.process_allgather(np.array(ok)).all())
+
+
+def barrier(name: str) -> None:
+  """Wait until every process has come here."""
+  if not is_alone():
+    from jax.experimental import multihost_utils
+
+    multihost_utils.sync_global_devices(name)
+
+
 def check_same(what: dict[str, str]) -> None:
   """All processes leave unless these texts, by name, are the same in all.
 

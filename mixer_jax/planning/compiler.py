@@ -23,7 +23,7 @@ import numpy as np
 
 from mixer_jax.errors import UserError
 from mixer_jax.evaluation import classify
-from mixer_jax.models import ModelConfig, config_from
+from mixer_jax.models import ModelConfig, config_from, family
 from mixer_jax.parallel import mesh as meshes
 from mixer_jax.parallel.compiled import abstract_batch, temporary_bytes
 from mixer_jax.planning import collectives, topologies
@@ -130,7 +130,7 @@ def compile_program(program: Program, waiting: Callable[[float], None]) -> Facts
     tempfile.TemporaryFile('w+') as errors,
     subprocess.Popen(
       command,
-      env={**os.environ, **ENVIRONMENT},
+      env={**os.environ, **ENVIRONMENT, 'PYTHONPATH': os.pathsep.join(filter(None, sys.path))},
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
       stderr=errors,
@@ -140,7 +140,9 @@ def compile_program(program: Program, waiting: Callable[[float], None]) -> Facts
     assert child.stdin
     assert child.stdout
     try:
-      child.stdin.write(json.dumps(dataclasses.asdict(program)) + '\n')
+      child.stdin.write(
+        json.dumps({**dataclasses.asdict(program), 'families': family.added()}) + '\n'
+      )
       child.stdin.flush()
       while child.poll() is None:
         waiting(time.monotonic() - begun)
@@ -166,6 +168,8 @@ def facts_from(fields: dict[str, Any]) -> Facts:
 
 
 def _program_from(fields: dict[str, Any]) -> Program:
+  for name, module in fields.pop('families').items():
+    family.register(name, module)
   typed = {
     'mesh': tuple(fields['mesh']),
     'model': config_from(fields['model']),
@@ -202,11 +206,11 @@ def _compile_here(program: Program) -> Facts:
     images = abstract_batch(
       mesh, program.eval_batch_size, size, level=program.eval_level, masked=True
     )
-    evaluation = _compiled(classify.make_eval_step(program.model, mesh), (state.params, images), 1)
+    evaluation = _compiled(classify.make_eval_step(program.model, mesh), (state.weights, images), 1)
   return Facts(
     devices=len(devices),
     processes=len({device.process_index for device in devices}),
-    parameters=_held(state.params),
+    parameters=_held(state.weights),
     optimizer=_held((state.opt_state, state.step)),
     batch=_held(batch),
     step=step,

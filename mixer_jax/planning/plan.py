@@ -47,7 +47,7 @@ class Plan:
   def needed(self) -> float:
     """Bytes per device of the training step, or of the evaluation step if that is too large.
 
-    Of a step that does not fit it is the number that the compiler reports.
+    If that step does not fit, this is the number in the compiler's message.
     """
     facts = self.facts
     for compiled in (facts.step, facts.evaluation):
@@ -220,7 +220,7 @@ def suggestions(plan: Plan) -> Iterator[tuple[str, Program]]:
     yield f'eval_batch_size={size}', dataclasses.replace(program, eval_batch_size=size)
     return
   program = dataclasses.replace(program, eval_batch_size=0)
-  if not program.model.remat:
+  if getattr(program.model, 'remat', None) is False:  # not every family has the field
     model = dataclasses.replace(program.model, remat=True)
     yield 'model.remat=True', dataclasses.replace(program, model=model)
   _, fsdp, hidden = program.mesh

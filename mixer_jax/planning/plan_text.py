@@ -33,7 +33,11 @@ def full(plan: Plan, name: str) -> str:
   if not plan.fits:
     return '\n'.join([*lines, f'the {plan.too_large} step is too large'])
   lines.append(f'{report["flops_per_step"] / 1e12:,.5g} TFLOP per update, over all devices')
-  if report['recomputed'] > 0.05 and plan.needed > limit / 2 and not program.model.remat:
+  if (
+    report['recomputed'] > 0.05
+    and plan.needed > limit / 2
+    and not getattr(program.model, 'remat', False)
+  ):
     lines.append(
       f'  {100 * report["recomputed"]:.0f} % more than a plain step: the compiler recomputes '
       'activations to save memory'

@@ -61,8 +61,7 @@ class BaseHooks:
   ) -> None:
     """Starts to save the state and logs how long training was blocked. See `Store.save`."""
     started = time.monotonic()
-    parts = {'params': state.params, 'optimizer': state.opt_state}
-    self._store.save(step, parts, metadata, best=best)
+    self._store.save(step, state.parts(), metadata, best=best)
     self._progress.event('save', step=step, blocked=round(time.monotonic() - started, 4))
     self._progress.pause()
 

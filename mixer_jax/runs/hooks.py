@@ -66,7 +66,7 @@ class RunHooks(BaseHooks):
     numbers = {}
     for evaluator in exp.evaluators:
       if evaluator.is_due(step, exp.config.eval_every):
-        numbers |= self._evaluate(evaluator, step, state.params)
+        numbers |= self._evaluate(evaluator, step, state.weights)
     return self._judge(step, numbers)
 
   def report(self, step: int, params: dict) -> Evaluation:

@@ -155,7 +155,7 @@ def _train(exp: Experiment, folder: str, startup: Startup, show_parameters: bool
     terminal.finish()
     hooks.close()
   last = step = int(jax.device_get(state.step))
-  params = state.params
+  params = state.weights
   if config.keeps_best and hooks.standing.best_step not in (0, last):
     del state, params  # there may be no room for both
     step = hooks.standing.best_step
@@ -169,8 +169,10 @@ def _train(exp: Experiment, folder: str, startup: Startup, show_parameters: bool
 
 
 def _saved_params(exp: Experiment, store: Store, step: int) -> dict:
-  abstract = steps.abstract_state(exp.model, exp.optimizer, exp.evaluated.mesh)
-  return store.read(step, {'params': abstract.params})['params']
+  parts = steps.abstract_state(exp.model, exp.optimizer, exp.evaluated.mesh).parts()
+  del parts['optimizer']
+  saved = store.read(step, parts)
+  return models.join(saved['params'], saved.get('model_state', {}))
 
 
 def _begin(
@@ -182,17 +184,16 @@ def _begin(
   """
   mesh = exp.evaluated.mesh
   abstract = steps.abstract_state(exp.model, exp.optimizer, mesh)
-  restored = store.restore({'params': abstract.params, 'optimizer': abstract.opt_state})
+  restored = store.restore(abstract.parts())
   step, path, standing = 0, None, Standing()
   if restored is not None:
     step, parts = restored
     path = str(store.directory / str(step))
     standing = Standing(**store.metadata(step)['standing'])
-    count = meshes.put_replicated(mesh, {'step': np.int32(step)})['step']
-    state = steps.TrainState(count, parts['params'], parts['optimizer'])
+    state = steps.from_parts(step, parts, mesh)
     log.info('restored %s: resuming after step %d', path, step)
   elif exp.initial_params is not None:
-    state = steps.state_from_params(exp.initial_params(), exp.optimizer, mesh)
+    state = steps.state_from_params(exp.initial_params(), exp.optimizer, mesh, exp.model)
   else:
     state = steps.init_state(exp.model, exp.optimizer, mesh, exp.config.seed)
   for process, pid in enumerate(_pids()):
@@ -241,7 +242,7 @@ def _log_model(model: models.ModelConfig, mesh: Mesh, *, table: bool) -> None:
   parameters = f'{models.num_params(model):,} parameters'
   if table:
     parameters = parameter_overview.get_parameter_overview(
-      models.shapes(model), include_stats=False
+      models.split(models.shapes(model))[0], include_stats=False
     )
   sizes = ' × '.join(f'{mesh.shape[axis]} {axis}' for axis in meshes.AXES)
   device = jax.devices()[0].device_kind

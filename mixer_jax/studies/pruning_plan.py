@@ -10,7 +10,6 @@ import numpy as np
 from mixer_jax import models
 from mixer_jax.analysis.block_scores import MEASURES
 from mixer_jax.errors import UserError
-from mixer_jax.models import MixerConfig
 from mixer_jax.models.depth import Blocks, without
 from mixer_jax.runs.fields import build, parse_names
 
@@ -73,9 +72,9 @@ class PruningConfig:
     """Numbers of blocks that are removed, ascending."""
     return tuple(sorted(self.removed))
 
-  def checked(self, config: models.ModelConfig) -> MixerConfig:
+  def checked(self, config: Any) -> Any:
     """Returns the config; raises `UserError` unless these blocks can be removed from its model."""
-    if not isinstance(config, MixerConfig):
+    if not models.has_capability(config, 'keep_blocks'):
       raise UserError(
         f'{models.variant_of(config)} is no Mixer: only of a Mixer can any block be left out'
       )

@@ -1,7 +1,7 @@
 """The training loop: dispatch, check, log, evaluate, save, in this order, and stop.
 
-It knows no model, no data set and no file: these come as arguments. Step n is
-dispatched before the metrics of step n-1 are read, so the device always has work.
+It knows no model, data set or file; they are arguments. Step n is dispatched before the metrics
+of step n-1 are read, so that the device always has work.
 """
 
 import math
@@ -15,31 +15,31 @@ from mixer_jax.training.step import Batch, TrainState, TrainStep
 
 
 class Verdict(NamedTuple):
-  """What follows from an evaluation."""
+  """Consequences of an evaluation."""
 
   save: bool
-  """The state is to be saved, also where no save is due."""
+  """Save the state, even if no save is due."""
   stop: bool
-  """The run ends with this step, whose state is saved."""
+  """End the run with this step; its state is saved."""
 
 
 class Hooks(Protocol):
-  """What happens around the steps. `step` counts steps taken, from 1."""
+  """Callbacks of the loop. `step` counts the steps taken, from 1."""
 
   def step(self, step: int, metrics: dict[str, float]) -> None:
-    """Step `step` is done and finite."""
+    """Called after a step whose loss and gradients are finite."""
     ...
 
   def evaluate(self, step: int, state: TrainState) -> Verdict:
-    """Evaluation is due. The same verdict in all processes."""
+    """Called when an evaluation is due. All processes return the same verdict."""
     ...
 
   def should_stop(self, step: int) -> bool:
-    """Whether the run is to save its state of this step and leave. Asked at every step."""
+    """Return True if the run should save its state and exit. Called after every step."""
     ...
 
   def save(self, step: int, state: TrainState) -> None:
-    """A save is due. The state may be donated as soon as this returns."""
+    """Called when a save is due. The state may be donated as soon as this returns."""
     ...
 
 
@@ -55,21 +55,23 @@ def train(
   eval_every: int,
   save_every: int,
 ) -> TrainState:
-  """Trains from step `first_step` (steps already taken) to `total_steps`, or to a verdict.
+  """Train from `first_step` (steps already taken) to `total_steps`, or until a verdict stops.
 
-  `batches` yields global arrays on the mesh. Evaluates and saves every so many steps
-  (0: never) and at the end. A run that was told to leave had no time for an evaluation:
-  where `evaluated_step`, that of the last one, lies before a `first_step` at which one was
-  due, it comes first.
+  Evaluates and saves every `eval_every` and `save_every` steps (0: never) and at the end. A run
+  that was preempted had no time for an evaluation: if one was due at `first_step` and
+  `evaluated_step`, the step of the last one, is earlier, it is made first.
+
+  Args:
+    batches: global arrays on the mesh.
 
   Raises:
-    PreemptedError: the run was told to leave; the state was saved.
-    NotFiniteError: loss or gradient norm of a step is not finite. That step's state, or
-      any later one, was not saved.
+    PreemptedError: the run was asked to exit; its state was saved.
+    NotFiniteError: the loss or gradient norm of a step is not finite. No state was saved from
+      that step on.
   """
   due = lambda every, step: step == total_steps or (every > 0 and step % every == 0)
-  is_owed = evaluated_step < first_step and due(eval_every, first_step)
-  if is_owed and hooks.evaluate(first_step, state).stop:  # the state is saved already
+  is_overdue = evaluated_step < first_step and due(eval_every, first_step)
+  if is_overdue and hooks.evaluate(first_step, state).stop:  # the state is saved already
     return state
   pending: tuple[int, dict[str, jax.Array]] | None = None
   for step in range(first_step + 1, total_steps + 1):
@@ -79,28 +81,28 @@ def train(
     if pending is not None:
       _settle(hooks, *pending)
     pending = (step, metrics)
-    leaves = step < total_steps and hooks.should_stop(step)
-    if leaves or due(eval_every, step) or due(save_every, step):
+    exits = step < total_steps and hooks.should_stop(step)
+    if exits or due(eval_every, step) or due(save_every, step):
       _settle(hooks, *pending)
-      pending, verdict = None, Verdict(save=leaves, stop=False)
-      if due(eval_every, step) and not leaves:
+      pending, verdict = None, Verdict(save=exits, stop=False)
+      if due(eval_every, step) and not exits:
         verdict = hooks.evaluate(step, state)
       if due(save_every, step) or verdict.save or verdict.stop:
         hooks.save(step, state)
       if verdict.stop:
         return state
-    if leaves:
-      raise PreemptedError(f'told to leave at step {step}')
+    if exits:
+      raise PreemptedError(f'preempted at step {step}')
   return state
 
 
 def _settle(hooks: Hooks, step: int, metrics: dict[str, jax.Array]) -> None:
-  """Waits for a step's metrics, checks and reports them."""
+  """Wait for the metrics of a step, check and report them."""
   values = {name: float(value) for name, value in jax.device_get(metrics).items()}
   for name in ('loss', 'grad_norm'):
     if not math.isfinite(values[name]):
       raise NotFiniteError(
         f'step {step}: {name} is {values[name]}: the run stops, and no state from this step on was '
-        'saved; lower the learning rate, or look at the data around this step'
+        'saved; lower the learning rate, or check the data around this step'
       )
   hooks.step(step, values)

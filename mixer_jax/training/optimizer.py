@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import optax
 
+from mixer_jax import models
 from mixer_jax.errors import UserError
 
 Schedule = Callable[[jax.typing.ArrayLike], Any]
@@ -18,13 +19,13 @@ Schedule = Callable[[jax.typing.ArrayLike], Any]
 class OptimizerConfig:
   """Attributes:
   name: 'adam' (with decoupled weight decay) or 'sgd' (with momentum).
-  learning_rate: the peak, at the end of the warm-up.
+  learning_rate: the peak, reached at the end of the warm-up.
   warmup_steps: steps of linear warm-up from 0.
-  schedule: what follows the warm-up, down to 0 at the last step: 'linear', 'cosine'
-    or 'constant' (no descent).
-  weight_decay: share of a kernel taken off each step, times the learning rate.
-    Kernels only: neither biases nor LayerNorm.
-  clip_norm: gradients of a larger global norm are scaled down to it; 0: never.
+  schedule: decay after the warm-up, to 0 at the last step: 'linear', 'cosine'
+    or 'constant' (no decay).
+  weight_decay: share of a parameter subtracted in each step, times the learning rate. The table
+    of the model's family says which parameters: kernels, neither biases nor scales.
+  clip_norm: gradients of a larger global norm are scaled down to this norm; 0: never.
   b1, b2, eps: Adam's.
   momentum: SGD's.
   """
@@ -73,26 +74,32 @@ PAPER_ADAM = OptimizerConfig(
 
 
 def make_schedule(config: OptimizerConfig, total_steps: int) -> Schedule:
-  """Warm-up, then the descent that `config` names; a short run ends in its warm-up."""
+  """Return the warm-up, then the decay that `config` names; a short run ends in its warm-up."""
   peak, warmup = config.learning_rate, config.warmup_steps
   rise = optax.linear_schedule(0.0, peak, max(warmup, 1))
   if warmup >= total_steps:
     return rise
-  descent = {
+  decay = {
     'linear': lambda: optax.linear_schedule(peak, 0.0, total_steps - warmup),
     'cosine': lambda: optax.cosine_decay_schedule(peak, total_steps - warmup),
     'constant': lambda: optax.constant_schedule(peak),
   }[config.schedule]()
   if not warmup:
-    return descent
-  return optax.join_schedules([rise, descent], [warmup])
+    return decay
+  return optax.join_schedules([rise, decay], [warmup])
 
 
-def make_optimizer(config: OptimizerConfig, schedule: Schedule) -> optax.GradientTransformation:
-  """Clip, then the optimizer, then decay: updates to add to the parameters.
+def make_optimizer(
+  config: OptimizerConfig, schedule: Schedule, decayed: Callable[[Any], Any] = models.decayed
+) -> optax.GradientTransformation:
+  """Return the chain of clipping, optimizer and decay; its updates are added to the parameters.
 
   Adam with decay .1 at learning rate .001 is what the authors' code writes as decay
   1e-4 not multiplied by the learning rate (Appendix B; see also Loshchilov & Hutter).
+
+  Args:
+    decayed: params -> tree of bools, those that weight decay applies to. By default the family of
+      the model says so.
   """
   direction = {
     'adam': lambda: optax.scale_by_adam(config.b1, config.b2, config.eps),
@@ -102,9 +109,5 @@ def make_optimizer(config: OptimizerConfig, schedule: Schedule) -> optax.Gradien
   if config.clip_norm:
     chain.insert(0, optax.clip_by_global_norm(config.clip_norm))
   if config.weight_decay:
-    chain.insert(-1, optax.add_decayed_weights(config.weight_decay, mask=_kernels))
+    chain.insert(-1, optax.add_decayed_weights(config.weight_decay, mask=decayed))
   return optax.chain(*chain)
-
-
-def _kernels(params):
-  return jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == 'kernel', params)

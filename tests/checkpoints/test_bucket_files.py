@@ -15,7 +15,7 @@ _FILES = """
 import dataclasses, sys
 import numpy as np
 import mixer_jax
-from mixer_jax.checkpoints import released
+from mixer_jax.checkpoints import published
 from mixer_jax.data.catalog import open_source
 config, params = mixer_jax.load('gs://bucket/mixer_tiny.npz')
 for path in ('gs://bucket/out/w.npz', 'gs://bucket/out/w.safetensors'):
@@ -23,10 +23,10 @@ for path in ('gs://bucket/out/w.npz', 'gs://bucket/out/w.safetensors'):
   again, found = mixer_jax.load(path)
   assert again == config
   assert found['stem']['kernel'].tobytes() == params['stem']['kernel'].tobytes()
-entry = released.Released('tiny/M', 'https://mixers.invalid/M.npz', config, None)
-released.released['tiny/M'] = entry
+entry = published.Released('tiny/M', 'https://mixers.invalid/M.npz', config, None)
+published.released['tiny/M'] = entry
 assert mixer_jax.load('tiny/M')[0] == config
-assert released.cached(entry).exists()
+assert published.cached(entry).exists()
 source = open_source('folder:gs://bucket/photos', '')
 print(source.classes, len(source), [source[i]['label'] for i in range(len(source))])
 from mixer_jax.data.folders import find_images
@@ -34,7 +34,7 @@ print([str(path) for path in find_images(['gs://bucket/photos/ant', 'gs://bucket
 for path in ('gs://bucket/none.npz', 'gs://bucket/photos/ant/a.jpg', 'missing/M'):
   try:
     if path == 'missing/M':
-      released.released['missing/M'] = dataclasses.replace(entry, name='missing/M')
+      published.released['missing/M'] = dataclasses.replace(entry, name='missing/M')
     mixer_jax.load(path)
   except mixer_jax.UserError as error:
     print(error)
@@ -74,4 +74,4 @@ def test_weights_mirror_and_photographs_in_a_bucket(tmp_path):
   assert lines[1] == "['gs://bucket/photos/ant/a.jpg', 'gs://bucket/photos/bee/b.png']"
   assert lines[2].startswith('no weights file gs://bucket/none.npz: name a workdir')
   assert 'weights are read from .npz and .safetensors files' in lines[3]
-  assert 'missing/M is out of reach (it is not there): bring gs://bucket/mirror/' in lines[4]
+  assert 'missing/M is out of reach (it is not there): copy gs://bucket/mirror/' in lines[4]

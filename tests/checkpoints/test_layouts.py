@@ -13,7 +13,7 @@ import mixer_jax
 from mixer_jax import models
 from mixer_jax.checkpoints import layouts
 from mixer_jax.errors import UserError
-from mixer_jax.models import parameters
+from mixer_jax.models import mixer, parameters
 from mixer_jax.models.parameters import flatten
 from tests.helpers import reference
 
@@ -22,6 +22,9 @@ FILES = {
   'legacy': reference.DATA / 'mixer_tiny.legacy.npz',
   'timm': reference.DATA / 'mixer_tiny.timm.safetensors',
 }
+
+
+LAYOUTS = {layout.name: layout for layout in mixer.LAYOUTS}
 
 
 def arrays(layout: str) -> dict[str, np.ndarray]:
@@ -44,7 +47,7 @@ def random_params(config: mixer_jax.MixerConfig, seed: int = 0) -> dict:
   """No leaf at zero or one, so that a skipped or swapped one shows; variances are kept."""
   rng = np.random.default_rng(seed)
   flat = {}
-  for name, shape in parameters.expected(config).items():
+  for name, shape in models.param_shapes(config).items():
     fan_in = np.prod(shape[:-1]) if name.endswith('kernel') else 100
     centre = np.float32(name.endswith('scale'))
     flat[name] = centre + rng.standard_normal(shape, np.float32) / np.float32(np.sqrt(fan_in))
@@ -145,7 +148,7 @@ def logits_of(config, params) -> np.ndarray:
 def test_full_size_files_of_every_layout_give_the_very_same_logits(tmp_path, variant):
   config = models.VARIANTS[variant]
   params = random_params(config)
-  legacy = layouts.LAYOUTS['legacy']
+  legacy = LAYOUTS['legacy']
   with_ones = {  # as the authors' first code stored them
     legacy.rename(name): array[None] if '_mixing/' in name else array
     for name, array in flatten(params).items()
@@ -168,7 +171,7 @@ def test_full_size_files_of_every_layout_give_the_very_same_logits(tmp_path, var
 
 @pytest.mark.parametrize('layout', FILES)
 def test_all_faults_are_told_at_once_as_the_file_names_them(tmp_path, layout):
-  chosen = layouts.LAYOUTS[layout]
+  chosen = LAYOUTS[layout]
   weights = arrays(layout)
   name = chosen.rename
   del weights[name('MixerBlock_1/LayerNorm_0/scale')]

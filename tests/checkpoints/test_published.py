@@ -212,7 +212,7 @@ def test_a_refusal_says_which_file_to_bring_where(server, cache, status, reason)
     mixer_jax.load(TINY.name)
   for part in (
     reason,
-    f'bring {server.url}/{TINY.file} to {cache / TINY.file}',
+    f'copy {server.url}/{TINY.file} to {cache / TINY.file}',
     'MIXER_JAX_MIRROR',
   ):
     assert part in str(error.value)
@@ -223,7 +223,7 @@ def test_a_refusal_says_which_file_to_bring_where(server, cache, status, reason)
 def test_offline_it_says_which_file_to_bring_where(cache, monkeypatch):
   with serving(cache) as running:
     monkeypatch.setenv('MIXER_JAX_MIRROR', running.url)
-  with pytest.raises(UserError, match=r'out of reach \(no connection\): bring http://127'):
+  with pytest.raises(UserError, match=r'out of reach \(no connection\): copy http://127'):
     mixer_jax.load(TINY.name)
 
 
@@ -250,7 +250,7 @@ def test_damage_in_the_cache_is_told_with_the_way_out(server, cache):
   data = bytearray((cache / TINY.file).read_bytes())
   data[5000] ^= 1
   (cache / TINY.file).write_bytes(data)
-  with pytest.raises(UserError, match=r'Bad CRC-32.*: remove it, and it is downloaded anew'):
+  with pytest.raises(UserError, match=r'Bad CRC-32.*: remove it, and it is downloaded again'):
     mixer_jax.load(TINY.name)
 
 
@@ -280,14 +280,14 @@ def test_a_mirror_may_be_a_folders_address(server, monkeypatch):
 def test_a_full_disk_is_told_before_anything_is_written(server, cache, monkeypatch):
   usage = shutil.disk_usage('/')
   monkeypatch.setattr(download.shutil, 'disk_usage', lambda _: usage._replace(free=1000))
-  with pytest.raises(UserError, match='0 MiB left, 0 are needed: make room'):
+  with pytest.raises(UserError, match='0 MiB left, 0 are needed: free some space'):
     mixer_jax.load(TINY.name)
   assert not download.part_of(cache / TINY.file).exists()
 
 
 def test_a_cache_that_cannot_be_written_is_named(server, monkeypatch):
   monkeypatch.setenv('MIXER_JAX_CACHE', '/proc/none')
-  with pytest.raises(UserError, match=r'cannot be kept \(/proc/none.*MIXER_JAX_CACHE'):
+  with pytest.raises(UserError, match=r'cannot be stored \(/proc/none.*MIXER_JAX_CACHE'):
     mixer_jax.load(TINY.name)
 
 
@@ -314,7 +314,7 @@ def test_nobody_waits_for_one_that_is_stuck(cache, monkeypatch):
   target.parent.mkdir(parents=True)
   with (target.parent / f'.lock-{target.name}').open('w') as lock:
     fcntl.flock(lock, fcntl.LOCK_EX)
-    with pytest.raises(UserError, match='gets no further: end that one'):
+    with pytest.raises(UserError, match='makes no progress: end that one'):
       mixer_jax.load(TINY.name)
 
 

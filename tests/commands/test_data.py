@@ -133,7 +133,7 @@ def test_a_full_disk_leaves_existing_files_unchanged(digits_dir, tmp_path):
     (['prepare', 'vtab/clevr_cont'], 'did you mean vtab/clevr_count'),
     (['prepare', 'digits', '--data-dir='], '--data-dir is empty'),
     (['prepare', 'digits', '--data-dir=gs://bucket/x'], 'mount the bucket with gcsfuse, or copy'),
-    (['prepare', 'digits', '--classes=10'], '--classes is for imagenet21k'),
+    (['prepare', 'digits', '--classes=10'], 'classes can be set for imagenet21k only'),
     (['show', CONFIG, '--output=/nowhere/x.png'], 'no folder for --output'),
     (['show', CONFIG, '--config.data.name='], 'no data set: set --config.data.name'),
     (['prepare', 'jft300m'], 'never public: name a replacement'),

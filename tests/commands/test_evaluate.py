@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 import mixer_jax
+from mixer_jax import models
 from mixer_jax.__main__ import main
 from mixer_jax.checkpoints import published as table
 from mixer_jax.data import recipes
@@ -141,7 +142,7 @@ def published(tmp_path, monkeypatch):
   """A small file in the table, with ImageNet's thousand classes and size."""
   config = mixer_jax.MixerConfig(56, 1, 8, 4, 8, image_size=224, num_classes=1000)
   rng = np.random.default_rng(0)
-  params = {n: rng.standard_normal(s) * 0.3 for n, s in parameters.expected(config).items()}
+  params = {n: rng.standard_normal(s) * 0.3 for n, s in models.param_shapes(config).items()}
   (tmp_path / 'mirror' / 'made').mkdir(parents=True)
   mixer_jax.save(tmp_path / 'mirror' / 'made' / 'M.npz', config, parameters.unflatten(params))
   entry = table.Released(

@@ -11,6 +11,7 @@ import pytest
 import mixer_jax
 from mixer_jax import models
 from mixer_jax.errors import UserError
+from mixer_jax.models import mixer
 from mixer_jax.models.parameters import flatten
 from tests.helpers import factories, reference
 
@@ -126,10 +127,8 @@ def test_features_have_names_shapes_and_the_order_of_depth():
 
 def test_bytes_are_mapped_to_minus_one_to_one():
   params = golden_like()
-  levels, values = np.array([0, 51, 255], np.uint8), np.array([-1, -0.6, 1], np.float32)
-  pixels, floats = (
-    np.broadcast_to(each[:, None, None, None], (3, 16, 16, 3)) for each in (levels, values)
-  )
+  pixels = np.random.default_rng(0).integers(0, 256, (2, 16, 16, 3), dtype=np.uint8)
+  floats = pixels.astype(np.float32) / 127.5 - 1
   np.testing.assert_allclose(
     mixer_jax.apply(TINY, params, pixels), mixer_jax.apply(TINY, params, floats), atol=1e-5
   )
@@ -186,7 +185,7 @@ def test_stochastic_depth_skips_whole_branches_and_rescales_nothing():
   params = mixer_jax.init(config, jax.random.key(0))
   x = jnp.asarray(images(400))
 
-  run = jax.jit(lambda key: models.mixer.run(config, params, x, key)[1])
+  run = jax.jit(lambda key: mixer.run(config, params, x, state={}, train=True, key=key)[0])
   seen, whole = run(jax.random.key(1)), mixer_jax.features(config, params, x)
   # The first block has rate 0: training computes what evaluation does.
   np.testing.assert_allclose(seen['block_0'], whole['block_0'], atol=1e-5)
@@ -265,4 +264,4 @@ def test_params_of_another_model_are_refused():
 
 def test_a_config_of_another_family_is_refused():
   with pytest.raises(UserError, match='no model for a config of type int: use MixerConfig'):
-    models.shapes(3)  # pyright: ignore[reportArgumentType]
+    models.shapes(3)

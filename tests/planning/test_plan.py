@@ -2,6 +2,8 @@
 
 import dataclasses
 import json
+import subprocess
+import sys
 
 import pytest
 
@@ -179,6 +181,20 @@ def test_the_same_program_is_compiled_once(tmp_path, monkeypatch):
     path.write_text(json.dumps({**dataclasses.asdict(FACTS), 'parameters': 'many'}))
   make(PROGRAM)
   assert len(compiled) == 5
+
+
+LOADED = """
+import sys
+import mixer_jax.planning.compiler
+print(*{name.split('.')[1] for name in sys.modules if name.startswith('mixer_jax.')})
+"""
+
+
+def test_the_key_of_a_plan_covers_the_code_that_is_compiled():
+  done = subprocess.run([sys.executable, '-c', LOADED], capture_output=True, text=True, check=True)
+  # Of `data` only the names of a batch's arrays are loaded.
+  without_effect = {'errors', 'hardware', 'paths', 'data'}
+  assert set(done.stdout.split()) - without_effect == set(plans._COMPILED_ROOMS)
 
 
 def test_every_generation_has_plausible_numbers():

@@ -12,6 +12,7 @@ from mixer_jax import models
 from mixer_jax.bench import programs
 from mixer_jax.models.parameters import flatten
 from mixer_jax.parallel import mesh as meshes
+from mixer_jax.parallel.compiled import abstract_batch
 from mixer_jax.planning.collectives import collectives
 from mixer_jax.training.loop import Verdict, train
 from tests.helpers import configs, factories
@@ -25,7 +26,7 @@ OPTIMIZER = configs.optimizer(warmup_steps=2)
 
 
 def compiled(program: programs.Program, config, mesh, size: int) -> Any:
-  shapes = programs.batch_shapes(program, config, mesh, size)
+  shapes = abstract_batch(mesh, size, config.image_size, masked=program.masked)
   return program.function.lower(program.abstract, shapes).compile()
 
 

@@ -98,7 +98,7 @@ def test_nothing_is_left_to_do():
   assert recorder.events == []
 
 
-def test_a_run_that_is_should_stop_saves_that_step_and_leaves():
+def test_a_preempted_run_saves_that_step_and_exits():
   recorder = Recorder(told_at=2)
   with pytest.raises(PreemptedError, match='step 2'):
     run(recorder, eval_every=2)

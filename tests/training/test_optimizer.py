@@ -25,7 +25,10 @@ GRADS = [
 
 
 def run(config: OptimizerConfig, total_steps: int):
-  optimizer = make_optimizer(config, make_schedule(config, total_steps))
+  kernels = lambda params: {
+    layer: {name: name == 'kernel' for name in leaves} for layer, leaves in params.items()
+  }
+  optimizer = make_optimizer(config, make_schedule(config, total_steps), decayed=kernels)
   to_jax = lambda tree: {
     a: {b: jnp.float32(x) for b, x in inner.items()} for a, inner in tree.items()
   }

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 import mixer_jax
-from mixer_jax.analysis.permutation import matching
 from mixer_jax.data import permute
+from mixer_jax.models.mixer import match_permutation
 from mixer_jax.models.resolution import grow
 from tests.helpers import reference
 
@@ -25,7 +25,7 @@ def test_matching_weights_give_identical_logits_on_permuted_images(seed):
   config, params, expected = reference.golden()
   images = np.asarray(expected['images'], np.float64)
   patches, within = permute.of_patches(config.image_size, config.patch_size, seed)
-  matched = matching(config, float64(params), patches, within)
+  matched = match_permutation(config, float64(params), patches, within)
   wanted = reference.forward(config, float64(params), images)
   found = reference.forward(config, matched, shuffled(config, images, seed))
   np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-13 * np.abs(wanted).max())
@@ -33,7 +33,7 @@ def test_matching_weights_give_identical_logits_on_permuted_images(seed):
   lost = reference.forward(config, float64(params), shuffled(config, images, seed)) - wanted
   assert np.abs(lost).max() > 1e-2 * np.abs(wanted).max()
   # And so in the model itself, in float32.
-  matched = matching(config, params, patches, within)
+  matched = match_permutation(config, params, patches, within)
   logits = mixer_jax.apply(config, matched, shuffled(config, expected['images'], seed))
   np.testing.assert_allclose(logits, expected['logits'], rtol=0, atol=1e-5)
 
@@ -43,7 +43,9 @@ def test_a_grown_mixer_is_matched_too():
   big, grown = grow(config, params, 2 * config.image_size)
   images = np.kron(np.asarray(expected['images'], np.float64), np.ones((1, 2, 2, 1)))
   images = images + np.random.default_rng(0).normal(size=images.shape)
-  matched = matching(big, float64(grown), *permute.of_patches(big.image_size, big.patch_size, 5))
+  matched = match_permutation(
+    big, float64(grown), *permute.of_patches(big.image_size, big.patch_size, 5)
+  )
   wanted = reference.forward(big, float64(grown), images)
   found = reference.forward(big, matched, shuffled(big, images, 5))
   np.testing.assert_allclose(found, wanted, rtol=0, atol=1e-13 * np.abs(wanted).max())

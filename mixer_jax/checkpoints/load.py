@@ -1,0 +1,142 @@
+"""A weights file, a training state or the name of a published file -> a model and its params."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from mixer_jax.checkpoints import layouts, published
+from mixer_jax.checkpoints.containers import SUFFIXES
+from mixer_jax.checkpoints.published import Released
+from mixer_jax.errors import UserError
+from mixer_jax.models import Weights, config_from, dispatch, with_zero_head
+from mixer_jax.models.depth import with_blocks
+from mixer_jax.models.resolution import grow
+from mixer_jax.paths import user_path
+
+
+@dataclasses.dataclass(frozen=True)
+class Checkpoint:
+  """A model, and what is known about where it is from."""
+
+  config: Any
+  params: Weights
+  """Nested dict of float32 NumPy arrays under the published names; `models.Variables` of a family
+  with model state."""
+  layout: str
+  """'training state', or the layout of a weights file: 'modern', 'legacy', 'timm'."""
+  file: str
+  """Where it was read."""
+  dtypes: tuple[str, ...] = ('float32',)
+  """As stored."""
+  metadata: dict[str, Any] = dataclasses.field(default_factory=dict)
+  """What the run stored with its state; empty for a weights file."""
+  published: Released | None = None
+  """The table's entry, if it was loaded by its name."""
+
+  @property
+  def is_assumed(self) -> bool:
+    """True if its arithmetic is only what most files take: a weights file does not hold it."""
+    return not self.metadata and not self.published
+
+
+def load(
+  path_or_name,
+  *,
+  image_size: int | None = None,
+  num_classes: int | None = None,
+  blocks: Sequence[int] | None = None,
+  gelu: str = '',
+  input_range: str = '',
+) -> tuple[Any, Weights]:
+  """Return the config and params (nested dict of float32 NumPy arrays) of a checkpoint.
+
+  The config is a `MixerConfig`, or that of the family which the run trained; for a
+  weights file it is read from the arrays. GELU and input range are not in them: they are
+  the run's for a state of this project, the table's for a published name, else 'tanh' and
+  '[-1, 1]'. For a family with model state, `models.Variables` is in the place of the params.
+
+  Args:
+    path_or_name: a `.npz` or `.safetensors` weights file; a workdir of this project
+      (its newest state that verifies is taken), `WORKDIR/best` if the run keeps that, or
+      one step's folder, `WORKDIR/checkpoints/STEP`, local or `gs://…`; or a name in
+      `mixer_jax.released`, which is downloaded once.
+    image_size: pixels; for a Mixer an integer multiple of the checkpoint's: the token MLPs are
+      grown block-diagonally (section 3, Appendix C).
+    num_classes: gives the model a new head, of zeros.
+    blocks: numbers of the blocks of a Mixer to keep, ascending; the others are left out.
+    gelu: 'tanh' or 'erf' (as timm computes), in place of what is known.
+    input_range: '[-1, 1]' or '[0, 1]', likewise.
+
+  Raises:
+    UserError: there is no such checkpoint, it is damaged, or it cannot be changed so.
+  """
+  checkpoint = with_arithmetic(read(path_or_name), gelu, input_range)
+  return adapted(checkpoint, image_size=image_size, num_classes=num_classes, blocks=blocks)
+
+
+def with_arithmetic(checkpoint: Checkpoint, gelu: str = '', input_range: str = '') -> Checkpoint:
+  """Return the checkpoint with another GELU or input range, where one is named.
+
+  Raises:
+    UserError: its model has none.
+  """
+  chosen = {k: v for k, v in {'gelu': gelu, 'input_range': input_range}.items() if v}
+  try:
+    config = dispatch.with_arithmetic(checkpoint.config, **chosen)
+  except UserError as error:
+    raise UserError(f'{checkpoint.file}: {error}') from error
+  return dataclasses.replace(checkpoint, config=config)
+
+
+def adapted(
+  checkpoint: Checkpoint,
+  *,
+  image_size: int | None,
+  num_classes: int | None,
+  blocks: Sequence[int] | None,
+) -> tuple[Any, Weights]:
+  """Return its model with some of the blocks, another image size, or a new head; see `load`."""
+  config, params = checkpoint.config, checkpoint.params
+  if blocks is not None:
+    config, params = with_blocks(config, params, blocks)
+  if image_size is not None:
+    config, params = grow(config, params, image_size)
+  if num_classes is not None:
+    config, params = with_zero_head(config, params, num_classes)
+  return config, params
+
+
+def read(path_or_name) -> Checkpoint:
+  """Read what `load` does, with all that is known. A path that exists is preferred to a name.
+
+  Raises:
+    UserError: there is no such checkpoint, or it is damaged.
+  """
+  text = str(path_or_name)
+  path = None if text.startswith(('https://', 'http://')) else user_path(path_or_name)
+  entry = published.find(text)
+  if entry and ('://' in text or path is None or not path.exists()):
+    file, weights = published.read(entry)
+    return Checkpoint(
+      weights.config, weights.params, weights.layout, str(file), weights.dtypes, published=entry
+    )
+  if path is None:
+    raise UserError(f'{text} is none of the published files: download it, and name the file')
+  if path.name == 'best' and not path.exists() and (path.parent / 'checkpoints').is_dir():
+    from mixer_jax.checkpoints import store  # Orbax takes seconds to import
+
+    path = store.best_state(path.parent)
+  if not path.exists():
+    kind = 'weights file' if path.suffix in SUFFIXES else 'checkpoint'
+    raise UserError(
+      f'no {kind} {text}: name a workdir, one of its steps, an .npz or .safetensors file, or a '
+      f'published file (`mixer-jax models` lists them){published.near(text)}'
+    )
+  if not path.is_dir():
+    weights = layouts.read(path)
+    return Checkpoint(weights.config, weights.params, weights.layout, str(path), weights.dtypes)
+  from mixer_jax.checkpoints import store
+
+  metadata, params = store.read_params(path)
+  config = config_from(metadata['model'])
+  return Checkpoint(config, params, 'training state', str(path), metadata=metadata)

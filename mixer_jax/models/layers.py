@@ -1,0 +1,84 @@
+"""Layers as pure functions of their own parameters, an array in and an array out.
+
+Each is a Flax Linen module applied to a part of the dict of params: Linen keeps parameters outside
+the module, under the names that the published files have (`kernel`, `bias`, `scale`), and settles
+dtypes and float32 statistics.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import linen
+
+
+def dense(params: dict, x: jax.Array, dtype) -> jax.Array:
+  """Linear map of the last axis."""
+  module = linen.Dense(params['kernel'].shape[-1], use_bias='bias' in params, dtype=dtype)
+  return _apply(module, params, x)
+
+
+def conv(params: dict, x_BHWC: jax.Array, dtype, *, stride: int = 1, padding: int = 0) -> jax.Array:
+  """Convolution with a kernel HWIO, with `padding` zeros around the image."""
+  kernel = params['kernel']
+  module = linen.Conv(
+    kernel.shape[-1],
+    kernel.shape[:2],
+    strides=stride,
+    padding=padding,
+    use_bias='bias' in params,
+    dtype=dtype,
+  )
+  return _apply(module, params, x_BHWC)
+
+
+def standardized_conv(params: dict, x_BHWC: jax.Array, dtype, **how) -> jax.Array:
+  """Convolution whose kernel is brought to mean 0 and variance 1 for each output."""
+  kernel = params['kernel']
+  axes = (0, 1, 2)
+  variance = kernel.var(axes, keepdims=True)  # two passes: the default loses digits
+  kernel = jax.nn.standardize(kernel, axes, variance=variance, epsilon=1e-10)
+  return conv({**params, 'kernel': kernel}, x_BHWC, dtype, **how)
+
+
+def layer_norm(params: dict, x: jax.Array, dtype) -> jax.Array:
+  """Mean 0 and variance 1 over the last axis; statistics, scale and bias are float32."""
+  return _apply(linen.LayerNorm(epsilon=1e-6, dtype=dtype), params, x)
+
+
+def group_norm(params: dict, x_BHWC: jax.Array, dtype, *, groups: int) -> jax.Array:
+  """Mean 0 and variance 1 over the positions of an image and a group of adjacent channels."""
+  module = linen.GroupNorm(groups, epsilon=1e-5, dtype=dtype, use_fast_variance=False)
+  return _apply(module, params, x_BHWC)
+
+
+def max_pool(x_BHWC: jax.Array, size: int, stride: int, padding: int) -> jax.Array:
+  """Maximum over windows of an image framed by zeros."""
+  frame = (padding, padding)
+  framed = jnp.pad(x_BHWC, ((0, 0), frame, frame, (0, 0)))
+  return linen.max_pool(framed, (size, size), (stride, stride))
+
+
+def drop(x: jax.Array, rate: float, key: jax.Array | None, axes: Sequence[int] = ()) -> jax.Array:
+  """Set values to zero with this probability, and nothing without a key.
+
+  Kept values are not divided by their probability.
+
+  Args:
+    axes: along which all values are dropped or kept together.
+  """
+  if key is None or not rate:
+    return x
+  shape = tuple(1 if axis in axes else size for axis, size in enumerate(x.shape))
+  return jnp.where(jax.random.bernoulli(key, 1 - rate, shape), x, 0)
+
+
+def dropout(x: jax.Array, rate: float, key: jax.Array | None) -> jax.Array:
+  """Set values to zero with this probability and scale the others up; nothing without a key."""
+  if key is None or not rate:
+    return x
+  return drop(x / (1 - rate), rate, key)
+
+
+def _apply(module: linen.Module, params: dict, x: jax.Array) -> jax.Array:
+  return module.apply({'params': params}, x)  # pyright: ignore[reportReturnType]
