@@ -101,12 +101,12 @@ _REMOVED = "pruning.removed are numbers of blocks, each once, as in '1,2,4', not
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-  """How the blocks that are removed are chosen."""
+  """Choice of the blocks that are removed."""
 
   score: str
   way: str
   seed: int
-  """Of random."""
+  """Seed of the order of random."""
 
 
 Rank = Callable[[str, Blocks], Sequence[int]]

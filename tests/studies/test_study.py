@@ -1,6 +1,7 @@
 """Runs of a study, and its files."""
 
 import json
+from typing import Any
 
 import pytest
 
@@ -71,6 +72,6 @@ def test_studies_are_called_as_their_commands(tmp_path):
   with pytest.raises(UserError, match='overrides are of a config file'):
     run_study('scaling', {}, str(tmp_path), overrides={'seeds': 2})
   for name in ('cka-study', 'permute', 'scaling', 'transfer'):
-    more = {'suite': 'vtab'} if name == 'transfer' else {}
+    more: dict[str, Any] = {'suite': 'vtab'} if name == 'transfer' else {}
     with pytest.raises(UserError, match=r'the config has the fields .*: begin with configs/'):
       run_study(name, {'seeds': 1}, str(tmp_path), **more)
