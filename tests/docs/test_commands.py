@@ -62,6 +62,8 @@ EXTRA: tuple[tuple[str, tuple[str, ...]], ...] = (
   (r'train .*digits_finetune\.py', FEW_STEPS),
   (r'train .*identify\.py', (*SMALL, '--config.model.num_blocks=2')),
   (r'train .*folder:DIR', FOLDER),
+  (r'^mixer-jax fewshot', ('--seeds=1',)),
+  (r'^mixer-jax probe', ('--iterations=20',)),
   (r'^mixer-jax shardings .*H/14', ('--config.model.num_blocks=2',)),
   (
     r'^mixer-jax bench',
@@ -186,7 +188,7 @@ IN_PYTHON = {
   # Few steps of a small model.
   "{'total_steps': 600, ": (
     "{'total_steps': 2, 'batch_size': 16, 'eval_batch_size': 64, 'optimizer.warmup_steps': 1, "
-    "'model.hidden_dim': 16, 'model.num_blocks': 2, 'data.eval_split': 'test[:64]', "
+    "'model.hidden_dim': 16, 'model.num_blocks': 1, 'data.eval_split': 'test[:64]', "
   ),
   "{'model.dtype': 'bfloat16'}": "{'model.dtype': 'bfloat16', 'model.num_blocks': 1}",
   "['--config.seeds=1']": repr(flags_like('mixer-jax permute')),
