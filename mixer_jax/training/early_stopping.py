@@ -1,7 +1,7 @@
-"""Which evaluation of a run was its best, and whether it is time to stop.
+"""The best evaluation of a run, and the decision to stop early.
 
-A run's `Standing` is saved with its states: so a run that goes on stops at the step, and with the
-best state, of one that was never disturbed.
+A run's `Standing` is saved with its states, so a resumed run stops at the same step, with the same
+best state, as one without interruption.
 """
 
 import dataclasses
@@ -13,9 +13,11 @@ from mixer_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class EarlyStoppingConfig:
-  """Attributes:
-  metric: of an evaluation: the higher, the better; but of 'loss', the lower.
-  patience: evaluations in a row that are no better than the best, then the run stops; 0: never.
+  """Early stopping of a run.
+
+  Attributes:
+    metric: evaluation metric to track; higher is better, except for 'loss'.
+    patience: number of evaluations without improvement after which the run stops; 0: never.
   """
 
   metric: str
@@ -31,13 +33,13 @@ class EarlyStoppingConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Standing:
-  """What the evaluations of a run have come to.
+  """The best evaluation of a run so far.
 
   Attributes:
-    step: of the last evaluation; 0 before the first.
-    best_step: of the best, the first among equals; 0: there is none yet.
+    step: step of the last evaluation; 0 before the first.
+    best_step: step of the best one, the first among equals; 0: there is none yet.
     best: its metric.
-    stale: evaluations behind it.
+    stale: number of evaluations since.
   """
 
   step: int = 0
@@ -45,10 +47,10 @@ class Standing:
   best: float | None = None
   stale: int = 0
 
-  def behind(
+  def after(
     self, config: EarlyStoppingConfig, step: int, numbers: Mapping[str, float]
   ) -> 'Standing':
-    """The standing behind an evaluation; one without the metric does not count."""
+    """Return the standing after an evaluation; one without the metric does not count."""
     value = numbers.get(config.metric)
     if value is None:
       return dataclasses.replace(self, step=step)
@@ -58,5 +60,5 @@ class Standing:
     return dataclasses.replace(self, step=step, stale=self.stale + 1)
 
   def is_over(self, config: EarlyStoppingConfig) -> bool:
-    """Whether the run has come to its end."""
+    """Return True if the run has to stop."""
     return 0 < config.patience <= self.stale
