@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3; do \
 	&& echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: demo test test-all lint bench clean
+.PHONY: demo test test-all lint docs bench clean
 
 demo: .venv
 	@launch/demo.sh
@@ -20,7 +20,11 @@ lint: .venv
 	$(BIN)/ruff format --check .
 	$(BIN)/pyright
 
-# A failed install is taken away again, so that it is not taken for a whole one.
+# docs/cli.md is generated from `--help`.
+docs: .venv
+	$(BIN)/python -m docs.make_cli
+
+# A failed installation is removed, so that it is not taken for a complete one.
 .venv: requirements.txt setup.cfg
 	@test -n "$(PYTHON)" || { echo "mixer_jax needs CPython 3.11 to 3.13: make PYTHON=…" >&2; exit 2; }
 	rm -rf .venv
@@ -30,7 +34,7 @@ lint: .venv
 	|| { rm -rf .venv; exit 1; }
 	touch .venv
 
-# Of a small model; `mixer-jax bench --help` has the others.
+# A small model; `mixer-jax bench --help` lists the others.
 bench: .venv
 	$(BIN)/python -m mixer_jax bench --model=S/32 --what=forward,train,loop,evaluate --batch=auto
 

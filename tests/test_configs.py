@@ -1,6 +1,7 @@
 """The experiments in configs/ against the paper's tables."""
 
 import dataclasses
+from typing import Any
 
 import cv2
 import jax
@@ -189,7 +190,7 @@ def test_fine_tuning_starts_from_a_checkpoint_of_its_variant(tmp_path):
     mixer_jax.save(config.init_from, model, mixer_jax.init(model, jax.random.key(0)))
     config.model.image_size = 4 * patch_size
     if patch_size == 32:
-      grown = initial_model.model_of(run_config(config))
+      grown: Any = initial_model.model_of(run_config(config))
       assert (grown.num_classes, grown.tokens_mlp_dim, grown.image_size) == (10, 1024, 128)
     else:
       with pytest.raises(UserError, match='patch_size cannot differ'):

@@ -18,6 +18,7 @@ from jax.sharding import PartitionSpec as P
 
 import mixer_jax
 from mixer_jax import checkpoints, models
+from mixer_jax.__main__ import main
 from mixer_jax.checkpoints import describe
 from mixer_jax.checkpoints.store import Store
 from mixer_jax.errors import UserError
@@ -27,7 +28,7 @@ from mixer_jax.parallel import mesh as meshes
 from mixer_jax.planning import sharding_table
 from mixer_jax.training import step as steps
 from mixer_jax.training.optimizer import make_optimizer, make_schedule
-from tests.helpers import configs
+from tests.helpers import configs, train_runs
 
 # --- The family ---------------------------------------------------------------------------------
 
@@ -258,6 +259,38 @@ def test_names_of_two_families_need_the_config():
   assert find('a/b/head/bias') == ('head/bias', PARAMETERS['head/bias'])
   assert find('Toy_12/up/bias') == ('Toy_*/up/bias', PARAMETERS['Toy_*/up/bias'])
   assert find('Toy_x/up/bias') is None
+
+
+CONFIG_FILE = f"""
+from configs import common, digits
+from mixer_jax import models
+
+models.register('toy', {__name__!r})
+
+
+def get_config():
+  config = digits.get_config()
+  common.use_family(config, 'toy')
+  config.model.num_blocks = 1
+  return config
+"""
+
+
+def test_the_commands_train_evaluate_and_describe_it(tmp_path, digits_dir, capsys):
+  (tmp_path / 'toy.py').write_text(CONFIG_FILE)
+  config, workdir = str(tmp_path / 'toy.py'), str(tmp_path / 'run')
+  assert train_runs.train(workdir, digits_dir, config=config) == 0
+  assert train_runs.train(workdir, digits_dir, '--config.total_steps=6', config=config) == 0
+  rows = [json.loads(row) for row in (tmp_path / 'run' / 'metrics.jsonl').read_text().splitlines()]
+  last = [row for row in rows if row.get('event') == 'eval'][-1]
+  assert 'model_state' in {path.name for path in (tmp_path / 'run' / 'checkpoints' / '6').iterdir()}
+  capsys.readouterr()
+  assert main(['evaluate', f'--checkpoint={workdir}', f'--json={tmp_path}/report.json']) == 0
+  report = json.loads((tmp_path / 'report.json').read_text())
+  assert report['loss'] == pytest.approx(last['loss'], rel=1e-5)
+  assert main(['inspect', workdir]) == 0
+  assert main(['shardings', f'--config={config}', '--devices=8']) == 0
+  assert 'Toy_*/up/kernel' in capsys.readouterr().out
 
 
 @pytest.mark.skipif(importlib.util.find_spec('libtpu') is None, reason='needs the TPU compiler')

@@ -36,7 +36,7 @@ ALLOWED = {
   },
   'bench': {
     *('models', 'parallel', 'data', 'checkpoints', 'training', 'evaluation', 'analysis'),
-    *('runlog', 'runs'),
+    *('runlog', 'pictures', 'runs'),
   },
   'webpage': {'models', 'checkpoints', 'runlog', 'runs'},
   'studies': {

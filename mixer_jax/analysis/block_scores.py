@@ -22,7 +22,7 @@ from mixer_jax.analysis.layers import layer_names
 from mixer_jax.data.batch import Batch
 from mixer_jax.errors import UserError
 from mixer_jax.evaluation import classify
-from mixer_jax.models import ModelConfig
+from mixer_jax.models import BlockModelConfig
 from mixer_jax.models.depth import Blocks, with_blocks, without
 from mixer_jax.parallel import mesh as meshes
 
@@ -47,7 +47,7 @@ class Accuracy:
 
 
 def order_of_removal(
-  measure: str, config: ModelConfig, params: dict, images: Images
+  measure: str, config: BlockModelConfig, params: dict, images: Images
 ) -> tuple[list[int], list[float]]:
   """Rank blocks by one of `MEASURES`, the least important first; also return each block's value.
 
@@ -68,7 +68,7 @@ def order_of_removal(
 
 
 def evaluate(
-  config: ModelConfig, params: dict, variants: Sequence[Blocks], images: Images
+  config: BlockModelConfig, params: dict, variants: Sequence[Blocks], images: Images
 ) -> list[Accuracy]:
   """Evaluate variants of a model that keep some of its blocks, in one pass over the images.
 
@@ -100,7 +100,7 @@ Values = tuple[np.ndarray, np.ndarray]
 """(num_blocks,) each: the scores, and the values that decide ties."""
 
 
-def _leave_one_out(config: ModelConfig, params: dict, images: Images) -> Values:
+def _leave_one_out(config: BlockModelConfig, params: dict, images: Images) -> Values:
   every = tuple(range(config.num_blocks))
   variants = [every, *(without(every, [block]) for block in every)]
   complete, *others = evaluate(config, params, variants, images)
@@ -108,7 +108,7 @@ def _leave_one_out(config: ModelConfig, params: dict, images: Images) -> Values:
   return lost, np.array([other.loss for other in others])
 
 
-def _block_cka(config: ModelConfig, params: dict, images: Images) -> Values:
+def _block_cka(config: BlockModelConfig, params: dict, images: Images) -> Values:
   names = _residual_stream(config)
   total = MinibatchCKA(len(names), len(names), names_x=names, names_y=names)
   step = make_cka_step(config, names, images.mesh, Method())
@@ -117,7 +117,7 @@ def _block_cka(config: ModelConfig, params: dict, images: Images) -> Values:
   return _without_ties(1 - np.diagonal(total.result(), offset=1))
 
 
-def _output_cka(config: ModelConfig, params: dict, images: Images) -> Values:
+def _output_cka(config: BlockModelConfig, params: dict, images: Images) -> Values:
   every, last = tuple(range(config.num_blocks)), ['pre_logits']
   pruned = [with_blocks(config, params, without(every, [block])) for block in every]
   totals = [
@@ -132,7 +132,7 @@ def _output_cka(config: ModelConfig, params: dict, images: Images) -> Values:
   return _without_ties(1 - np.array([total.result()[0, 0] for total in totals]))
 
 
-def _cosine(config: ModelConfig, params: dict, images: Images) -> Values:
+def _cosine(config: BlockModelConfig, params: dict, images: Images) -> Values:
   def distances(params, batch):
     """Return 1 − cosine at each block, summed over the images, and the number of images."""
     features = _features(config, params, batch)
@@ -158,7 +158,7 @@ def _cosine(config: ModelConfig, params: dict, images: Images) -> Values:
   return _without_ties(total / max(count, 1))
 
 
-MEASURES: dict[str, Callable[[ModelConfig, dict, Images], Values]] = {
+MEASURES: dict[str, Callable[[BlockModelConfig, dict, Images], Values]] = {
   'block_cka': _block_cka,
   'output_cka': _output_cka,
   'cosine': _cosine,
@@ -167,7 +167,7 @@ MEASURES: dict[str, Callable[[ModelConfig, dict, Images], Values]] = {
 """By name; the block with the lowest value is removed first."""
 
 
-def _residual_stream(config: ModelConfig) -> list[str]:
+def _residual_stream(config: BlockModelConfig) -> list[str]:
   """Names of the features before the first block and after each block."""
   return ['stem', *(f'block_{i}' for i in range(config.num_blocks))]
 
@@ -177,12 +177,12 @@ def _without_ties(values: np.ndarray) -> Values:
   return values, np.zeros_like(values)
 
 
-def _features(config: ModelConfig, params: dict, batch) -> dict[str, jax.Array]:
+def _features(config: BlockModelConfig, params: dict, batch) -> dict[str, jax.Array]:
   return models.features(config, params, models.as_input(config, batch['image']))
 
 
 def _raise_not_finite(
-  config: ModelConfig, params: dict, batch, images: Images, number: int, blocks: Blocks = ()
+  config: BlockModelConfig, params: dict, batch, images: Images, number: int, blocks: Blocks = ()
 ) -> NoReturn:
   """Raise a `UserError` with the name of the first layer whose features are not finite."""
 

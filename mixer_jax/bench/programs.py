@@ -51,7 +51,7 @@ def of_params(model, mesh: Mesh, function: Callable[[dict, steps.Batch], Any], *
   A function that is not jitted yet is jitted here.
   """
   shapes = models.shapes(model)
-  out = meshes.shardings(mesh, shapes)
+  out = meshes.shardings(mesh, shapes, model)
   abstract = jax.tree.map(_with_sharding, shapes, out)
   init = jax.jit(functools.partial(models.init, model), out_shardings=out)
   jitted = function if hasattr(function, 'lower') else jax.jit(function)

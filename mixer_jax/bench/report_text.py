@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from mixer_jax.pictures.text_tables import binary_size
+
 Row = dict[str, Any]
 
 
@@ -45,8 +47,8 @@ def _program(name: str, row: Row) -> str:
       f'{row["multiply_flops_per_second"] / 1e12:,.3g} TFLOP/s; '
       f'{flops["model"] / size / 1e9:,.4g} GFLOP per image, '
       f'{flops["compiler"] / size / 1e9:,.4g} by the compiler',
-      f'{"":10} {_size(row["program_bytes_per_device"])} per device, peak so far '
-      f'{_size(row["peak_bytes"])} on the {row["peak_bytes_of"]}; traced in '
+      f'{"":10} {binary_size(row["program_bytes_per_device"])} per device, peak so far '
+      f'{binary_size(row["peak_bytes"])} on the {row["peak_bytes_of"]}; traced in '
       f'{seconds["trace"]:.1f} s, compiled in {seconds["cold"]:.1f} s, {cache}',
     ]
   )
@@ -82,8 +84,8 @@ def _evaluate(row: Row) -> str:
 
 def _checkpoint(row: Row) -> str:
   return (
-    f'{_size(row["bytes"])}: a save blocks for {_time(row["blocked_seconds"])}, the first one for '
-    f'{_time(row["first_blocked_seconds"])}; written in {_time(row["written_seconds"])}, '
+    f'{binary_size(row["bytes"])}: a save blocks for {_time(row["blocked_seconds"])}, the first '
+    f'one for {_time(row["first_blocked_seconds"])}; written in {_time(row["written_seconds"])}, '
     f'restored in {_time(row["restored_seconds"])}'
   )
 
@@ -93,7 +95,3 @@ _TEXTS = {'loop': _loop, 'input': _input, 'evaluate': _evaluate, 'checkpoint': _
 
 def _time(seconds: float) -> str:
   return f'{seconds:,.3g} s' if seconds >= 1 else f'{1000 * seconds:,.3g} ms'
-
-
-def _size(count: float) -> str:
-  return f'{count / 2**30:,.2f} GiB' if count >= 2**30 / 10 else f'{count / 2**20:,.1f} MiB'

@@ -186,7 +186,7 @@ def compared(
 def checkpoint(settings: BenchSettings, program: Program) -> dict[str, Any]:
   """Measure saving a training state and restoring it, while nothing else runs."""
   state = program.weights()
-  parts = {'params': state.params, 'optimizer': state.opt_state}
+  parts = state.parts()
   blocked, written = [], []
   with scratch(settings.folder) as folder:
     store = Store(folder, keep=1)
@@ -196,9 +196,8 @@ def checkpoint(settings: BenchSettings, program: Program) -> dict[str, Any]:
       blocked.append(time.perf_counter() - begun)
       store.wait()
       written.append(time.perf_counter() - begun)
-    abstract = {'params': program.abstract.params, 'optimizer': program.abstract.opt_state}
     begun = time.perf_counter()
-    jax.block_until_ready(store.restore(abstract))
+    jax.block_until_ready(store.restore(program.abstract.parts()))
     restored = time.perf_counter() - begun
   return {
     'bytes': sum(leaf.nbytes for leaf in flatten(parts).values()),

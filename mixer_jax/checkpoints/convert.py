@@ -19,7 +19,7 @@ class Converted:
   config: Any
   layout: str
   warnings: tuple[str, ...]
-  """What the file does not hold, each with the flag that says it again."""
+  """Values that the file does not hold, each with the flag that sets it."""
 
 
 def convert(

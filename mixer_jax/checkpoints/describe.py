@@ -1,4 +1,4 @@
-"""What a checkpoint is: model, sizes, origin, as a dict for printing."""
+"""Description of a checkpoint: model, sizes, origin, as a dict and as text."""
 
 from typing import Any
 

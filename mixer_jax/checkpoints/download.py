@@ -21,7 +21,7 @@ _CONNECT_SECONDS, _SILENCE_SECONDS = 10, 60
 _RETRIES = 5
 """Maximum number in a row without a byte in between."""
 _STALLED_SECONDS = 180
-"""How long to wait for another process that downloads the same file and receives nothing."""
+"""Limit of waiting for another process that downloads the same file and receives nothing."""
 
 
 class UnreachableError(Exception):

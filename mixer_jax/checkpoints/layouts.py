@@ -37,7 +37,7 @@ class WeightsFile:
   """float32, on the host, in order of depth."""
   layout: str
   dtypes: tuple[str, ...]
-  """As stored."""
+  """Dtypes in the file."""
 
 
 def read(path) -> WeightsFile:

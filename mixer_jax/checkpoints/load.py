@@ -25,11 +25,11 @@ class Checkpoint:
   layout: str
   """'training state', or the layout of a weights file: 'modern', 'legacy', 'timm'."""
   file: str
-  """Where it was read."""
+  """Path that it was read from."""
   dtypes: tuple[str, ...] = ('float32',)
-  """As stored."""
+  """Dtypes in the file."""
   metadata: dict[str, Any] = dataclasses.field(default_factory=dict)
-  """What the run stored with its state; empty for a weights file."""
+  """Metadata that the run stored with its state; empty for a weights file."""
   published: Released | None = None
   """The table's entry, if it was loaded by its name."""
 

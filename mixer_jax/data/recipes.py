@@ -76,11 +76,11 @@ def _resmall_crop(data: bytes, size: int, target: int) -> np.ndarray:
 
 
 def _resize_crop(data: bytes, size: int, target: int) -> np.ndarray:
-  return _area(decode(data), target, target, size)
+  return _bilinear(decode(data), target, target, size).astype(np.uint8)
 
 
 def _vit_jax(data: bytes, size: int, _: int) -> np.ndarray:
-  return _resized(decode(data), size, size, size, _between)
+  return _bilinear(decode(data), size, size, size)
 
 
 def _timm(data: bytes, size: int, target: int, how: Image.Resampling) -> np.ndarray:
@@ -109,19 +109,11 @@ def _area(image: np.ndarray, height: int, width: int, size: int) -> np.ndarray:
   scales = (np.float32(image.shape[0]) / np.float32(height)) * (
     np.float32(image.shape[1]) / np.float32(width)
   )
-  levels = _resized(image, height, width, size, _cover) * (np.float32(1) / scales)
-  return levels.astype(np.uint8)
-
-
-def _resized(image: np.ndarray, height: int, width: int, size: int, weights) -> np.ndarray:
-  """Return the central new pixels as weighted sums of old ones, along rows first.
-
-  `weights(old, new, size)` is (size, old).
-  """
   levels = image.swapaxes(0, 1).reshape(image.shape[1], -1).astype(np.float32)
-  levels = (weights(image.shape[1], width, size) @ levels).reshape(size, -1, 3)
+  levels = (_cover(image.shape[1], width, size) @ levels).reshape(size, -1, 3)  # along rows first
   levels = levels.swapaxes(0, 1).reshape(image.shape[0], -1)
-  return (weights(image.shape[0], height, size) @ levels).reshape(size, size, 3)
+  levels = (_cover(image.shape[0], height, size) @ levels).reshape(size, size, 3)
+  return (levels * (np.float32(1) / scales)).astype(np.uint8)
 
 
 @functools.lru_cache(maxsize=1024)
@@ -142,26 +134,47 @@ def _cover(old: int, new: int, size: int) -> sparse.csr_array:
   return sparse.csr_array((shares, (row[kept], pixels.ravel()[kept])), (size, old))
 
 
+def _bilinear(image: np.ndarray, height: int, width: int, size: int) -> np.ndarray:
+  """Return the central size × size pixels of the image at height × width, float32, not rounded.
+
+  TensorFlow's `bilinear` without antialiasing: four old pixels decide a new one, whatever the
+  scale. Its order of 32-bit operations is followed (along rows first), since a cast may follow.
+  """
+  above, below, down = _neighbours(image.shape[0], height, size)
+  left, right, across = _neighbours(image.shape[1], width, size)
+
+  def along(rows: np.ndarray) -> np.ndarray:
+    levels = image[rows].astype(np.float32)
+    start = levels[:, left]
+    return start + (levels[:, right] - start) * across[:, None]
+
+  top = along(above)
+  return top + (along(below) - top) * down[:, None, None]
+
+
 @functools.lru_cache(maxsize=1024)
-def _between(old: int, new: int, size: int) -> sparse.csr_array:
-  """Return (size, old): linear weights of the two old pixels nearest to each new centre."""
+def _neighbours(old: int, new: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+  """Return the two old pixels next to each new centre and the share of the upper, each (size,)."""
   scale = np.float32(old) / np.float32(new)
   first = (new - size) // 2
   centres = np.arange(first, first + size).astype(np.float32) + np.float32(0.5)
   places = centres * scale - np.float32(0.5)
-  lower = np.floor(places)
-  share = places - lower
-  pixels = np.concatenate([lower, lower + 1]).clip(0, old - 1).astype(int)
-  row = np.tile(np.arange(size), 2)
-  return sparse.csr_array((np.concatenate([1 - share, share]), (row, pixels)), (size, old))
+  floor = np.floor(places)
+  lower = np.maximum(floor, 0).astype(int)
+  upper = np.minimum(np.ceil(places), old - 1).astype(int)
+  return lower, upper, places - floor
 
 
-_AUTHORS = 'JPEG by fast DCT; {resized} (area mean, truncated); central {{size}}'
+_AUTHORS = 'JPEG by fast DCT; {resized} ({how}, truncated); central {{size}}'
 _PILLOW = 'shorter side to {{target}} (Pillow, {how}, rounded); central {{size}}'
 
 RECIPES = {
-  'resmall-crop': Recipe(_AUTHORS.format(resized='shorter side to {target}'), _resmall_crop),
-  'resize-crop': Recipe(_AUTHORS.format(resized='resized to {target}×{target}'), _resize_crop),
+  'resmall-crop': Recipe(
+    _AUTHORS.format(resized='shorter side to {target}', how='area mean'), _resmall_crop
+  ),
+  'resize-crop': Recipe(
+    _AUTHORS.format(resized='resized to {target}×{target}', how='bilinear'), _resize_crop
+  ),
   'vit-jax': Recipe(
     'JPEG by fast DCT; resized to {size}×{size} (bilinear, not rounded)', _vit_jax, np.float32
   ),

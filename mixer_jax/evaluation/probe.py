@@ -8,6 +8,7 @@ scikit-learn's `LogisticRegression` with C = 1 / (examples · l2).
 
 import dataclasses
 import functools
+import re
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -21,7 +22,15 @@ from jax.sharding import PartitionSpec as P
 from mixer_jax.data import pipeline
 from mixer_jax.data.source import Source
 from mixer_jax.errors import UserError
-from mixer_jax.evaluation.features import HIGHEST, count, gather, make_feature_step, put, whiten
+from mixer_jax.evaluation.features import (
+  HIGHEST,
+  count,
+  feature_shapes,
+  gather,
+  make_feature_step,
+  put,
+  whiten,
+)
 from mixer_jax.parallel import mesh as meshes
 
 
@@ -82,7 +91,8 @@ class LayerProbe:
 
 def block_layers(config) -> list[str]:
   """Return the names of every block's output, in order of depth, and `pre_logits`."""
-  return [*(f'block_{i}' for i in range(config.num_blocks)), 'pre_logits']
+  blocks = [name for name in feature_shapes(config) if re.fullmatch(r'block_\d+', name)]
+  return [*blocks, 'pre_logits']
 
 
 def linear_probe(

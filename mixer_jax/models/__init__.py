@@ -39,7 +39,14 @@ from mixer_jax.models.dispatch import (
   with_arithmetic,
   with_zero_head,
 )
-from mixer_jax.models.family import ModelConfig, capability, has_capability, register
+from mixer_jax.models.family import (
+  BlockModelConfig,
+  ModelConfig,
+  capability,
+  has_capability,
+  register,
+  source_file,
+)
 from mixer_jax.models.flops import forward_flops
 from mixer_jax.models.inputs import as_input, from_levels
 from mixer_jax.models.mixer import VARIANTS, MixerConfig
@@ -47,6 +54,7 @@ from mixer_jax.models.resnet import ResNetConfig
 
 __all__ = [
   'VARIANTS',
+  'BlockModelConfig',
   'MixerConfig',
   'ModelConfig',
   'ResNetConfig',
@@ -76,6 +84,7 @@ __all__ = [
   'param_shapes',
   'register',
   'shapes',
+  'source_file',
   'split',
   'summary',
   'variant_of',

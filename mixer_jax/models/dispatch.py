@@ -214,7 +214,7 @@ def activation(config) -> str:
 
 
 def variant_of(config) -> str:
-  """What people call the model: 'B/16', 'B/16 grown to 448 px', 'ResNet-50x1'."""
+  """Return the usual name of the model: 'B/16', 'B/16 grown to 448 px', 'ResNet-50x1'."""
   module = family.of(config)
   return _ask(module, 'variant_of', config, None) or next(
     (name for name, variant in getattr(module, 'VARIANTS', {}).items() if variant == config),

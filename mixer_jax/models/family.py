@@ -1,4 +1,4 @@
-"""The registry of model families, and what a family's module has to define.
+"""The registry of model families, and the interface of a family's module.
 
 A family is one module and one row in `FAMILIES`, or one call of `register`. An installed package
 can add a family without a call, by an entry point:
@@ -48,6 +48,8 @@ module for another use):
 import functools
 import importlib
 import importlib.metadata
+import inspect
+import pathlib
 from collections.abc import Mapping
 from types import ModuleType
 from typing import Any, ClassVar, Protocol
@@ -57,7 +59,7 @@ from mixer_jax.models import parameters
 
 
 class ModelConfig(Protocol):
-  """What the configs of all families have: frozen dataclasses with these fields."""
+  """Fields that the configs of all families have; each is a frozen dataclass."""
 
   __dataclass_fields__: ClassVar[dict[str, Any]]
 
@@ -89,6 +91,15 @@ class ModelConfig(Protocol):
   @property
   def head_bias(self) -> float:
     """Initial value of the head's bias."""
+    ...
+
+
+class BlockModelConfig(ModelConfig, Protocol):
+  """What the configs of families with repeated blocks have in addition."""
+
+  @property
+  def num_blocks(self) -> int:
+    """Number of blocks, whose outputs are the features `block_0`, `block_1`, …"""
     ...
 
 
@@ -186,6 +197,11 @@ def of(config) -> ModuleType:
     return load(name)
   known = ', '.join(sorted(family.Config.__name__ for family in load_all().values()))
   raise UserError(f'no model for a config of type {type(config).__name__}: use {known}')
+
+
+def source_file(config) -> pathlib.Path:
+  """Path of the module that defines the family of a config."""
+  return pathlib.Path(inspect.getfile(of(config)))
 
 
 def capability(config, name: str):

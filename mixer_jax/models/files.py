@@ -1,4 +1,4 @@
-"""What a model family says of its weights files: the layouts they come in, and those published."""
+"""Weights files of a model family, as its module describes them: layouts and published files."""
 
 import dataclasses
 import re

@@ -28,6 +28,13 @@ def with_deviation(mean: float, deviation: float | None, digits: int = 2) -> str
   return text if deviation is None else f'{text} ± {deviation:.{digits}f}'
 
 
+def binary_size(count: float) -> str:
+  """Return a number of bytes as '12.34 GiB', or below a tenth of that unit as '12.34 MiB'."""
+  if count >= 2**30 / 10:
+    return f'{count / 2**30:,.2f} GiB'
+  return f'{count / 2**20:,.2f} MiB'
+
+
 def mebibytes(size: int) -> str:
   """Return a number of bytes as '1,234.5 MiB'."""
   return f'{size / 2**20:,.1f} MiB'

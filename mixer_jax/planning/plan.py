@@ -195,12 +195,18 @@ def _key(program: Program) -> str:
   packages = ('jax', 'jaxlib', 'libtpu', 'flax', 'optax')
   versions = {name: _version(name) for name in packages}
   source = hashlib.sha256()
-  package = pathlib.Path(models.__file__).parent.parent
-  for room in _COMPILED_ROOMS:
-    for path in sorted((package / room).rglob('*.py')):
-      source.update(path.read_bytes())
+  for path in _sources(program):
+    source.update(path.read_bytes())
   text = json.dumps([fields, versions, source.hexdigest()], sort_keys=True)
   return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def _sources(program: Program) -> Iterator[pathlib.Path]:
+  """Yield the files that the compiler's answer depends on."""
+  package = pathlib.Path(models.__file__).parent.parent
+  for room in _COMPILED_ROOMS:
+    yield from sorted((package / room).rglob('*.py'))
+  yield models.source_file(program.model)  # a family may be in another package
 
 
 def _version(name: str) -> str:

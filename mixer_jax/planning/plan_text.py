@@ -5,7 +5,7 @@ from typing import Any
 
 from mixer_jax.parallel.chips import GIB
 from mixer_jax.parallel.mesh import AXES
-from mixer_jax.pictures import text_tables
+from mixer_jax.pictures.text_tables import aligned, binary_size
 from mixer_jax.planning.plan import Plan
 
 NOTE = 'Times are estimates of the compiler or a roofline, not measured: use them to compare.'
@@ -18,7 +18,7 @@ def full(plan: Plan, name: str) -> str:
   limit = parts['limit']
   mesh = ' × '.join(f'{n} {axis}' for n, axis in zip(program.mesh, AXES, strict=True))
   held = '  '.join(
-    f'{kind} {_size(parts[kind])}'
+    f'{kind} {binary_size(parts[kind])}'
     for kind in ('parameters', 'optimizer', 'batch', 'temporaries')
     if parts[kind] is not None
   )
@@ -28,7 +28,7 @@ def full(plan: Plan, name: str) -> str:
     f'{report["processes"]} process(es); {mesh}',
     f'{report["variant"]}: {report["num_parameters"]:,} parameters; '
     f'{program.total_steps:,} updates of {program.batch_size:,} images',
-    f'per device: {held}: {_size(plan.needed)} of {_size(limit)}: {verdict}',
+    f'per device: {held}: {binary_size(plan.needed)} of {binary_size(limit)}: {verdict}',
   ]
   if not plan.fits:
     return '\n'.join([*lines, f'the {plan.too_large} step is too large'])
@@ -43,7 +43,7 @@ def full(plan: Plan, name: str) -> str:
       'activations to save memory'
     )
   for kind, moved in report['collectives'].items():
-    lines.append(f'{kind}: {moved["count"]} per update, {_size(moved["bytes"])} per device')
+    lines.append(f'{kind}: {moved["count"]} per update, {binary_size(moved["bytes"])} per device')
   lines += [
     f'compiled in {report["compile_seconds"]:.0f} s',
     f'estimated: {report["estimated_step_seconds"]:.3g} s per update '
@@ -61,7 +61,7 @@ def table(names: Sequence[str], reports: Sequence[dict[str, Any]]) -> str:
   """Return a table of plans: one row per report."""
   header = ('', 'devices', 'GiB', 'fits', 's/update', 'images/s', 'hours', 'core-days')
   rows = [(name, *_cells(report)) for name, report in zip(names, reports, strict=True)]
-  return text_tables.aligned(header, rows).rstrip('\n')
+  return aligned(header, rows).rstrip('\n')
 
 
 def _cells(report: dict[str, Any]) -> list[str]:
@@ -81,7 +81,3 @@ def _cells(report: dict[str, Any]) -> list[str]:
 
 def _number(value: float) -> str:
   return f'{value:,.1f}' if value >= 1 else f'{value:.2g}'
-
-
-def _size(count: float) -> str:
-  return f'{count / GIB:.2f} GiB' if count >= GIB / 10 else f'{count / 2**20:.2f} MiB'

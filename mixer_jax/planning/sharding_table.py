@@ -1,4 +1,4 @@
-"""What every device of a mesh holds of a training state; computes nothing on a device."""
+"""Table of the part of a training state that every device of a mesh holds; touches no device."""
 
 import dataclasses
 import math
@@ -21,11 +21,11 @@ class Kind:
   name: str
   """With `*` for the number of the block."""
   shapes: tuple[Shape, ...]
-  """All that occur, in order of depth."""
+  """Different shapes that occur, in order of depth."""
   spec: PartitionSpec
   """Mesh axes that split it."""
   shards: tuple[Shape, ...]
-  """What a device holds of each."""
+  """Shape of the part that a device holds, for each of them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +41,7 @@ class ShardingTable:
   """Shardings of a training state."""
 
   kinds: tuple[Kind, ...]
-  """Of the parameters; the optimizer's moments are split like them."""
+  """Kinds of parameters; the optimizer's moments are split like them."""
   sums: dict[str, Sum]
   """'parameters' and 'optimizer', and 'model_state' where there is any."""
 

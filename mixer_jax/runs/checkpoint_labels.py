@@ -47,7 +47,7 @@ def training_data(checkpoint: Checkpoint) -> str | None:
 
 def has_assumed_arithmetic(checkpoint: Checkpoint) -> bool:
   """Return True if its arithmetic (GELU, input range) is an assumption: a weights file has none."""
-  return not checkpoint.metadata and not checkpoint.published
+  return checkpoint.is_assumed
 
 
 def class_names(checkpoint: Checkpoint) -> tuple[str, ...] | None:

@@ -126,7 +126,7 @@ def _with_arithmetic(
     UserError: one of them is decided by the weights, or this model does not have it.
   """
   fields = {field.name for field in dataclasses.fields(model)}
-  free = [name for name in ('dtype', 'gelu', 'input_range') if name in fields]
+  free = ('dtype', *models.arithmetic(model))
   chosen = {}
   for override in overrides:
     group, _, name = override.partition('.')

@@ -28,7 +28,7 @@ from mixer_jax.runs.checkpoint_labels import (
   output_names,
   permutation_fields,
 )
-from mixer_jax.runs.evaluation_setup import IMAGES_PER_DEVICE, this_process
+from mixer_jax.runs.evaluation_setup import IMAGES_PER_DEVICE, EvaluationSetup
 from mixer_jax.runs.loaded_model import LoadedModel
 
 log = logging.getLogger(__name__)
@@ -196,13 +196,13 @@ class _Opened:
   def batches(self, files: Sequence[epath.Path]) -> Iterator[Batch]:
     """Return this process's batches of the files, without labels."""
     per_device = min(IMAGES_PER_DEVICE, -(-len(files) // self.mesh.size))
-    return pipeline.eval_batches(
-      Source('image', ('',), folders.Files(files, [0] * len(files))),
+    setup = EvaluationSetup(
       dataclasses.replace(self.data, threads=min(_THREADS, len(files))),
-      image_size=self.checkpoint.config.image_size,
-      batch_size=per_device * self.mesh.size,
-      process=this_process(),
+      self.mesh,
+      per_device * self.mesh.size,
+      Source('image', ('',), folders.Files(files, [0] * len(files))),
     )
+    return setup.batches(self.checkpoint.config.image_size)
 
 
 def _read(model: Model, gelu: str | None, input_range: str | None) -> Checkpoint:

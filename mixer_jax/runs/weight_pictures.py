@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from mixer_jax import checkpoints
+from mixer_jax import checkpoints, models
 from mixer_jax.analysis import token_units
 from mixer_jax.errors import UserError
 from mixer_jax.pictures import mosaics
@@ -51,7 +51,10 @@ def learned_weights(
   """
   if units < 2:
     raise UserError(f'units={units}: show at least a pair')
+  if blocks is not None and not blocks:
+    raise UserError('no blocks: name at least one whose token mixing is shown')
   config, params = checkpoints.load(checkpoint)
+  models.capability(config, 'token_mixing')
   numbers = range(min(BLOCKS, config.num_blocks)) if blocks is None else dict.fromkeys(blocks)
   arrays, panels = {}, {}
   for block in numbers:
@@ -72,7 +75,7 @@ def learned_weights(
   arrays |= {'stem/order': order, 'stem/frequency': frequency}
   shown = token_units.spread(order, units, group=1)
   name = f'{checkpoint[-60:]}\n'
-  side = config.image_size // config.patch_size
+  side = pictures.shape[1]
   tokens = f'{name}units of token mixing over {side}×{side} tokens, next to their nearest opposites'
   return LearnedWeights(
     arrays,

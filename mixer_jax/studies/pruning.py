@@ -17,7 +17,7 @@ from mixer_jax.analysis.hsic import check_images
 from mixer_jax.bench.latency import latencies
 from mixer_jax.data.catalog import open_source
 from mixer_jax.errors import UserError
-from mixer_jax.models import MixerConfig
+from mixer_jax.models import ModelConfig
 from mixer_jax.models.depth import Blocks, with_blocks, without
 from mixer_jax.models.parameters import flatten
 from mixer_jax.parallel import mesh as meshes
@@ -110,7 +110,7 @@ class Subject:
   checkpoint: str
   start: str
   """Checkpoint that recovery starts from: of a run the step that was read, not a later one."""
-  model: MixerConfig
+  model: ModelConfig
   params: dict
   """On the host."""
   scored: EvaluationSetup
@@ -144,7 +144,7 @@ def _subject(config: PruningStudyConfig, path: str, loaded: LoadedModel) -> Subj
   )
 
 
-def _about(loaded: LoadedModel, model: MixerConfig, scored: EvaluationSetup) -> dict[str, Any]:
+def _about(loaded: LoadedModel, model: ModelConfig, scored: EvaluationSetup) -> dict[str, Any]:
   """Settings that all measurements depend on, by name."""
   digest = hashlib.sha256()
   for name, array in flatten(loaded.checkpoint.params).items():

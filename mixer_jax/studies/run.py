@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from mixer_jax.errors import UserError
+from mixer_jax.runs.config_file import load_config
+from mixer_jax.runs.fields import list_text
 from mixer_jax.studies import cka, permutation, pruning, scaling, transfer
 from mixer_jax.studies.study import StudyReport
 
@@ -18,23 +20,35 @@ STUDIES: Mapping[str, Callable[..., StudyReport | None]] = {
 
 
 def run_study(
-  name: str, config: Mapping[str, Any], workdir: str, **arguments: Any
+  name: str,
+  config: str | Mapping[str, Any],
+  workdir: str,
+  *,
+  overrides: Mapping[str, Any] | None = None,
+  **arguments: Any,
 ) -> StudyReport | None:
   """Runs a study, or resumes it, as the command of the same name does.
 
   Args:
     name: one of `STUDIES`.
-    config: the fields of its config file, as `load_config` returns them.
+    config: a config file, FILE[:ARG], such as 'configs/permutation.py:digits'; or its fields, in
+      which an experiment may also be a `RunConfig`.
     workdir: folder of all runs and results, local or in a bucket.
-    arguments: of the study's `run`: `checkpoint` for 'prune'; for 'transfer', `suite` or `tasks`
-      and `checkpoint`.
+    overrides: dotted name -> value of fields that differ from the config file.
+    arguments: of the study's `run`: `checkpoint` of 'prune'; `suite` or `tasks`, and
+      `checkpoint`, of 'transfer'.
 
   Returns:
     The report; None in processes other than process 0.
 
   Raises:
-    UserError: there is no such study, or its config or arguments are wrong.
+    UserError: there is no such study, or its config is wrong.
   """
   if name not in STUDIES:
     raise UserError(f'no study is called {name!r}: there are {", ".join(STUDIES)}')
+  if isinstance(config, str):
+    flags = [f'--config.{field}={list_text(value)}' for field, value in (overrides or {}).items()]
+    config = load_config(config, flags)
+  elif overrides:
+    raise UserError('overrides are of a config file: set the fields themselves')
   return STUDIES[name](config, workdir, **arguments)

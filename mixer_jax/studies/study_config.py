@@ -43,5 +43,5 @@ def experiments(group: str, fields: Mapping[str, Any]) -> dict[str, RunConfig]:
   found = {}
   for name, own in sorted(fields.items()):
     with named(f'{group}.{name}'):
-      found[name] = RunConfig.from_fields(own)
+      found[name] = own if isinstance(own, RunConfig) else RunConfig.from_fields(own)
   return found

@@ -1,7 +1,7 @@
-"""The best evaluation of a run, and the decision to stop early.
+"""Early stopping: the best evaluation of a run, and the decision to stop.
 
-A run's `Standing` is saved with its states, so a resumed run stops at the same step, with the same
-best state, as one without interruption.
+A run's `Standing` is saved with its states, so that a run that is resumed stops at the same step,
+and with the same best state, as one that was never interrupted.
 """
 
 import dataclasses
@@ -13,11 +13,9 @@ from mixer_jax.errors import UserError
 
 @dataclasses.dataclass(frozen=True)
 class EarlyStoppingConfig:
-  """Early stopping of a run.
-
-  Attributes:
-    metric: evaluation metric to track; higher is better, except for 'loss'.
-    patience: number of evaluations without improvement after which the run stops; 0: never.
+  """Attributes:
+  metric: evaluation metric to track; higher is better, except for 'loss'.
+  patience: number of evaluations in a row without improvement after which the run stops; 0: never.
   """
 
   metric: str
@@ -33,13 +31,13 @@ class EarlyStoppingConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Standing:
-  """The best evaluation of a run so far.
+  """Results of the evaluations of a run so far.
 
   Attributes:
-    step: step of the last evaluation; 0 before the first.
-    best_step: step of the best one, the first among equals; 0: there is none yet.
+    step: of the last evaluation; 0 before the first.
+    best_step: of the best, the first among equals; 0: there is none yet.
     best: its metric.
-    stale: number of evaluations since.
+    stale: number of evaluations after it.
   """
 
   step: int = 0
@@ -60,5 +58,5 @@ class Standing:
     return dataclasses.replace(self, step=step, stale=self.stale + 1)
 
   def is_over(self, config: EarlyStoppingConfig) -> bool:
-    """Return True if the run has to stop."""
+    """Return True if the run should stop."""
     return 0 < config.patience <= self.stale

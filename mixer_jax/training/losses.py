@@ -13,7 +13,7 @@ def softmax_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
 
 
 def sigmoid_cross_entropy(logits: jax.Array, labels: jax.Array) -> jax.Array:
-  """N independent yes/no questions an example, their losses summed: (B, N), (B,) -> (B,).
+  """Sum of N independent binary losses per example: (B, N), (B,) -> (B,).
 
   The loss of the authors' ImageNet recipe (with `head_bias` -6.9).
   """
@@ -25,7 +25,7 @@ _LOSSES = {'softmax': softmax_cross_entropy, 'sigmoid': sigmoid_cross_entropy}
 
 
 def get_loss(name: str):
-  """The loss called 'softmax' or 'sigmoid'."""
+  """Return the loss called 'softmax' or 'sigmoid'."""
   if name not in _LOSSES:
     raise UserError(f'loss must be one of {", ".join(_LOSSES)}, not {name!r}')
   return _LOSSES[name]

@@ -33,7 +33,7 @@ class TrainState:
 
   @property
   def weights(self) -> models.Weights:
-    """What `models.apply` takes: params with the model state, where there is any."""
+    """Argument of `models.apply`: params, with the model state where there is any."""
     return models.join(self.params, self.model_state)
 
   def parts(self) -> dict[str, Any]:

@@ -183,7 +183,7 @@ def test_load_reads_the_newest_whole_state_and_moves_nothing(tmp_path, caplog):
   damage(store.directory / '20', 'flipped byte')
   assert_same(mixer_jax.load(tmp_path)[1], parts(meshes.make_mesh(), 1)['params'])
   assert store.steps() == [10, 20]
-  with pytest.raises(UserError, match=r'no state in .*20 is whole; the newest: .* is damaged'):
+  with pytest.raises(UserError, match=r'no state in .*20 is intact; the newest: .* is damaged'):
     mixer_jax.load(store.directory / '20')
   assert 'not the bits that were saved' in caplog.text
 
@@ -270,7 +270,7 @@ def test_best_names_a_state_that_is_loaded_by_it(tmp_path, caplog):
   assert_same(mixer_jax.load(tmp_path / 'run' / 'best')[1], host_parts(1)['params'])
   assert '20 is damaged' in caplog.text
   damage(store.directory / '10', 'flipped byte')
-  with pytest.raises(UserError, match=r'10 is whole; the newest: .*10 is damaged'):
+  with pytest.raises(UserError, match=r'10 is intact; the newest: .*10 is damaged'):
     mixer_jax.load(tmp_path / 'run' / 'best')
   with pytest.raises(UserError, match=r'10 is damaged .*: train again'):
     store.read(10, {'params': abstract(meshes.make_mesh())['params']})

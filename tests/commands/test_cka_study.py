@@ -254,7 +254,9 @@ def test_batches_too_small_for_the_estimator_are_refused_before_training():
 @pytest.mark.parametrize('data', ['cifar10', 'cifar100'])
 def test_the_full_scale_is_that_of_the_slides(data):
   study = cka.CKAStudyConfig.from_fields(load_config(f'configs/cka_study.py:{data}'))
-  sizes = {name: initial_model.new_model(config.model) for name, config in study.models.items()}
+  sizes: dict[str, Any] = {
+    name: initial_model.new_model(config.model) for name, config in study.models.items()
+  }
   blocks = {m.num_blocks for name, m in sizes.items() if m.hidden_dim == 384}
   widths = {m.hidden_dim for m in sizes.values() if m.num_blocks == 12}
   assert (blocks, min(widths), max(widths)) == ({8, 12, 24, 32}, 256, 640)

@@ -17,7 +17,6 @@ from mixer_jax.runlog.metrics import MetricsFile, read_metrics
 from mixer_jax.runs import config_file, initial_model
 from mixer_jax.studies import permutation_report
 from mixer_jax.studies.permutation import PermutationConfig
-from mixer_jax.studies.run import run_study
 from tests.helpers import train_runs
 
 SIZES = {
@@ -119,9 +118,10 @@ def test_complete_runs_are_summarised_and_drawn(digits_dir, tmp_path, capsys):
 
   # From Python it is the same.
   _, spec, _, *overrides = flags(tmp_path, digits_dir, seeds=2)
-  config = config_file.load_config(spec.removeprefix('--config='), overrides)
+  changes = dict(flag.removeprefix('--config.').split('=', 1) for flag in overrides)
   (tmp_path / 'permute.json').unlink()
-  again = run_study('permute', config, str(tmp_path))
+  spec = spec.removeprefix('--config=')
+  again = mixer_jax.run_study('permute', spec, str(tmp_path), overrides=changes)
   assert again is not None
   assert again.values == json.loads((tmp_path / 'permute.json').read_text()) == report
   assert again.files == ('permute.json', 'permute.png')

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from typing import Any
 
 import jax
 import numpy as np
@@ -151,7 +152,8 @@ def test_recovery_begins_with_the_blocks_and_the_head_that_were_trained(trained,
     config = start(trained, digits_dir, f'init_blocks={text}', 'init_head=keep')
     begun = build_experiment(config)
     assert begun.initial_params is not None
-    assert begun.model.num_blocks == len(blocks)
+    model: Any = begun.model
+    assert model.num_blocks == len(blocks)
     _, wanted = with_blocks(mixer_jax.load(trained)[0], params, blocks)
     jax.tree.map(np.testing.assert_array_equal, begun.initial_params(), wanted)
     assert begun.initial_params()['head']['kernel'].any()

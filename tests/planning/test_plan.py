@@ -130,7 +130,8 @@ def test_suggestions_change_one_thing_each_and_enough_of_it():
     'accumulate=8',  # 57 GiB that grow with the batch, 12.48 free
     'batch_size=128 total_steps=8000',
   ]
-  assert tried['model.remat=True'].model.remat
+  with_remat = dataclasses.replace(PROGRAM.model, remat=True)
+  assert tried['model.remat=True'].model == with_remat
   assert tried['mesh.data=1 mesh.fsdp=32'].mesh == (1, 32, 1)
   assert tried['accumulate=8'].accumulate == 8
   smaller = tried['batch_size=128 total_steps=8000']

@@ -1,6 +1,7 @@
 """Evaluation from Python, without a command line: the same figures, typed."""
 
 import json
+import tarfile
 
 import numpy as np
 import pytest
@@ -116,6 +117,15 @@ def test_a_model_is_compared_and_identified_with_itself(loaded):
   np.testing.assert_allclose(
     both.similarity.cka, compare(loaded, layers=['block_*']).cka, atol=1e-6
   )
+
+
+def test_only_a_model_that_mixes_tokens_has_pictures_of_it(tmp_path):
+  with tarfile.open(reference.DATA / 'run_0.1.0_resnet.tar.gz') as files:
+    files.extractall(tmp_path, filter='data')
+  with pytest.raises(UserError, match='ResNet mixes no tokens'):
+    learned_weights(f'{tmp_path}/run')
+  with pytest.raises(UserError, match='no blocks: name at least one'):
+    learned_weights(str(TINY), blocks=[])
 
 
 def test_learned_weights_of_a_file():

@@ -7,7 +7,7 @@ import pytest
 from mixer_jax.errors import UserError
 from mixer_jax.runs.config_file import load_config
 from mixer_jax.runs.run_config import RunConfig
-from mixer_jax.studies import study
+from mixer_jax.studies import study, study_config
 from mixer_jax.studies.run import STUDIES, run_study
 from mixer_jax.studies.study import Variation
 
@@ -48,6 +48,13 @@ class Reporter:
     return {'x.txt': ' '.join(values['curve'])}
 
 
+def test_experiments_are_fields_or_run_configs(config):
+  found = study_config.experiments('models', {'b': config, 'a': config.to_fields()})
+  assert list(found.items()) == [('a', config), ('b', config)]
+  with pytest.raises(UserError, match=r'^models\.a: .*total_steps'):
+    study_config.experiments('models', {'a': {**config.to_fields(), 'total_steps': 0}})
+
+
 def test_files_are_written_from_what_the_json_file_holds(tmp_path):
   (tmp_path / 'x.json').write_text('of an earlier study')
   report = study.write(str(tmp_path), 'x', {'curve': {3: 1.0}}, Reporter(), {'x.npz': b'0'})
@@ -61,6 +68,8 @@ def test_studies_are_called_as_their_commands(tmp_path):
   assert sorted(STUDIES) == ['cka-study', 'permute', 'prune', 'scaling', 'transfer']
   with pytest.raises(UserError, match="no study is called 'scale': there are cka-study, permute"):
     run_study('scale', {}, str(tmp_path))
+  with pytest.raises(UserError, match='overrides are of a config file'):
+    run_study('scaling', {}, str(tmp_path), overrides={'seeds': 2})
   for name in ('cka-study', 'permute', 'scaling', 'transfer'):
     more = {'suite': 'vtab'} if name == 'transfer' else {}
     with pytest.raises(UserError, match=r'the config has the fields .*: begin with configs/'):

@@ -45,5 +45,5 @@ def test_means_are_of_whole_groups_and_over_tasks():
   del scores['vtab/resisc45']
   assert set(mean_scores(scores)) == {'natural', 'structured', 'avg5'}
   assert mean_scores({}) == {}
-  with pytest.raises(UserError, match="no task is called 'resisc45'"):
+  with pytest.raises(UserError, match="no task 'resisc45'"):
     mean_scores({'resisc45': 1.0})
