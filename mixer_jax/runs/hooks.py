@@ -103,7 +103,7 @@ class RunHooks(BaseHooks):
     stopping = config.early_stopping
     if stopping.metric in numbers:
       numbers[stopping.metric] = processes.agreed(numbers[stopping.metric])
-    now = self.standing = self.standing.behind(stopping, step, numbers)
+    now = self.standing = self.standing.after(stopping, step, numbers)
     stop = now.is_over(stopping) and step < self._experiment.total_steps
     if stop:
       log.info(

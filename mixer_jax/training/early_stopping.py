@@ -45,7 +45,7 @@ class Standing:
   best: float | None = None
   stale: int = 0
 
-  def behind(
+  def after(
     self, config: EarlyStoppingConfig, step: int, numbers: Mapping[str, float]
   ) -> 'Standing':
     """Return the standing after an evaluation; one without the metric does not count."""

@@ -15,7 +15,7 @@ def course(values, config: EarlyStoppingConfig) -> list[Standing]:
   standings, standing = [], Standing()
   for i, value in enumerate(values, 1):
     numbers = {} if value is None else {config.metric: value}
-    standing = standing.behind(config, 10 * i, numbers)
+    standing = standing.after(config, 10 * i, numbers)
     standings.append(standing)
     if standing.is_over(config):
       break
