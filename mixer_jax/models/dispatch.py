@@ -222,6 +222,11 @@ def variant_of(config) -> str:
   )
 
 
+def base_variant(config) -> str:
+  """Return the name of the variant without its growth: 'B/16' for 'B/16 grown to 448 px'."""
+  return _ask(family.of(config), 'base_variant', config, None) or variant_of(config)
+
+
 def with_zero_head(config, params: Weights, num_classes: int) -> tuple[Any, Weights]:
   """Return the same body under a new head for `num_classes`: zeros, its bias at `head_bias`."""
   config = dataclasses.replace(config, num_classes=num_classes)

@@ -31,7 +31,7 @@ and may define
     VARIANTS     name -> Config
     COLUMNS      heading -> field or property, for the table of VARIANTS
     block_sizes  (config, number of a block) -> sizes of letters that belong to this block
-    is_stochastic, activation, variant_of: functions of the config; see `models.dispatch`
+    is_stochastic, activation, variant_of, base_variant: functions of the config; see `models.dispatch`
 
 and what only some families can do, its capabilities (so such a name must not be imported into the
 module for another use):
@@ -95,7 +95,7 @@ class ModelConfig(Protocol):
 
 
 class BlockModelConfig(ModelConfig, Protocol):
-  """What the configs of families with repeated blocks have in addition."""
+  """Configs of families with repeated blocks."""
 
   @property
   def num_blocks(self) -> int:

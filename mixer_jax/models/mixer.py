@@ -170,6 +170,15 @@ COLUMNS = {
 
 def variant_of(config: MixerConfig) -> str:
   """'B/16'; 'B/16 grown to 448 px'; 'Mixer of 8 blocks, width 64', of any other sizes."""
+  name = base_variant(config)
+  if not name:
+    return f'Mixer of {config.num_blocks} blocks, width {config.hidden_dim}'
+  is_grown = config.num_tokens > VARIANTS[name].num_tokens
+  return f'{name} grown to {config.image_size} px' if is_grown else name
+
+
+def base_variant(config: MixerConfig) -> str:
+  """Name of the variant that has these sizes, or had them before it was grown; '' if none has."""
   body = lambda c: [getattr(c, name) for name in ('num_tokens', *ARCHITECTURE)]
   for name, variant in VARIANTS.items():
     factor = max(config.image_size // variant.image_size, 1)
@@ -179,8 +188,8 @@ def variant_of(config: MixerConfig) -> str:
       tokens_mlp_dim=variant.tokens_mlp_dim * factor**2,
     )
     if body(grown) == body(config):
-      return name if factor == 1 else f'{name} grown to {config.image_size} px'
-  return f'Mixer of {config.num_blocks} blocks, width {config.hidden_dim}'
+      return name
+  return ''
 
 
 def activation(config: MixerConfig) -> str:

@@ -1,8 +1,8 @@
-"""The processes of a run: how they find each other, agree, and leave.
+"""The processes of a run: how they find each other, agree, and exit.
 
-`jax.distributed` is started where a pod is or where the launcher asks for it by
-environment; on a laptop nothing is. A process that fails leaves at once: its peers
-would otherwise wait for it in a barrier.
+`jax.distributed` is started on TPUs, or where the environment of a launcher asks for it; on a
+laptop it is not. A process that fails exits at once: its peers would otherwise wait for it in a
+barrier.
 """
 
 import dataclasses
@@ -18,7 +18,7 @@ from typing import Any, TypeVar, cast
 import jax
 import numpy as np
 
-from mixer_jax.errors import ApartError, UserError
+from mixer_jax.errors import ApartError, UserError, one_line
 from mixer_jax.hardware import has_tpu
 
 log = logging.getLogger(__name__)
@@ -35,10 +35,10 @@ PROCESS_ID = 'MIXER_JAX_PROCESS_ID'
 class ProcessesConfig:
   """Attributes:
   distributed: 'auto': where there are TPUs or a launcher asks; 'on'; 'off'.
-  start_seconds: limit for all processes to come together.
-  heartbeat_seconds: a process that is silent for so long is taken for dead, and all
-    leave.
-  shutdown_seconds: how long a process that has ended waits for the others.
+  start_seconds: limit for all processes to connect.
+  heartbeat_seconds: a process without a heartbeat for this long is considered dead, and all
+    others exit.
+  shutdown_seconds: limit for a process that has ended to wait for the others.
   """
 
   distributed: str = 'auto'
@@ -58,30 +58,31 @@ class ProcessesConfig:
 
 
 def start(config: ProcessesConfig, *, preemptible: bool) -> None:
-  """Joins the other processes, where there are any; before anything touches a device.
+  """Join the other processes, if there are any; to be called before JAX touches a device.
 
-  `preemptible`: whether a `Preemption` will ask for SIGTERM; else it ends the process.
+  Args:
+    preemptible: a `Preemption` handles SIGTERM; otherwise it ends the process.
 
   Raises:
-    UserError: the environment of the launcher is not whole.
-    ApartError: the processes did not come together within the limit.
+    UserError: the environment of the launcher is incomplete.
+    ApartError: the processes did not connect within the limit.
   """
-  asked = _asked()
-  if config.distributed == 'off' or (config.distributed == 'auto' and not asked and not has_tpu()):
+  launched = _from_launcher()
+  alone = config.distributed == 'auto' and not launched and not has_tpu()
+  if config.distributed == 'off' or alone:
     return
   jax.config.update('jax_enable_preemption_service', preemptible)
   try:
     jax.distributed.initialize(
-      **asked,
+      **launched,
       initialization_timeout=config.start_seconds,
       heartbeat_timeout_seconds=config.heartbeat_seconds,
       shutdown_timeout_seconds=config.shutdown_seconds,
     )
-  except Exception as error:  # whatever the service raises
-    reason = ' '.join(str(error).split())[:200]
+  except Exception as error:  # the service raises many kinds
     raise ApartError(
-      f'the processes did not come together within {config.start_seconds} s ({reason}): is one '
-      'missing, or is it another program? --config.processes.distributed=off runs alone'
+      f'the processes did not connect within {config.start_seconds} s ({one_line(error)}): is one '
+      'missing, or is it another program? --config.processes.distributed=off runs without others'
     ) from error
   log.info(
     'process %d of %d: pid %d on %s, %d of %d devices',
@@ -94,7 +95,8 @@ def start(config: ProcessesConfig, *, preemptible: bool) -> None:
   )
 
 
-def _asked() -> dict[str, Any]:
+def _from_launcher() -> dict[str, Any]:
+  """Return the arguments of `jax.distributed.initialize` that a launcher has set; {} if none."""
   names = (COORDINATOR, NUM_PROCESSES, PROCESS_ID)
   address, count, index = (os.environ.get(name, '') for name in names)
   if not (address or count or index):
@@ -102,7 +104,7 @@ def _asked() -> dict[str, Any]:
   if not (address and count.isdecimal() and index.isdecimal() and int(index) < int(count)):
     raise UserError(
       f'{COORDINATOR}={address} {NUM_PROCESSES}={count} {PROCESS_ID}={index}: a launcher sets '
-      'host:port, how many processes, and which of them, from 0'
+      'host:port, the number of processes, and the number of this one, from 0'
     )
   return {
     'coordinator_address': address,
@@ -131,7 +133,7 @@ def all_agree(ok: bool) -> bool:
 
 
 def barrier(name: str) -> None:
-  """Wait until every process has come here."""
+  """Wait until every process has called this."""
   if not is_alone():
     from jax.experimental import multihost_utils
 
@@ -139,7 +141,7 @@ def barrier(name: str) -> None:
 
 
 def check_same(what: dict[str, str]) -> None:
-  """All processes leave unless these texts, by name, are the same in all.
+  """Check that these texts, by name, are the same in all processes.
 
   Raises:
     UserError: naming the first that differs, in every process.
@@ -163,7 +165,7 @@ def check_same(what: dict[str, str]) -> None:
 
 
 def together(make: Callable[[], T]) -> T:
-  """What `make` gives in every process; if it is refused in one, all leave.
+  """Return the result of `make` in every process; if it is refused in one, all of them exit.
 
   Raises:
     UserError: `make` raised it here, or in another process.
@@ -181,12 +183,12 @@ def together(make: Callable[[], T]) -> T:
   if error is not None:
     raise error
   if refused.size:
-    raise UserError(f'process {refused[0]} refuses to go on: its own line tells why')
+    raise UserError(f'process {refused[0]} rejected its input: see its own message')
   return cast(T, made)
 
 
 def agreed(value: float) -> float:
-  """Process 0's value, to the bit, in all: for what they decide upon together."""
+  """Return the value of process 0, bit for bit, in all processes, for a common decision."""
   if is_alone():
     return value
   from jax.experimental import multihost_utils
@@ -197,7 +199,7 @@ def agreed(value: float) -> float:
 
 
 def gathered(text: str) -> list[str]:
-  """The texts of all processes, in their order. All call it alike."""
+  """Return the texts of all processes, in their order. All processes call it."""
   if is_alone():
     return [text]
   from jax.experimental import multihost_utils
@@ -210,19 +212,19 @@ def gathered(text: str) -> list[str]:
 
 
 class Preemption:
-  """Whether the run was told to leave (SIGTERM), agreed by all processes on one step.
+  """Preemption of a run (SIGTERM), agreed by all processes on one step.
 
-  A context manager: in it a SIGTERM no longer ends the process at once.
+  A context manager: inside it, SIGTERM does not end the process at once.
   """
 
   def __init__(self):
-    self._told = False
+    self._is_requested = False
     self._old = None
 
   def __enter__(self) -> 'Preemption':
     # Otherwise the service of jax.distributed listens; Python lets the main thread alone listen.
     if is_alone() and threading.current_thread() is threading.main_thread():
-      self._old = signal.signal(signal.SIGTERM, self._hear)
+      self._old = signal.signal(signal.SIGTERM, self._request)
     return self
 
   def __exit__(self, *_) -> None:
@@ -230,15 +232,15 @@ class Preemption:
       signal.signal(signal.SIGTERM, self._old)
 
   def reached(self, step: int) -> bool:
-    """Whether this is the step to save and leave. To be asked by all, at every step."""
+    """Return True at the step to save and exit. All processes call it, at every step."""
     if is_alone():
-      return self._told
+      return self._is_requested
     from jax.experimental import multihost_utils
 
     return multihost_utils.reached_preemption_sync_point(step)
 
-  def _hear(self, *_) -> None:
-    self._told = True
+  def _request(self, *_) -> None:
+    self._is_requested = True
 
 
 def leave_together() -> None:

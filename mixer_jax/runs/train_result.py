@@ -10,7 +10,7 @@ from mixer_jax.runlog.metrics import read_metrics
 
 @dataclasses.dataclass(frozen=True)
 class TrainResult:
-  """What a run came to.
+  """Result of a run.
 
   Attributes:
     step: the last step.

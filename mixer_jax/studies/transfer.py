@@ -345,16 +345,15 @@ def _origin(start: str) -> Origin:
     checkpoint = checkpoints.read(start)
   except UserError:  # not needed if all runs ended before
     return Origin('', None, ())
-  variant = models.variant_of(checkpoint.config)
-  return origin_of(variant, checkpoint_labels.training_data(checkpoint))
+  return origin_of(checkpoint.config, checkpoint_labels.training_data(checkpoint))
 
 
-def origin_of(variant: str, pretrained_on: str | None) -> Origin:
-  """A checkpoint of this variant, with the paper's rows."""
-  rows = paper.published(variant.split(' grown')[0], pretrained_on)
+def origin_of(config: models.ModelConfig, pretrained_on: str | None) -> Origin:
+  """Describe a checkpoint of this model, with the paper's rows."""
+  rows = paper.published(models.base_variant(config), pretrained_on)
   # Rows of both tables differ by the evaluation crop: at 448 px ours is Table 2's.
   unique = {row[:4]: row for row in sorted(rows, key=lambda row: -row.table)}
-  return Origin(variant, pretrained_on, tuple(unique.values()))
+  return Origin(models.variant_of(config), pretrained_on, tuple(unique.values()))
 
 
 def summarize(values: Mapping[str, Any], origin: Origin) -> dict[str, Any]:

@@ -85,6 +85,7 @@ def _read_run(name: str, folder: epath.Path, *, with_pictures: bool = True) -> R
     config |= flatten(dataclasses.asdict(model_config), 'model.')
     model = runs.Model(
       models.variant_of(model_config),
+      models.base_variant(model_config),
       models.num_params(model_config),
       models.forward_flops(model_config) / 1e9,
     )
@@ -178,8 +179,7 @@ def _read_bytes(path: epath.Path, faults: list[str]) -> bytes | None:
 
 def _paper_rows(run: Run) -> list[Published]:
   """Return the paper's rows for the run's variant and pre-training data."""
-  variant = run.model.variant.split(' grown')[0] if run.model else ''
-  rows = paper.published(variant, _pretrained_on(run.config))
+  rows = paper.published(run.model.base_variant if run.model else '', _pretrained_on(run.config))
   return [{**row._asdict(), 'images': paper.IMAGES[row.data]} for row in rows]
 
 

@@ -23,6 +23,8 @@ class Model:
   """Name and size of a run's model."""
 
   variant: str
+  base_variant: str
+  """The variant without its growth, as the paper lists it."""
   parameters: int
   gflop: float
   """GFLOP per image, forward pass."""

@@ -293,7 +293,7 @@ def test_where_one_process_refuses_the_others_do_not_wait(undisturbed, pictures,
   fault = {'FAULT': f'refuse 1 0 {tmp_path / "mark"}', 'PYTHONPATH': str(FAULTS)}
   codes = two(gone, gone, seconds=60, **fault)
   assert [code for code, _, _ in codes] == [2, 2]
-  assert 'process 1 refuses to go on: its own line tells why' in codes[0][2]
+  assert 'process 1 rejected its input: see its own message' in codes[0][2]
   assert 'a refusal that a test asked for' in codes[1][2]
 
 

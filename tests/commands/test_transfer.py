@@ -182,7 +182,8 @@ def results_of(suite: str, size: int) -> dict:
 )
 def test_the_mean_of_a_suite_is_next_to_that_of_the_paper(suite, size, pretrained, row):
   values = transfer.summarize(
-    {'checkpoint': 'x', 'tasks': results_of(suite, size)}, transfer.origin_of('L/16', pretrained)
+    {'checkpoint': 'x', 'tasks': results_of(suite, size)},
+    transfer.origin_of(mixer_jax.VARIANTS['L/16'], pretrained),
   )
   lines = [' '.join(line.split()) for line in transfer_report.text(values).splitlines()]
   assert row in lines

@@ -108,6 +108,7 @@ def test_a_variant_is_recognised_also_when_grown(name):
   assert models.variant_of(dataclasses.replace(config, num_classes=3, dtype='bfloat16')) == name
   grown = dataclasses.replace(config, image_size=448, tokens_mlp_dim=4 * config.tokens_mlp_dim)
   assert models.variant_of(grown) == f'{name} grown to 448 px'
+  assert models.base_variant(grown) == models.base_variant(config) == name
   other = f'blocks, width {config.hidden_dim}'
   assert models.variant_of(dataclasses.replace(config, num_blocks=7)) == f'Mixer of 7 {other}'
   larger = dataclasses.replace(config, image_size=448)  # and its token MLP as it was

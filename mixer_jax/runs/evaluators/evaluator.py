@@ -1,4 +1,4 @@
-"""What every evaluation during a run has in common."""
+"""Interface of the evaluations during a run."""
 
 import abc
 import dataclasses
@@ -48,7 +48,7 @@ class Row:
 
 @dataclasses.dataclass(frozen=True)
 class Context:
-  """What an evaluation is prepared with.
+  """Parts of the run that an evaluation is prepared with.
 
   Attributes:
     model: the model that is trained.
