@@ -31,7 +31,8 @@ and may define
     VARIANTS     name -> Config
     COLUMNS      heading -> field or property, for the table of VARIANTS
     block_sizes  (config, number of a block) -> sizes of letters that belong to this block
-    is_stochastic, activation, variant_of, base_variant: functions of the config; see `models.dispatch`
+    is_stochastic, activation, variant_of, base_variant: functions of the config; see
+                 `models.dispatch`
 
 and what only some families can do, its capabilities (so such a name must not be imported into the
 module for another use):
