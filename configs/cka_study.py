@@ -28,9 +28,9 @@ def _study(models: dict[str, ConfigDict]) -> ConfigDict:
   """
   study = ConfigDict()
   study.seeds = 2  # runs of each model
-  study.layers = 'block_*'  # patterns of names, as of `mixer-jax cka --layers`
+  study.layers = common.values('block_*')  # patterns of names, as of `mixer-jax cka --layers`
   study.features = 'flatten'  # one row per image of all tokens and channels; 'tokens': their mean
-  study.kernels = 'linear,rbf'
+  study.kernels = common.values('linear', 'rbf')
   study.bandwidth = 0.5  # of rbf: share of the median distance in each minibatch
   study.probe = ConfigDict()  # fields of mixer_jax.evaluation.probe.ProbeConfig
   study.probe.l2 = 1e-3  # of the weights

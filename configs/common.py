@@ -29,7 +29,7 @@ def get_config() -> ConfigDict:
   # that differ from the checkpoint.
   config.init_from = ''
   config.init_head = 'zero'  # a new head of zeros; or 'keep', if the classes are the same
-  config.init_blocks = _numbers()  # blocks of a Mixer to keep, as in (0, 1, 3); (): all
+  config.init_blocks = values()  # blocks of a Mixer to keep, as in (0, 1, 3); (): all
 
   config.log_every = 50  # steps between rows of metrics.jsonl
   config.eval_every = 1000  # steps between evaluations; 0: only at the end
@@ -49,7 +49,7 @@ def get_config() -> ConfigDict:
   config.fewshot.name = 'imagenet2012'  # as data.name, of the same data_dir; '': data.name
   config.fewshot.train_split = 'train'  # the few images are from it
   config.fewshot.eval_split = 'validation'
-  config.fewshot.shots = _numbers(5)  # images per class, one figure each: (1, 5, 10, 25)
+  config.fewshot.shots = values(5)  # images per class, one figure each: (1, 5, 10, 25)
   config.fewshot.seeds = 3  # choices of them; a figure is the mean
   config.fewshot.l2 = 1024.0  # on the diagonal of XᵀX
   config.fewshot.constant = 100.0  # the value of the bias's feature
@@ -130,9 +130,9 @@ def get_config() -> ConfigDict:
   return config
 
 
-def _numbers(*values: int) -> FieldReference:
+def values(*items: float | str) -> FieldReference:
   """Return a list that config files may replace by a tuple or by a string such as '1,5'."""
-  return FieldReference(values, field_type=object)
+  return FieldReference(items, field_type=object)
 
 
 def use_family(config: ConfigDict, name: str) -> None:

@@ -16,8 +16,10 @@ def get_config(data: str) -> ConfigDict:
   """
   study = ConfigDict()
   study.seeds = 1  # runs of each model on each part
-  study.percents = '3,10,30,100'  # of the train_split of each experiment: its first images
-  study.epochs = '233,70,23,7'  # passes over each of these parts, unless early stopping ends them
+  # Of the train_split of each experiment: its first images.
+  study.percents = common.values(3, 10, 30, 100)
+  # Passes over each of these parts, unless early stopping ends them.
+  study.epochs = common.values(233, 70, 23, 7)
   # Metric of the best state of each run that is compared: top1 of its test_split, or of its
   # eval_split if it has no other; or 5-shot, as in the paper, for experiments that have it
   # (`fewshot.every`).
@@ -46,7 +48,7 @@ def _digits(study: ConfigDict) -> None:
   config.data.eval_split = 'train[80%:]'
   config.data.test_split = 'test'
   study.seeds = 3
-  study.epochs = '466,140,46,14'
+  study.epochs = common.values(466, 140, 46, 14)
   for name in ('mixer-s', 'mixer-b', 'resnet'):
     study.models[name] = config.copy_and_resolve_references()
   study.models['mixer-s'].model.update(

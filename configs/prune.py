@@ -22,9 +22,13 @@ def _study(recovery: ConfigDict) -> ConfigDict:
   study = ConfigDict()
   study.pruning = ConfigDict()  # fields of mixer_jax.studies.pruning_plan.PruningConfig
   # Scores that choose the blocks; the first four need images (analysis/block_scores.py).
-  study.pruning.scores = 'block_cka,output_cka,cosine,leave_one_out,random,first,last'
-  study.pruning.ways = 'at_once,one_by_one'  # k blocks of one scoring, or one after another
-  study.pruning.removed = '0,1,2,3,4'  # blocks; 0: none, which shows the effect of recovery alone
+  study.pruning.scores = common.values(
+    'block_cka', 'output_cka', 'cosine', 'leave_one_out', 'random', 'first', 'last'
+  )
+  # k blocks of one scoring, or one after another
+  study.pruning.ways = common.values('at_once', 'one_by_one')
+  # Numbers of blocks; 0: none, which shows the effect of recovery alone.
+  study.pruning.removed = common.values(0, 1, 2, 3, 4)
   study.pruning.random_seeds = 5  # orders of random
   study.pruning.score_split = 'train'  # of recovery.data; its images score the blocks
   study.pruning.recovery_seeds = 1  # recovery runs per pruned Mixer; 0: none

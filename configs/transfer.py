@@ -24,8 +24,8 @@ def get_config(arg: str) -> ConfigDict:
   study = ConfigDict()
   study.seeds = 3  # reported runs per task
   study.learning_rates = ConfigDict()  # tried for each task of a suite
-  study.learning_rates.vtab = '0.003,0.01,0.03'
-  study.learning_rates.avg5 = '0.003,0.01,0.03,0.06'
+  study.learning_rates.vtab = common.values(0.003, 0.01, 0.03)
+  study.learning_rates.avg5 = common.values(0.003, 0.01, 0.03, 0.06)
   study.keep_sweep = False  # keep the states of the runs that chose the rate
   study.tasks = ConfigDict()  # an experiment each, with the fields of configs/common.py
   for name in tasks.names():

@@ -153,8 +153,8 @@ def test_fine_tuning_to_a_task_of_avg5_differs_in_its_parts_alone():
 
 def test_transfer_has_an_experiment_a_task():
   study = transfer.get_config('L/16')
-  assert list(map(float, study.learning_rates.vtab.split(','))) == [0.003, 0.01, 0.03]
-  assert list(map(float, study.learning_rates.avg5.split(','))) == [0.003, 0.01, 0.03, 0.06]
+  assert study.learning_rates.vtab == (0.003, 0.01, 0.03)
+  assert study.learning_rates.avg5 == (0.003, 0.01, 0.03, 0.06)
   assert study.seeds == 3
   assert set(study.tasks) == set(tasks.names())
   for name, config in study.tasks.items():

@@ -23,7 +23,7 @@ from mixer_jax.paths import user_path
 from mixer_jax.runlog.progress import reading
 from mixer_jax.runs import similarity
 from mixer_jax.runs.experiment import Experiment, this_process
-from mixer_jax.runs.fields import build, parse_names
+from mixer_jax.runs.fields import build, list_text, parse_names
 from mixer_jax.runs.run_config import RunConfig
 from mixer_jax.studies import cka_comparisons, cka_report, study, study_config
 from mixer_jax.studies.cka_comparisons import Member
@@ -63,7 +63,9 @@ class CKAStudyConfig:
     methods, kernels = {}, fields['kernels']
     for kernel in parse_names('config.kernels', kernels):
       if kernel not in KERNELS:
-        raise UserError(f'config.kernels are some of {",".join(KERNELS)}, not {kernels!r}')
+        raise UserError(
+          f'config.kernels are some of {",".join(KERNELS)}, not {list_text(kernels)!r}'
+        )
       methods[kernel] = Method(kernel, fields['bandwidth'] if kernel == 'rbf' else None)
     return cls(
       seeds=study_config.seeds(fields['seeds']),

@@ -29,7 +29,7 @@ from mixer_jax.pictures.text_tables import with_deviation
 from mixer_jax.runlog.metrics import MetricsFile, read_metrics
 from mixer_jax.runs import checkpoint_labels
 from mixer_jax.runs import workdir as workdirs
-from mixer_jax.runs.fields import parse_numbers
+from mixer_jax.runs.fields import list_text, parse_numbers
 from mixer_jax.runs.run_config import RunConfig
 from mixer_jax.runs.train_result import TrainResult
 from mixer_jax.studies import study, study_config, transfer_report, transfer_scores
@@ -83,7 +83,8 @@ def _rates(suite: str, value: Any) -> tuple[float, ...]:
 
 
 def _wrong_rates(suite: str, value: Any) -> UserError:
-  return UserError(f'config.learning_rates.{suite}={value}: positive numbers, as in 0.003,0.01')
+  text = list_text(value)
+  return UserError(f'config.learning_rates.{suite}={text}: positive numbers, as in 0.003,0.01')
 
 
 def run(

@@ -146,7 +146,7 @@ def test_bad_input_is_one_line_and_writes_nothing(more, message, digits_dir, tmp
 
 def test_the_full_scale_is_that_of_jft():
   config = data_scaling.get_config('imagenet21k')
-  assert (config.percents, config.epochs) == ('3,10,30,100', '233,70,23,7')
+  assert (config.percents, config.epochs) == ((3, 10, 30, 100), (233, 70, 23, 7))
   for name, own in config.models.items():
     assert own.early_stopping.patience > 0
     assert own.data.name == 'imagenet21k'
