@@ -179,6 +179,12 @@ def flags_like(text: str) -> list[str]:
   return [*next(flags for pattern, flags in EXTRA if re.search(pattern, text))]
 
 
+def overrides_like(text: str) -> dict[str, str]:
+  """Return the same as field -> value."""
+  flags = (flag.removeprefix('--config.').split('=', 1) for flag in flags_like(text))
+  return dict(flags)
+
+
 # Takes more than a few seconds even so.
 LONG = re.compile(
   r'^mixer-jax (permute|scaling|prune|cka-study|plan|bench|transfer --tasks|identify)'
@@ -200,7 +206,7 @@ IN_PYTHON = {
     "'model.hidden_dim': 16, 'model.num_blocks': 1, 'data.eval_split': 'test[:64]', "
   ),
   "{'model.dtype': 'bfloat16'}": "{'model.dtype': 'bfloat16', 'model.num_blocks': 1}",
-  "['--config.seeds=1']": repr(flags_like('mixer-jax permute')),
+  "overrides={'seeds': 1}": f'overrides={overrides_like("mixer-jax permute")}',
 }
 
 # Python blocks that take more than a few seconds.
