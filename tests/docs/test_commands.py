@@ -56,12 +56,16 @@ CKA_MODELS = (
 # later flags win.
 EXTRA: tuple[tuple[str, tuple[str, ...]], ...] = (
   (r'train .*digits\.py.*num_blocks=8', SMALL),
-  (r'train .*digits\.py.*test_split=test', (*TINY, '--config.data.eval_split=train[80%:]')),
+  (
+    r'train .*digits\.py.*test_split=test',
+    (*TINY, '--config.eval_every=1', '--config.data.eval_split=train[80%:]'),
+  ),
   (r'train .*digits\.py.*fewshot', (*TINY, '--config.eval_every=2', '--config.fewshot.seeds=1')),
   (r'train .*digits\.py', TINY),
   (r'train .*digits_finetune\.py', FEW_STEPS),
   (r'train .*identify\.py', (*SMALL, '--config.model.num_blocks=2')),
   (r'train .*folder:DIR', FOLDER),
+  (r'^mixer-jax data prepare cifar10', ('--data-dir=tfds',)),  # prepared there already
   (r'^mixer-jax fewshot', ('--seeds=1',)),
   (r'^mixer-jax probe', ('--iterations=20',)),
   (r'^mixer-jax shardings .*H/14', ('--config.model.num_blocks=2',)),
@@ -96,7 +100,12 @@ EXTRA: tuple[tuple[str, tuple[str, ...]], ...] = (
       *(
         flag
         for name in ('mixer-s', 'mixer-b', 'resnet')
-        for flag in of(f'models.{name}', *FEW_STEPS, '--config.data.eval_split=train[80%:]')
+        for flag in of(
+          f'models.{name}',
+          *FEW_STEPS,
+          '--config.eval_every=1',
+          '--config.data.eval_split=train[80%:]',
+        )
       ),
       *of('models.resnet', '--config.model.stages=1'),
     ),
@@ -324,7 +333,7 @@ def test_command_lines(page, world, capsys):
 @pytest.mark.parametrize('page', WITH_LONG, ids=lambda page: page.name)
 def test_all_command_lines(page, world, capsys):
   folder = world / 'tfds'
-  if page.name == 'studies.md' and not folder.exists():
+  if page.name in ('studies.md', 'training.md') and not folder.exists():
     records = [{'image': photo(32, 32, i % 2), 'label': i % 10, 'id': str(i)} for i in range(60)]
     splits = {'train': records, 'test': records[:20]}
     made.prepare_splits('cifar10', splits, folder, file_format='array_record')
