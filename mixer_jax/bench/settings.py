@@ -52,7 +52,7 @@ class BenchSettings:
       raise UserError(f'no parts to measure: name some of {", ".join(PARTS)}')
     for part in self.parts:
       if part not in PARTS:
-        raise UserError(f'part {part!r} is none of {", ".join(PARTS)}')
+        raise UserError(f'part {part!r} is not one of {", ".join(PARTS)}')
     if self.dtype not in (None, 'auto'):
       dataclasses.replace(self.model, dtype=self.dtype)
     for name, most in _MOST.items():

@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import io
 import logging
+import os
 from typing import Any
 
 from mixer_jax import models
@@ -24,7 +25,7 @@ from mixer_jax.runs.checkpoint_labels import (
   readable_names,
 )
 from mixer_jax.runs.evaluation_setup import open_train, this_process
-from mixer_jax.runs.loaded_model import LoadedModel
+from mixer_jax.runs.loaded_model import LoadedModel, loaded_model
 
 log = logging.getLogger(__name__)
 
@@ -88,7 +89,8 @@ class EvaluationReport:
     line += f'{result.examples} images of {self.data} at {self.image_size} px'
     line += f'  {result.images_per_second:,.1f} images/s'
     line += f', {result.undecodable} did not decode' if result.undecodable else ''
-    lines = [line, f'by {self.recipe}; {self.activation}, {self.dtype}; {self.checkpoint}']
+    arithmetic = ', '.join(filter(None, (self.activation, self.dtype)))
+    lines = [line, f'by {self.recipe}; {arithmetic}; {self.checkpoint}']
     for name, value in self.published.items():
       line = f'published {_TITLES[name]} {value:.2f} %: {getattr(result, name) - value:+.2f} here'
       own, fraction = self.own_recipe
@@ -113,12 +115,16 @@ class EvaluationReport:
     return text.getvalue()
 
 
-def evaluate(loaded: LoadedModel) -> EvaluationReport:
+def evaluate(loaded: LoadedModel | str | os.PathLike) -> EvaluationReport:
   """Classify the evaluation split, every image once. All processes call it alike.
+
+  Args:
+    loaded: a loaded model, or a checkpoint that `load_for_evaluation` reads.
 
   Raises:
     UserError: the classes of the data are not those of the model, or no image decodes.
   """
+  loaded = loaded_model(loaded)
   checkpoint, model = loaded.checkpoint, loaded.model
   source = align_classes(checkpoint, loaded.setup.source)
   setup = dataclasses.replace(loaded.setup, source=source)
@@ -128,7 +134,7 @@ def evaluate(loaded: LoadedModel) -> EvaluationReport:
   )
   size, variant, activation = len(source), models.variant_of(model), models.activation(model)
   log.info('%s (%s) on %s images of %s', loaded.path, variant, f'{size:,}', source.name)
-  log.info('%s; %s, %s', recipe, activation, model.dtype)
+  log.info('%s; %s', recipe, ', '.join(filter(None, (activation, model.dtype))))
   result = classify.evaluate(
     classify.make_eval_step(model, setup.mesh),
     loaded.place_params(),
@@ -207,7 +213,9 @@ class FewShotReport:
     return '\n'.join([*lines, _learned(self)])
 
 
-def few_shot(loaded: LoadedModel, settings: FewShotConfig = fewshot.PAPER) -> FewShotReport:
+def few_shot(
+  loaded: LoadedModel | str | os.PathLike, settings: FewShotConfig = fewshot.PAPER
+) -> FewShotReport:
   """Fit ridge regression to features of a few training images per class, and test it.
 
   All processes call it alike.
@@ -215,6 +223,7 @@ def few_shot(loaded: LoadedModel, settings: FewShotConfig = fewshot.PAPER) -> Fe
   Raises:
     UserError: the splits have different classes, or a class has too few images.
   """
+  loaded = loaded_model(loaded)
   setup = loaded.setup
   train = processes.together(lambda: open_train(setup.data))
   evaluator = fewshot.FewShot(
@@ -261,7 +270,9 @@ class ProbeReport:
     return '\n'.join([*lines, _learned(self)])
 
 
-def linear_probe(loaded: LoadedModel, settings: ProbeConfig = probe.DEFAULTS) -> ProbeReport:
+def linear_probe(
+  loaded: LoadedModel | str | os.PathLike, settings: ProbeConfig = probe.DEFAULTS
+) -> ProbeReport:
   """Fit a linear classifier to each block's features of the training split, and test them.
 
   All processes call it alike.
@@ -269,6 +280,7 @@ def linear_probe(loaded: LoadedModel, settings: ProbeConfig = probe.DEFAULTS) ->
   Raises:
     UserError: the splits have different classes, layers differ in width, or no image decodes.
   """
+  loaded = loaded_model(loaded)
   setup = loaded.setup
   train = processes.together(lambda: open_train(setup.data))
   layers = probe.linear_probe(

@@ -96,6 +96,10 @@ def build(cls: type[T], fields: Mapping[str, Any], group: str) -> T:
   if missing:
     hint = ', or take them from a checkpoint with --config.init_from' if group == 'model' else ''
     raise UserError(f'config.{group} lacks {", ".join(missing)}: set them{hint}')
+  for field in known:
+    value, wanted = fields.get(field.name), {str: 'a string', bool: 'true or false'}
+    if field.name in fields and field.type in wanted and type(value) is not field.type:
+      raise UserError(f'config.{group}.{field.name} must be {wanted[field.type]}, is {value!r}')
   try:
     return cls(**fields)
   except TypeError as error:  # a value of a type that cannot be compared

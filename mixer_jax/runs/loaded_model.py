@@ -48,8 +48,13 @@ class LoadedModel:
     return self.setup.batches(self.model.image_size)
 
 
+def loaded_model(model: LoadedModel | str | os.PathLike) -> LoadedModel:
+  """Return the model; a path or a published name is read as by `load_for_evaluation`."""
+  return model if isinstance(model, LoadedModel) else load_for_evaluation(model)
+
+
 _NO_DATA = (
-  '{} does not contain the data set to evaluate on: name one, as in '
+  '{} does not say which data set to evaluate on: name one, as in '
   '--config=configs/evaluate.py:imagenet2012 or --config=configs/evaluate.py:folder:DIR'
 )
 
@@ -83,6 +88,8 @@ def load_for_evaluation(
       not contain one.
   """
   path, overrides = os.fspath(checkpoint), dict(overrides or {})
+  if config is not None and not isinstance(config, RunConfig):
+    raise UserError(f'config is a RunConfig, as load_config returns, not {config!r:.80}')
   read = processes.together(lambda: checkpoints.read(path))
   read = checkpoints.with_arithmetic(read, gelu or '', input_range or '')
   complete = _complete_config(read, path, config, overrides, recipe)

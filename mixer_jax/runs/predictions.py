@@ -82,7 +82,7 @@ class Embeddings(NamedTuple):
 
 def predict(
   model: Model,
-  images: Sequence[str | os.PathLike],
+  images: str | os.PathLike | Sequence[str | os.PathLike],
   *,
   top: int = 5,
   labels: str | Sequence[str] | None = None,
@@ -104,8 +104,8 @@ def predict(
   Raises:
     UserError: no such file, checkpoint or recipe, or labels of another number of classes.
   """
-  if top < 1:
-    raise UserError(f'top must be at least 1, is {top}')
+  if type(top) is not int or top < 1:
+    raise UserError(f'top must be a whole number, at least 1, is {top!r}')
   files = _find(images)
   checkpoint = _read(model, gelu, input_range)
   names = processes.together(lambda: output_names(checkpoint, labels))
@@ -179,7 +179,10 @@ def embed(
   return Embeddings([names[i] for i in decoded], found.layers[layer][decoded])
 
 
-def _find(images: Sequence[str | os.PathLike]) -> list[epath.Path]:
+def _find(images: str | os.PathLike | Sequence[str | os.PathLike]) -> list[epath.Path]:
+  images = [images] if isinstance(images, str | os.PathLike) else list(images)
+  if not images or not all(isinstance(image, str | os.PathLike) for image in images):
+    raise UserError(f'images are paths of files, folders or patterns, not {images!r:.80}')
   files = processes.together(lambda: folders.find_images([os.fspath(image) for image in images]))
   processes.check_same({'the list of images': ' '.join(map(str, files))})
   return list(files)

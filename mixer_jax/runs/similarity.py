@@ -3,6 +3,7 @@
 import dataclasses
 import logging
 import math
+import os
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -17,7 +18,7 @@ from mixer_jax.data.batch import Batch
 from mixer_jax.errors import UserError
 from mixer_jax.parallel import mesh as meshes
 from mixer_jax.runlog.progress import reading
-from mixer_jax.runs.loaded_model import LoadedModel
+from mixer_jax.runs.loaded_model import LoadedModel, loaded_model
 from mixer_jax.runs.npz import npz_bytes
 
 log = logging.getLogger(__name__)
@@ -60,8 +61,8 @@ class LayerSimilarity:
 
 
 def compare(
-  x: LoadedModel,
-  y: LoadedModel | None = None,
+  x: LoadedModel | str | os.PathLike,
+  y: LoadedModel | str | os.PathLike | None = None,
   *,
   layers: Sequence[str] = LAYERS,
   method: Method | None = None,
@@ -72,7 +73,8 @@ def compare(
   All processes call it alike.
 
   Args:
-    y: the second model, on the same images; None: the layers of `x` with each other.
+    x: a loaded model, or a checkpoint that `load_for_evaluation` reads.
+    y: the second one, on the same images; None: the layers of `x` with each other.
     layers: patterns of layer names, see `analysis.layers.choose`.
     method: kernel and estimator; None: linear and unbiased.
     features: 'flatten' or 'tokens', see `analysis.layers.reduced`.
@@ -80,6 +82,7 @@ def compare(
   Raises:
     UserError: no layer matches, too few images in a batch, or features that are not finite.
   """
+  x, y = loaded_model(x), None if y is None else loaded_model(y)
   setup, method = x.setup, method or Method()
   check_images(len(setup.source), setup.batch_size)
   names_x = choose_layers(x, layers)
@@ -167,8 +170,8 @@ class LayerIdentification:
 
 
 def identify(
-  x: LoadedModel,
-  y: LoadedModel,
+  x: LoadedModel | str | os.PathLike,
+  y: LoadedModel | str | os.PathLike,
   *,
   layers: Sequence[str] = BLOCKS,
   method: Method | None = None,
@@ -182,6 +185,7 @@ def identify(
   Raises:
     UserError: as `compare`; or the models do not have the same layers.
   """
+  x, y = loaded_model(x), loaded_model(y)
   names_x, names_y = choose_layers(x, layers), choose_layers(y, layers)
   if names_x != names_y:
     raise UserError(

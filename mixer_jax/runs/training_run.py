@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 from mixer_jax import models
 from mixer_jax.checkpoints.store import Store
 from mixer_jax.data import pipeline, recipes
-from mixer_jax.errors import NotFiniteError, PreemptedError
+from mixer_jax.errors import NotFiniteError, PreemptedError, UserError
 from mixer_jax.evaluation.classify import Evaluation
 from mixer_jax.parallel import mesh as meshes
 from mixer_jax.parallel import processes
@@ -55,6 +55,8 @@ def train(config: RunConfig, workdir, *, startup: Startup | None = None) -> Trai
     NotFiniteError: the run diverged.
     PreemptedError: a SIGTERM arrived; the state was saved.
   """
+  if not isinstance(config, RunConfig):
+    raise UserError(f'train takes a RunConfig, as load_config returns, not {config!r:.80}')
   startup = startup or Startup()
   stored = processes.together(lambda: check_stored(workdir, config))
   experiment = build_experiment(config, stored and stored['model'])

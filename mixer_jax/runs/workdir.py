@@ -67,7 +67,7 @@ def check_same_run(workdir, config: RunConfig, stored: dict[str, Any]) -> None:
   ]
   if differing:
     name = differing[0]
-    more = f' and {len(differing) - 1} more differ' if len(differing) > 1 else ''
+    more = f', and {len(differing) - 1} more differ' if len(differing) > 1 else ''
     raise UserError(
       f'{workdir} holds another run: its config.{name} is {old.get(name)!r}, not '
       f'{new.get(name)!r}{more}; take another --workdir, or its settings'

@@ -1,5 +1,7 @@
 """Studies by name."""
 
+import inspect
+import os
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -21,7 +23,7 @@ STUDIES: Mapping[str, Callable[..., StudyReport | None]] = {
 
 def run_study(
   name: str,
-  config: str | Mapping[str, Any],
+  config: str | os.PathLike | Mapping[str, Any],
   workdir: str,
   *,
   overrides: Mapping[str, Any] | None = None,
@@ -46,9 +48,17 @@ def run_study(
   """
   if name not in STUDIES:
     raise UserError(f'no study is called {name!r}: there are {", ".join(STUDIES)}')
-  if isinstance(config, str):
+  study = STUDIES[name]
+  try:
+    inspect.signature(study).bind(config, workdir, **arguments)
+  except TypeError as error:
+    raise UserError(f'the study {name}: {error}') from None
+  if isinstance(config, str | os.PathLike):
+    config = os.fspath(config)
     flags = [f'--config.{field}={list_text(value)}' for field, value in (overrides or {}).items()]
     config = load_config(config, flags)
   elif overrides:
     raise UserError('overrides are of a config file: set the fields themselves')
-  return STUDIES[name](config, workdir, **arguments)
+  elif not isinstance(config, Mapping):
+    raise UserError(f'the config of a study is a file or its fields, not {config!r:.80}')
+  return study(config, workdir, **arguments)

@@ -20,7 +20,7 @@ def test_every_part_has_a_name_and_every_name_a_part():
   ('fields', 'message'),
   [
     ({'parts': ()}, 'no parts to measure'),
-    ({'parts': ('forward', 'flight')}, "part 'flight' is none of forward, train"),
+    ({'parts': ('forward', 'flight')}, "part 'flight' is not one of forward, train"),
     ({'dtype': 'int8'}, 'model.dtype must be one of'),
     ({'batch_size': 0}, 'batch_size must be a whole number in 1..1048576, is 0'),
     ({'batch_size': True}, 'batch_size must be a whole number'),

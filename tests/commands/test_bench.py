@@ -123,7 +123,7 @@ def test_for_a_batch_that_does_not_fit_the_largest_that_does_is_named(capsys, mo
   ('flags', 'message'),
   [
     (['--model=B/17'], "no model 'B/17', did you mean B/16"),
-    (['--what=forward,flight'], "part 'flight' is none of forward, train"),
+    (['--what=forward,flight'], "part 'flight' is not one of forward, train"),
     (['--what='], 'what is empty'),
     (['--batch=-1'], '--batch=-1: auto, or a whole number'),
     (['--batch=12'], 'batch_size 12 cannot be shared evenly by 8 devices: take 16'),

@@ -27,7 +27,7 @@ def test_any_layout_is_converted_to_any_that_can_be_written(tmp_path, name, targ
   for key, array in flatten(params).items():
     np.testing.assert_array_equal(array, wanted[key])
   errors = capsys.readouterr().err
-  assert 'does not tell' not in errors
+  assert 'does not hold' not in errors
   assert ('timm computes the exact GELU' in errors) == target.endswith('safetensors')
 
 
@@ -43,7 +43,7 @@ def test_missing_facts_of_a_file_are_reported(trained, tmp_path, capsys):
   assert main(['convert', str(trained), f'{tmp_path}/w.npz']) == 0
   assert 'nor the recipe (--recipe=vit-jax)' in capsys.readouterr().err
   assert main(['inspect', f'{tmp_path}/w.npz']) == 0
-  assert 'gelu              tanh (assumed: a weights file does not tell)' in capsys.readouterr().out
+  assert 'gelu              tanh (assumed: not in a weights file)' in capsys.readouterr().out
   assert main(['inspect', str(trained), '--json']) == 0
   assert json.loads(capsys.readouterr().out)['assumed'] == []
 
@@ -73,7 +73,7 @@ def test_conversion_can_grow_and_replace_the_head(tmp_path):
     (['SRC', 'w.npz', '--layout=timm'], 'w.npz: weights are written as'),
     (['SRC', 'w.npz', '--layout=legacy'], "invalid choice: 'legacy'"),
     (['SRC', 'none/w.npz'], 'no folder none: make it first'),
-    (['SRC', 'there.npz'], 'there.npz is there already: remove it'),
+    (['SRC', 'there.npz'], 'there.npz exists already: remove it'),
     (['SRC', 'w.npz', '--image-size=33'], 'image size 33 is not an integer multiple'),
     (['SRC', 'w.npz', '--num-classes=0'], 'num_classes must be a positive whole number'),
   ],

@@ -113,7 +113,7 @@ def test_fields_that_affect_the_result_may_not_change_others_may(trained, digits
   capsys.readouterr()
   assert train_runs.train(trained, digits_dir, '--config.seed=1', '--config.batch_size=32') == 2
   line = capsys.readouterr().err
-  assert 'holds another run: its config.batch_size is 16, not 32 and 1 more differ' in line
+  assert 'holds another run: its config.batch_size is 16, not 32, and 1 more differ' in line
   assert train_runs.train(trained, digits_dir, '--config.model.num_blocks=2') == 2
   assert 'config.model.num_blocks is 1, not 2' in capsys.readouterr().err
 

@@ -6,16 +6,19 @@ In `config.evals`: `layers` (as in 'block_0,pre_logits'; '': all blocks and pre_
 """
 
 import dataclasses
+import difflib
 from collections.abc import Mapping, Sequence
 
 from mixer_jax.data.catalog import open_source
 from mixer_jax.data.source import Source
+from mixer_jax.errors import UserError
 from mixer_jax.evaluation import probe
+from mixer_jax.evaluation.features import feature_shapes
 from mixer_jax.evaluation.probe import ProbeConfig
 from mixer_jax.models import ModelConfig
 from mixer_jax.runs.evaluation_setup import EvaluationSetup, this_process
 from mixer_jax.runs.evaluators.evaluator import Context, Evaluator, Row
-from mixer_jax.runs.fields import build, parse_names
+from mixer_jax.runs.fields import build, list_text, parse_names
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +39,15 @@ def prepare(row: Row, context: Context) -> 'LinearProbe':
     if fields.layers
     else tuple(probe.block_layers(context.model))
   )
+  known = feature_shapes(context.model)
+  for layer in layers:
+    if layer not in known:
+      near = ', '.join(difflib.get_close_matches(layer, known, n=3, cutoff=0))
+      raise UserError(
+        f'config.{row.group}.layers: no layer {layer!r} in this model: the nearest are {near}'
+      )
+  if len(set(layers)) < len(layers):
+    raise UserError(f'config.{row.group}.layers names one twice: {list_text(layers)}')
   train = context.train
   if fields.train_split:
     train = open_source(data.name, fields.train_split, data.data_dir)

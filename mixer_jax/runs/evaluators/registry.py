@@ -5,6 +5,7 @@ run needs it.
 """
 
 import importlib
+import re
 
 from mixer_jax.errors import UserError
 from mixer_jax.runs.evaluators.evaluator import Context, Evaluator, Row
@@ -16,6 +17,9 @@ KINDS = {
   'probe': 'mixer_jax.runs.evaluators.probe',
 }
 """Kind -> module."""
+
+_TAKEN = ('eval', 'fewshot', 'test', 'start', 'startup', 'save', 'end')
+"""Events of a run in `metrics.jsonl`."""
 
 
 def rows_of(config: RunConfig) -> list[Row]:
@@ -34,10 +38,13 @@ def rows_of(config: RunConfig) -> list[Row]:
   for name, fields in config.evals.items():
     own = dict(fields)
     kind, every = own.pop('kind', None), own.pop('every', 1)
-    if kind not in KINDS:
+    if type(kind) is not str or kind not in KINDS:
       raise UserError(f'config.evals.{name}.kind must be one of {", ".join(KINDS)}, not {kind!r}')
-    if name in ('eval', 'fewshot', 'test') or '/' in name:
-      raise UserError(f'config.evals.{name}: take another name, without /')
+    if not re.fullmatch(r'[\w-]+', str(name)) or name in _TAKEN:
+      raise UserError(
+        f'config.evals has a row called {name!r}: take letters, digits, _ and -, and none of '
+        f'{", ".join(_TAKEN)}'
+      )
     rows.append(Row(name, kind, every, own, event=kind, is_extra=True))
   return rows
 

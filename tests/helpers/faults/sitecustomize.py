@@ -63,7 +63,7 @@ def _install(kind: str, step: int, mark: pathlib.Path) -> None:
 
 def _at_the_data(kind: str) -> None:
   from mixer_jax.errors import UserError
-  from mixer_jax.runs import experiment
+  from mixer_jax.runs import loaded_model
 
   def open_and_fault(*_):
     if kind == 'refuse':
@@ -72,7 +72,7 @@ def _at_the_data(kind: str) -> None:
     while True:
       time.sleep(1)
 
-  setattr(experiment, 'open_evaluation', open_and_fault)  # noqa: B010
+  setattr(loaded_model, 'open_evaluation', open_and_fault)  # noqa: B010
 
 
 def _record_batches(file: str) -> None:
