@@ -313,11 +313,11 @@ def test_a_model_gets_pixels_in_its_own_range(folder, monkeypatch, tmp_path, cap
     (['evaluate', '--checkpoint=none'], 'no checkpoint none'),
     (
       ['evaluate', f'--checkpoint={TINY}'],
-      'does not contain the data set to evaluate on: name one, as in',
+      'does not say which data set to evaluate on: name one, as in',
     ),
     (
       ['evaluate', '--checkpoint=imagenet1k/Mixer-B_16'],
-      'does not contain the data set to evaluate on',
+      'does not say which data set to evaluate on',
     ),
     (
       ['evaluate', '--checkpoint=sam/Mixer-B_16', '--config=configs/evaluate.py:folder:no'],

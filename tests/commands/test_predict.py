@@ -100,7 +100,7 @@ def test_it_continues_after_an_image_that_does_not_decode(trained, tmp_path, cap
     ([f'--checkpoint={TINY}'], 'the following arguments are required: IMAGE'),
     (['--checkpoint=none.npz', 'IMAGE'], 'no weights file none.npz'),
     ([f'--checkpoint={TINY}', 'none.png', 'x*y'], 'no file none.png; nothing matches x*y'),
-    ([f'--checkpoint={TINY}', '--top=0', 'IMAGE'], 'top must be at least 1'),
+    ([f'--checkpoint={TINY}', '--top=0', 'IMAGE'], 'top must be a whole number, at least 1'),
     ([f'--checkpoint={TINY}', '--labels=IMAGE', 'IMAGE'], 'is not text with one name per line'),
     (
       [f'--checkpoint={TINY}', '--labels=none', 'IMAGE'],

@@ -43,7 +43,7 @@ def test_a_config_leaves_the_recipe_to_the_checkpoint(trained, digits_dir):
 
 
 def test_a_weights_file_needs_a_config(digits_dir):
-  with pytest.raises(UserError, match='does not contain the data set to evaluate on: name one'):
+  with pytest.raises(UserError, match='does not say which data set to evaluate on: name one'):
     load_for_evaluation(TINY)
   with pytest.raises(UserError, match=r'no field .*dtyp'):
     load_for_evaluation(TINY, config_of(digits_dir), overrides={'model.dtyp': 'x'})
