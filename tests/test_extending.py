@@ -236,7 +236,7 @@ def test_what_it_cannot_do_is_one_line(tmp_path):
   weights = models.init(CONFIG, jax.random.key(0))
   for call, message in (
     (lambda: resolution.grow(CONFIG, weights, 16), 'a Toy cannot be given another image size'),
-    (lambda: depth.with_blocks(CONFIG, weights, [0]), 'a Toy has blocks that need each other'),
+    (lambda: depth.with_blocks(CONFIG, weights, [0]), 'a Toy does not define keep_blocks'),
     (lambda: mixer_jax.save(tmp_path / 'w.npz', CONFIG, weights), 'a Toy has no layout of weights'),
   ):
     with pytest.raises(UserError, match=message):

@@ -46,17 +46,21 @@ module for another use):
     PUBLISHED    tuple of `models.files.PublishedFile`
 """
 
+import dataclasses
 import functools
 import importlib
 import importlib.metadata
 import inspect
+import logging
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from types import ModuleType
 from typing import Any, ClassVar, Protocol
 
-from mixer_jax.errors import UserError
+from mixer_jax.errors import UserError, one_line
 from mixer_jax.models import parameters
+
+log = logging.getLogger(__name__)
 
 
 class ModelConfig(Protocol):
@@ -117,9 +121,13 @@ ENTRY_POINTS = 'mixer_jax.families'
 
 _REQUIRED = ('NAME', 'Config', 'PARAMETERS', 'SIZES', 'SPLIT', 'ARCHITECTURE', 'run')
 
+_FIELDS = ('family', 'image_size', 'num_classes', 'input_range', 'dtype', 'head_bias')
+
+_SPLIT_AXES = ('model', 'fsdp')
+
 _NEEDED_FOR = {
   'grow': 'cannot be given another image size',
-  'keep_blocks': 'has blocks that need each other: none can be left out',
+  'keep_blocks': 'does not define keep_blocks: none of its blocks can be left out',
   'token_mixing': 'mixes no tokens',
   'match_permutation': 'cannot be matched to permuted images',
   'LAYOUTS': 'has no layout of weights files',
@@ -128,20 +136,30 @@ _NEEDED_FOR = {
 
 _added: dict[str, str] = {}
 
+_reported: set[tuple[str, str]] = set()
+"""(name, module) of the families whose faults `load_all` has logged."""
+
 
 def register(name: str, module: str) -> None:
-  """Add a family from outside the package.
+  """Add a family from outside the package, in this process only.
 
   Args:
     name: the value of `config.model.family`.
     module: full name of the module that defines it, imported when it is first needed.
 
   Raises:
-    ValueError: another module has this name already.
+    UserError: a name or module that is empty or no text, or a name that another module has already.
   """
+  if not isinstance(name, str) or not name:
+    raise UserError(f'the name of a model family must be a text that is not empty, not {name!r}')
+  if not isinstance(module, str) or not module:
+    given = f'the module {module.__name__}' if isinstance(module, ModuleType) else repr(module)
+    raise UserError(
+      f'the module of the model family {name!r} must be its full name as a text, not {given}'
+    )
   known = registered().get(name, module)
   if known != module:
-    raise ValueError(f'the model family {name!r} is {known} already')
+    raise UserError(f'the model family {name!r} is {known} already')
   if name not in FAMILIES:
     _added[name] = module
 
@@ -166,25 +184,96 @@ def load(name: str) -> ModuleType:
   """Import a family by its name.
 
   Raises:
-    UserError: there is no such family.
+    UserError: there is no such family, or its module cannot be imported or is faulty.
   """
   modules = registered()
   if name not in modules:
-    raise UserError(f'model.family must be {" or ".join(map(repr, modules))}, not {name!r}')
-  return _loaded(modules[name])
+    raise UserError(
+      f'model.family must be {" or ".join(map(repr, modules))}, not {name!r}, which is not '
+      f'registered here: install its package with an entry point of {ENTRY_POINTS!r}, or call '
+      'mixer_jax.models.register first'
+    )
+  return _loaded(name, modules[name])
 
 
 @functools.cache
-def _loaded(module: str) -> ModuleType:
-  family = importlib.import_module(module)
-  if missing := [name for name in _REQUIRED if not hasattr(family, name)]:
-    raise TypeError(f'{module} is no model family: it does not define {", ".join(missing)}')
+def _loaded(name: str, module: str) -> ModuleType:
+  try:
+    family = importlib.import_module(module)
+  except Exception as error:
+    raise UserError(
+      f'the model family {name!r} cannot be imported: module {module}: '
+      f'{type(error).__name__}: {one_line(error)}'
+    ) from error
+  if fault := next(_faults(name, family), None):
+    raise UserError(f'the model family {name!r} is faulty: module {module}: {fault}')
   return family
 
 
+def _faults(name: str, family: ModuleType) -> Iterator[str]:
+  """Yield what is wrong with a family's module.
+
+  A later check assumes that the earlier ones found nothing: use the first fault alone.
+
+  Args:
+    name: the name in the registry.
+  """
+  if missing := [required for required in _REQUIRED if not hasattr(family, required)]:
+    yield f'it does not define {", ".join(missing)}'
+  config = family.Config
+  frozen = getattr(getattr(config, '__dataclass_params__', None), 'frozen', False)
+  if not isinstance(config, type) or not frozen:
+    yield f'Config must be a frozen dataclass, not {config!r}'
+  fields = {field.name: field for field in dataclasses.fields(config)}
+  for field in _FIELDS:
+    if field not in fields:
+      yield f'Config has no field {field!r}'
+  default = fields['family'].default
+  if default is not dataclasses.MISSING and default != name:
+    yield f'Config.family is {default!r} by default, but the family is registered as {name!r}'
+  for table in ('SIZES', 'SPLIT'):
+    if not isinstance(getattr(family, table), Mapping):
+      yield f'{table} must be a mapping from letters'
+  for table in ('SIZES', 'COLUMNS', 'ARCHITECTURE', 'SUMMARY', 'ARITHMETIC'):
+    listed = getattr(family, table, ())
+    if isinstance(listed, str) or not isinstance(listed, Iterable):
+      yield f'{table} must be a tuple of names, not {listed!r}'
+    rows = listed.items() if isinstance(listed, Mapping) else enumerate(listed)
+    for row, field in rows:
+      if field not in fields and not hasattr(config, str(field)):
+        yield f'{table}[{row!r}]: Config has no field or property {field!r}'
+  for letter, axis in family.SPLIT.items():
+    if axis not in _SPLIT_AXES:
+      known = ' or '.join(map(repr, _SPLIT_AXES))
+      yield f'SPLIT[{letter!r}]: the axis of the mesh must be {known}, not {axis!r}'
+  own_sizes = hasattr(family, 'block_sizes')
+  has_blocks = 'num_blocks' in fields or hasattr(config, 'num_blocks')
+  for what in ('PARAMETERS', 'STATE'):
+    table = getattr(family, what, {})
+    for fault in parameters.table_faults(table, family.SIZES, own_sizes, has_blocks):
+      yield f'{what}{fault}'
+  for required in ('head/kernel', 'head/bias'):
+    if required not in family.PARAMETERS:
+      yield f'PARAMETERS has no row {required!r}'
+
+
 def load_all() -> dict[str, ModuleType]:
-  """Import every family."""
-  return {name: load(name) for name in registered()}
+  """Import every family.
+
+  A family from outside the package that cannot be imported or is faulty is left out, with one
+  warning in the log: models of the other families do not need it.
+  """
+  loaded = {}
+  for name, module in registered().items():
+    try:
+      loaded[name] = load(name)
+    except UserError as error:
+      if name in FAMILIES:
+        raise
+      if (name, module) not in _reported:
+        _reported.add((name, module))
+        log.warning('left out: %s', error)
+  return loaded
 
 
 def of(config) -> ModuleType:

@@ -20,7 +20,7 @@ import collections
 import dataclasses
 import itertools
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -97,6 +97,34 @@ def rows(table: Table, num_blocks: int) -> dict[str, tuple[Param, int | None]]:
     for i in range(num_blocks) if block else (None,):
       listed.update((name.replace('*', str(i)), (table[name], i)) for name in group)
   return listed
+
+
+def table_faults(
+  table: Any, letters: Iterable[str], own_sizes: bool, has_blocks: bool
+) -> Iterator[str]:
+  """Yield what is wrong with a table; each text continues the name of the table.
+
+  Args:
+    letters: those whose size is the same in the whole model.
+    own_sizes: True if blocks have sizes of further letters.
+    has_blocks: True if the config has a number of blocks.
+  """
+  if not isinstance(table, Mapping):
+    yield f' must be a mapping from names to Param, not a {type(table).__name__}'
+    return
+  known = set(letters)
+  for name, row in table.items():
+    if not isinstance(row, Param) or not isinstance(row.axes, str):
+      yield f'[{name!r}] must be a Param with a text of axes, not {row!r}'
+      continue
+    in_block = '*' in name
+    if in_block and not has_blocks:
+      yield f'[{name!r}] is a row of blocks, but Config has no field or property num_blocks'
+    if in_block and own_sizes:
+      continue
+    for letter in row.axes:
+      if letter not in known and not letter.isdecimal():
+        yield f'[{name!r}]: SIZES has no letter {letter!r} of its axes {row.axes!r}'
 
 
 def leaves(table: Table, sizes: Sizes, blocks: Sequence[Sizes] = ()) -> dict[str, Leaf]:

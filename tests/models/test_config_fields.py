@@ -45,7 +45,7 @@ def test_a_capability_is_asked_for():
   assert models.has_capability(mixer, 'keep_blocks')
   assert not models.has_capability(resnet, 'keep_blocks')
   for name, words in (
-    ('keep_blocks', 'a ResNet has blocks that need each other'),
+    ('keep_blocks', 'a ResNet does not define keep_blocks'),
     ('token_mixing', 'a ResNet mixes no tokens'),
     ('match_permutation', 'a ResNet cannot be matched to permuted images'),
     ('LAYOUTS', 'a ResNet has no layout of weights files'),

@@ -135,5 +135,5 @@ def test_other_blocks_are_refused(blocks, message):
 
 
 def test_a_resnet_is_refused():
-  with pytest.raises(UserError, match='a ResNet has blocks that need each other'):
+  with pytest.raises(UserError, match='a ResNet does not define keep_blocks'):
     with_blocks(ResNetConfig(), {}, [0])
