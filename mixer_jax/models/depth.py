@@ -21,7 +21,7 @@ def with_blocks(config, params: Any, blocks: Sequence[int]) -> tuple[Any, Any]:
 
   Raises:
     UserError: no blocks, numbers that do not ascend or that the model does not have, or a family
-      whose blocks need each other.
+      that does not define `keep_blocks`.
   """
   keep_blocks = family.capability(config, 'keep_blocks')
   blocks = tuple(blocks)

@@ -108,7 +108,7 @@ def test_rows_of_evals_that_are_refused(row, message, digits_dir):
 
 
 def test_names_of_evals_that_are_taken(digits_dir):
-  with pytest.raises(UserError, match='config.evals has a row called'):
+  with pytest.raises(UserError, match=r'config\.evals has a row called'):
     build_experiment(small(digits_dir, evals={'test': {'kind': 'probe'}}))
 
 
