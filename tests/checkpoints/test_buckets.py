@@ -119,7 +119,7 @@ def test_damaged_state_is_set_aside(trained, digits_dir):
   assert f'checkpoint {_WORKDIR}/checkpoints/6 is damaged' in said
   start = [row for row in _rows(objects) if row.get('event') == 'start'][-1]
   assert start['restored'] == f'{_WORKDIR}/checkpoints/3'
-  assert _steps(objects) == {'6', '6.damaged'}  # done anew; 3 was one too many then
+  assert _steps(objects) == {'6', '6.damaged'}  # done again; 3 was one too many then
   assert objects[largest.replace('/6/', '/6.damaged/')] == broken
 
 

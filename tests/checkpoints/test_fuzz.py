@@ -154,12 +154,12 @@ def run(numbers, folder) -> tuple[int, int]:
     path = folder / f'w{suffix}'
     path.write_bytes(data)
     tracemalloc.start()
-    told = ''
+    text = ''
     try:
       layouts.read(path)
       taken += 1
     except UserError as error:
-      told = str(error)
+      text = str(error)
       refused += 1
     except BaseException:
       print(f'mutation {number}')
@@ -167,7 +167,7 @@ def run(numbers, folder) -> tuple[int, int]:
     finally:
       peak = tracemalloc.get_traced_memory()[1]
       tracemalloc.stop()
-    assert '\n' not in told, number
+    assert '\n' not in text, number
     assert peak < 40 * largest, f'mutation {number} took {peak} bytes'
   return refused, taken
 

@@ -31,9 +31,9 @@ def test_the_bytes_are_those_that_devices_hold(sizes, capsys):
   flags = [f'--config.mesh.{axis}={size}' for axis, size in zip(meshes.AXES, sizes, strict=True)]
   argv = ['shardings', '--config=configs/digits.py', '--devices=8', *flags]
   assert main([*argv, '--json']) == 0
-  told = json.loads(capsys.readouterr().out)
+  sums = json.loads(capsys.readouterr().out)
   for kind, size in held_by_the_first_device(sizes).items():
-    assert told[kind]['a_device'] == size
+    assert sums[kind]['a_device'] == size
   assert main(argv) == 0
   text = capsys.readouterr().out
   assert 'MixerBlock_*/token_mixing/Dense_0/kernel' in text
@@ -43,11 +43,11 @@ def test_the_bytes_are_those_that_devices_hold(sizes, capsys):
 def test_devices_need_not_be_here(capsys):
   flags = ['--config=configs/common.py', '--config.mesh.data=1', '--config.mesh.fsdp=-1']
   assert main(['shardings', *flags, '--devices=32', '--json']) == 0
-  told = json.loads(capsys.readouterr().out)
-  assert told['mesh'] == {'data': 1, 'fsdp': 32, 'model': 1}
+  sums = json.loads(capsys.readouterr().out)
+  assert sums['mesh'] == {'data': 1, 'fsdp': 32, 'model': 1}
   for kind in ('parameters', 'optimizer'):
-    assert told[kind]['whole'] / told[kind]['a_device'] > 16
-  assert told['parameters']['whole'] == 4 * 59_880_472
+    assert sums[kind]['whole'] / sums[kind]['a_device'] > 16
+  assert sums['parameters']['whole'] == 4 * 59_880_472
 
 
 @pytest.mark.parametrize(

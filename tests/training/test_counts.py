@@ -45,35 +45,35 @@ def whole_bytes(params: dict, axis: str) -> tuple[int, int]:
 
 
 def test_a_split_batch_costs_one_all_reduce_of_the_gradients():
-  told, params = moved(8, 1, 1)
+  collected, params = moved(8, 1, 1)
   gradients = sum(4 * leaf.size for leaf in params.values())
-  assert told == {'all-reduce': {'count': 1, 'bytes': gradients + 8}}  # and loss and accuracy
+  assert collected == {'all-reduce': {'count': 1, 'bytes': gradients + 8}}  # and loss and accuracy
 
 
 def test_fully_sharded_parameters_are_gathered_once():
-  told, params = moved(1, 8, 1)
+  collected, params = moved(1, 8, 1)
   count, size = whole_bytes(params, 'fsdp')
-  assert set(told) == {'all-gather', 'all-reduce'}
-  assert told['all-gather'] == {'count': count, 'bytes': size}
+  assert set(collected) == {'all-gather', 'all-reduce'}
+  assert collected['all-gather'] == {'count': count, 'bytes': size}
   gradients = sum(4 * leaf.size for leaf in params.values())
-  assert told['all-reduce']['bytes'] == pytest.approx(gradients, rel=0.01)
+  assert collected['all-reduce']['bytes'] == pytest.approx(gradients, rel=0.01)
 
 
 def test_split_hidden_widths_cost_one_all_reduce_of_activations_an_mlp_and_pass():
-  told, _ = moved(1, 1, 8)
-  assert set(told) == {'all-reduce'}
-  assert told['all-reduce']['count'] == 2 * 2 * CONFIG.num_blocks  # forward and backward
+  collected, _ = moved(1, 1, 8)
+  assert set(collected) == {'all-reduce'}
+  assert collected['all-reduce']['count'] == 2 * 2 * CONFIG.num_blocks  # forward and backward
   activations = 4 * BATCH * CONFIG.num_tokens * CONFIG.hidden_dim
-  assert told['all-reduce']['bytes'] == pytest.approx(4 * activations, rel=0.01)
+  assert collected['all-reduce']['bytes'] == pytest.approx(4 * activations, rel=0.01)
 
 
 def test_on_all_three_axes_activations_are_not_exchanged():
-  told, params = moved(2, 2, 2)
+  collected, params = moved(2, 2, 2)
   _, size = whole_bytes(params, 'fsdp')
-  assert 'all-to-all' not in told
-  assert told['all-gather']['bytes'] <= size
+  assert 'all-to-all' not in collected
+  assert collected['all-gather']['bytes'] <= size
   # The compiler turns a few small gradients over between neighbours, as many for any batch.
-  assert told.get('collective-permute', {'bytes': 0})['bytes'] < size / 8
+  assert collected.get('collective-permute', {'bytes': 0})['bytes'] < size / 8
 
 
 @pytest.fixture(scope='module')

@@ -11,7 +11,7 @@ from mixer_jax.training.early_stopping import EarlyStoppingConfig, Standing
 
 
 def course(values, config: EarlyStoppingConfig) -> list[Standing]:
-  """The standings behind evaluations at steps 10, 20, … up to the end of the run."""
+  """The standings after evaluations at steps 10, 20, … up to the end of the run."""
   standings, standing = [], Standing()
   for i, value in enumerate(values, 1):
     numbers = {} if value is None else {config.metric: value}
