@@ -53,6 +53,9 @@ def run(request, tmp_path) -> tuple[str, pathlib.Path, str]:
   return request.param, tmp_path / 'run', config
 
 
+@pytest.mark.parametrize(
+  'run', ['mixer', pytest.param('resnet', marks=pytest.mark.long)], indirect=True
+)
 def test_a_run_of_an_earlier_release_resumes(run, digits_dir):
   name, workdir, config = run
   process = train_runs.start(workdir, digits_dir, *FLAGS[name], config=config)
