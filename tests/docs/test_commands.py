@@ -324,13 +324,13 @@ WITH_LONG_PYTHON = [
 ]
 
 
-def readme_first(pages: list[pathlib.Path]) -> list:
-  """Return the pages as test parameters: README in `make test`, the others in `make test-all`."""
-  long = lambda page: () if page.name == 'README.md' else (pytest.mark.long,)
+def by_length(pages: list[pathlib.Path]) -> list:
+  """Return the pages as test parameters; all but two are for `make test-all`."""
+  long = lambda page: () if page.name in ('README.md', 'python.md') else (pytest.mark.long,)
   return [pytest.param(page, id=page.name, marks=long(page)) for page in pages]
 
 
-@pytest.mark.parametrize('page', readme_first(RUNNABLE))
+@pytest.mark.parametrize('page', by_length(RUNNABLE))
 def test_command_lines(page, world, capsys):
   run_page(page, capsys, long=False)
 
@@ -360,7 +360,7 @@ def run_python(page: pathlib.Path, *, long: bool) -> None:
     exec(compile('\n' * (number - 1) + text, str(page), 'exec'), names)
 
 
-@pytest.mark.parametrize('page', readme_first(WITH_PYTHON))
+@pytest.mark.parametrize('page', by_length(WITH_PYTHON))
 def test_python_blocks(page, world):
   run_python(page, long=False)
 
