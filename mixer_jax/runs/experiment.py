@@ -15,32 +15,13 @@ from mixer_jax.errors import UserError
 from mixer_jax.models import ModelConfig
 from mixer_jax.parallel import mesh as meshes
 from mixer_jax.parallel import processes
-from mixer_jax.runs.evaluation_setup import (
-  IMAGES_PER_DEVICE,
-  EvaluationSetup,
-  eval_batch_size,
-  open_evaluation,
-  open_train,
-  this_process,
-)
+from mixer_jax.runs.evaluation_setup import EvaluationSetup, open_evaluation, open_train
 from mixer_jax.runs.evaluators.classification import Classification
 from mixer_jax.runs.evaluators.evaluator import Context, Evaluator, Row
 from mixer_jax.runs.evaluators.registry import prepare_all
 from mixer_jax.runs.initial_model import InitialWeights, new_model
 from mixer_jax.runs.run_config import RunConfig
 from mixer_jax.training.optimizer import Schedule, make_optimizer, make_schedule
-
-__all__ = [
-  'IMAGES_PER_DEVICE',
-  'EvaluationSetup',
-  'Experiment',
-  'build_experiment',
-  'check_classes',
-  'eval_batch_size',
-  'open_evaluation',
-  'open_train',
-  'this_process',
-]
 
 log = logging.getLogger(__name__)
 

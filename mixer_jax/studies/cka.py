@@ -22,7 +22,8 @@ from mixer_jax.parallel import processes
 from mixer_jax.paths import user_path
 from mixer_jax.runlog.progress import reading
 from mixer_jax.runs import similarity
-from mixer_jax.runs.experiment import Experiment, this_process
+from mixer_jax.runs.evaluation_setup import this_process
+from mixer_jax.runs.experiment import Experiment
 from mixer_jax.runs.fields import build, list_text, parse_names
 from mixer_jax.runs.run_config import RunConfig
 from mixer_jax.studies import cka_comparisons, cka_report, study, study_config

@@ -126,12 +126,12 @@ def test_reading_writes_nothing_to_the_data_dir(shards, digits_dir):
 
 
 @pytest.mark.parametrize('name', ['imagenet2012', 'digits', 'imagenet21k'])
-@pytest.mark.parametrize('told', [True, False])
-def test_a_bucket_is_rejected_with_two_ways_out(name, told, monkeypatch):
-  if not told:
+@pytest.mark.parametrize('is_argument', [True, False])
+def test_a_bucket_is_rejected_with_two_ways_out(name, is_argument, monkeypatch):
+  if not is_argument:
     monkeypatch.setenv('TFDS_DATA_DIR', 'gs://bucket/tfds')
   with pytest.raises(UserError, match=r'gs://bucket/tfds directly: mount .* gcsfuse, or copy'):
-    open_source(name, 'train', 'gs://bucket/tfds' if told else '')
+    open_source(name, 'train', 'gs://bucket/tfds' if is_argument else '')
 
 
 def test_a_record_with_a_missing_or_unknown_label_is_named():
