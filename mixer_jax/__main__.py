@@ -9,7 +9,14 @@ import traceback
 
 import mixer_jax
 from mixer_jax import hardware
-from mixer_jax.errors import ApartError, DoesNotFitError, PreemptedError, StorageError, UserError
+from mixer_jax.errors import (
+  ApartError,
+  DoesNotFitError,
+  PreemptedError,
+  StorageError,
+  UserError,
+  printable,
+)
 
 COMMANDS = {
   'train': 'pre-train or fine-tune a model; the same command resumes an unfinished run',
@@ -119,9 +126,7 @@ def _interrupted(argv: list[str]) -> str:
 
 
 def _report(line: str) -> int:
-  # Names come from files and may contain control characters.
-  shown = ''.join(c if c.isprintable() else repr(c)[1:-1] for c in line)
-  print(f'mixer-jax: {shown}', file=sys.stderr)
+  print(f'mixer-jax: {printable(line)}', file=sys.stderr)
   return 2
 
 

@@ -14,7 +14,7 @@ class NotFiniteError(UserError):
 
 
 class StorageError(UserError):
-  """A state could not be written: exit code 74. Saved states are intact; a later try may work."""
+  """Files cannot be read or written now: exit code 74. A later try may work; nothing is lost."""
 
 
 class ApartError(UserError):
@@ -32,3 +32,16 @@ class DoesNotFitError(Exception):
 def one_line(error: BaseException, limit: int = 200) -> str:
   """Return an exception's message on one line, cut to `limit` characters; its type if empty."""
   return ' '.join(str(error).split())[:limit] or type(error).__name__
+
+
+def printable(text: str) -> str:
+  """Return a text from a file for a terminal or page: control characters are escaped.
+
+  Bytes that are not UTF-8 (surrogates, as `os.fsdecode` makes them) are shown as `\\xe9`.
+  """
+  return ''.join(c if c.isprintable() else _escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+  number = ord(character)
+  return f'\\x{number - 0xDC00:02x}' if 0xDC80 <= number <= 0xDCFF else repr(character)[1:-1]

@@ -1,0 +1,54 @@
+"""Errors of reading are retried, then exit code 74; errors of the place stay what they are."""
+
+import errno
+
+import pytest
+
+from mixer_jax.errors import StorageError, printable
+from mixer_jax.storage import RETRY_SETTING, read_retried, writing
+
+
+def failing(times: int, error: OSError):
+  left = [times]
+
+  def read():
+    if left[0]:
+      left[0] -= 1
+      raise error
+    return b'read'
+
+  return read
+
+
+def test_a_passing_error_of_reading_is_retried(monkeypatch):
+  monkeypatch.setenv(RETRY_SETTING, '5')
+  assert read_retried('a file', failing(2, OSError(errno.EIO, 'Input/output error'))) == b'read'
+
+
+def test_an_error_that_stays_is_a_storage_error_with_the_name(monkeypatch):
+  monkeypatch.setenv(RETRY_SETTING, '0.3')
+  with pytest.raises(StorageError, match=r'^dog\.jpg cannot be read now: Stale file handle'):
+    read_retried('dog.jpg', failing(99, OSError(errno.ESTALE, 'Stale file handle')))
+
+
+def test_a_missing_file_is_not_retried():
+  with pytest.raises(FileNotFoundError):
+    read_retried('a file', failing(1, FileNotFoundError(errno.ENOENT, 'No such file')))
+
+
+@pytest.mark.parametrize('number', [errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS])
+def test_a_disk_that_refuses_is_a_storage_error(number):
+  with (
+    pytest.raises(StorageError, match=r'^rows\.jsonl cannot be written now: '),
+    writing('rows.jsonl'),
+  ):
+    raise OSError(number, 'no')
+
+
+def test_a_wrong_place_is_not():
+  with pytest.raises(PermissionError), writing('rows.jsonl'):
+    raise OSError(errno.EACCES, 'Permission denied')
+
+
+def test_control_characters_and_bytes_that_are_no_text_are_escaped():
+  assert printable('caf\udce9 \x1b[31m 花 ü') == r'caf\xe9 \x1b[31m 花 ü'
