@@ -102,6 +102,8 @@ def get_config() -> ConfigDict:
   config.data.permutation_seed = 0
   # Training images that do not decode: 'fatal' stops the run, 'skip' logs and replaces them.
   config.data.undecodable = 'fatal'
+  # Files that were added, removed or renamed since the run began: 'refuse' to resume, or 'accept'.
+  config.data.changed = 'refuse'
   config.data.threads = 16  # for reading and decoding; 0: the thread of the loop, between steps
   config.data.prefetch = 512  # examples kept ready
 

@@ -1,6 +1,7 @@
 """Paths as users write them: local, `file://…`, or in a bucket."""
 
 import contextlib
+import errno
 import os
 import pathlib
 import uuid
@@ -78,3 +79,36 @@ def write_whole(path, data: bytes | str) -> None:
   """Write a file completely or not at all; see `open_whole`."""
   with open_whole(path) as file:
     file.write(data.encode() if isinstance(data, str) else data)
+
+
+def create_whole(path, data: bytes | str) -> None:
+  """Write a new file completely or not at all, also if several processes try it at once.
+
+  Raises:
+    FileExistsError: there is one; it stays as it was.
+    OSError: the disk, folder or bucket refuses.
+  """
+  path, data = epath.Path(path), data.encode() if isinstance(data, str) else data
+  if is_remote(path):
+    _fsspec(path).pipe_file(str(path), data, mode='create')
+    return
+  aside = path.parent / f'.{path.name}.{uuid.uuid4().hex}.tmp'
+  try:
+    aside.write_bytes(data)
+    try:
+      os.link(aside, path)
+    except FileExistsError:
+      raise
+    except OSError:  # a file system without links
+      if path.exists():
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path)) from None
+      aside.replace(path)
+  finally:
+    aside.unlink(missing_ok=True)
+
+
+def _fsspec(path: epath.Path):
+  """Return the client of a bucket, the one that `epath` uses."""
+  from etils.epath import backend
+
+  return backend.fsspec_backend.fs(path)

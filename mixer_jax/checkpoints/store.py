@@ -232,6 +232,17 @@ def best_state(workdir) -> epath.Path:
   raise UserError(f'{workdir} holds no checkpoint of this project')
 
 
+def newest_metadata(workdir) -> dict[str, Any] | None:
+  """Return the metadata of the newest state of a run that has readable ones; None if none has."""
+  folder = _absolute(workdir) / _FOLDER
+  for step in reversed(_steps(folder)):
+    try:
+      return read_metadata(folder / str(step))
+    except DamagedError as error:
+      log.warning('checkpoint %s is damaged (%s): it is skipped', folder / str(step), error)
+  return None
+
+
 def remove_states(workdir) -> None:
   """Remove all states of a run. Only one process calls it."""
   (_absolute(workdir) / _FOLDER).rmtree(missing_ok=True)
@@ -280,7 +291,11 @@ def read_metadata(path: epath.Path) -> dict[str, Any]:
     metadata = ocp.checkpointables_metadata(path).custom_metadata
   except Exception as error:  # Orbax passes on whatever its parts raise
     raise DamagedError(_first_line(error)) from error
-  if not isinstance(metadata, dict) or metadata.pop('checksum', None) != _checksum(metadata):
+  if not isinstance(metadata, dict):
+    raise DamagedError('its metadata is not what was saved')
+  checksum = metadata.pop('checksum', None)
+  is_of_first_runs = checksum is None and 'format' not in metadata  # they had no checksum
+  if not is_of_first_runs and checksum != _checksum(metadata):
     raise DamagedError('its metadata is not what was saved')
   format_of(path, metadata)
   if path.name.isdigit() and metadata['step'] != int(path.name):

@@ -10,6 +10,7 @@ from mixer_jax.data.tfds_builders import (
   check_name,
   check_place,
   check_readable,
+  facts,
   prepared_builder,
   random_access,
 )
@@ -63,7 +64,9 @@ def open_source(name: str, split: str, data_dir: str = '') -> Source:
   if size <= 0:
     raise UserError(f'split {split!r} of data set {name} is empty')
   records = random_access(builder, name, split)
-  source = Source(f'{name}/{split}', tuple(label.names), records, key, accepted)
+  source = Source(
+    f'{name}/{split}', tuple(label.names), records, key, accepted, facts=facts(builder, split)
+  )
   check_readable(source, name, builder.data_dir)
   return source
 

@@ -9,6 +9,7 @@ from typing import SupportsIndex
 
 from etils import epath
 
+from mixer_jax.data.file_sizes import file_sizes
 from mixer_jax.data.source import Record, Source
 from mixer_jax.data.splits import ranges
 from mixer_jax.errors import UserError
@@ -22,8 +23,8 @@ SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp')
 class Files(Sequence):
   """Records of image files, each read on access."""
 
-  def __init__(self, files: Sequence[epath.Path], labels: Sequence[int]):
-    self._files, self._labels = files, labels
+  def __init__(self, files: Sequence[epath.Path], labels: Sequence[int], root=''):
+    self._files, self._labels, self._root = files, labels, root
 
   def __len__(self) -> int:
     return len(self._files)
@@ -35,6 +36,10 @@ class Files(Sequence):
     except OSError:
       data = b''  # reported and left out like an image that does not decode
     return {'image': data, 'label': self._labels[index], 'file_name': str(self._files[index])}
+
+  def sizes(self) -> dict[str, int | None]:
+    """Return file below the root -> bytes; None in a bucket, which takes a request for each."""
+    return file_sizes(self._root, [str(path.relative_to(self._root)) for path in self._files])
 
 
 def class_folders(folder: str) -> list[str]:
@@ -72,12 +77,12 @@ def open_folder(folder: str, split: str = '') -> Source:
       f'no images in {folder}: it needs one folder per class with {", ".join(SUFFIXES)} files'
     )
   if '[' not in split:
-    return Source(f'folder:{folder}', tuple(classes), Files(files, labels))
+    return Source(f'folder:{folder}', tuple(classes), Files(files, labels, root))
   order = sorted(range(len(files)), key=lambda i: _hash(files[i].relative_to(root)))
   kept = [order[i] for part in ranges(split, len(files), f'folder:{folder}') for i in range(*part)]
   if not kept:
     raise UserError(f'split {split!r} of folder:{folder} is empty: it has {len(files)} images')
-  records = Files([files[i] for i in kept], [labels[i] for i in kept])
+  records = Files([files[i] for i in kept], [labels[i] for i in kept], root)
   return Source(f'folder:{folder}/{split}', tuple(classes), records)
 
 

@@ -29,6 +29,10 @@ UNDECODABLE = ('fatal', 'skip')
 position and with the same random changes, so that (seed, position) still decide everything."""
 
 
+CHANGED = ('refuse', 'accept')
+"""'refuse': raise `UserError`. 'accept': record the change, continue with the data as they are."""
+
+
 @dataclasses.dataclass(frozen=True)
 class DataConfig:
   """Attributes:
@@ -47,6 +51,8 @@ class DataConfig:
   permutation_patch: side of the patches of 'patches', pixels.
   permutation_seed: seed of the permutation.
   undecodable: what to do in training if an image does not decode: one of `UNDECODABLE`.
+  changed: what to do at a resume if files of the data were added, removed or renamed since the run
+    began: one of `CHANGED`.
   threads: threads that read and decode; 0: the thread of the loop does it between steps.
   prefetch: examples that the threads keep ready.
   """
@@ -69,6 +75,7 @@ class DataConfig:
   permutation_patch: int
   permutation_seed: int
   undecodable: str = dataclasses.field(metadata={'affects_result': False})
+  changed: str = dataclasses.field(metadata={'affects_result': False})
   threads: int = dataclasses.field(metadata={'affects_result': False})
   prefetch: int = dataclasses.field(metadata={'affects_result': False})
 
@@ -105,6 +112,8 @@ class DataConfig:
       raise UserError(
         f'data.undecodable must be one of {", ".join(UNDECODABLE)}, not {self.undecodable!r}'
       )
+    if self.changed not in CHANGED:
+      raise UserError(f'data.changed must be one of {", ".join(CHANGED)}, not {self.changed!r}')
     for name, most in (('threads', 2**20), ('prefetch', 2**20), ('randaugment_layers', 16)):
       if type(getattr(self, name)) is not int or not 0 <= getattr(self, name) <= most:
         raise UserError(f'data.{name} must be in 0..{most}, is {getattr(self, name)!r}')
@@ -144,6 +153,7 @@ def evaluation_only(
     permutation_patch=1,
     permutation_seed=0,
     undecodable='fatal',
+    changed='refuse',
     threads=threads,
     prefetch=prefetch,
   )

@@ -1,7 +1,7 @@
 """A data set: records that can be read in any order."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, SupportsIndex
 
 from mixer_jax.errors import UserError
@@ -34,6 +34,8 @@ class Source:
   """Key of the list of correct labels, as in ImageNet ReaL."""
   labels: tuple[int, ...] | None = None
   """New label for each label of `records`; None: unchanged."""
+  facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+  """Name -> value of what identifies records that are not files: version, split, sizes."""
 
   def __len__(self) -> int:
     return len(self.records)
@@ -55,6 +57,14 @@ class Source:
     if self.accepted:
       record['accepted'] = [self._label_of(label, name) for label in stored[self.accepted]]
     return record
+
+  def contents(self) -> Mapping[str, Any]:
+    """Return file below the folder -> bytes, or the facts of records that are not files.
+
+    Equal for the same data in another place. Takes a look at each file.
+    """
+    sizes = getattr(self.records, 'sizes', None)
+    return sizes() if sizes else self.facts
 
   def describe(self) -> str:
     """Return a text that must be the same wherever this source is opened."""

@@ -10,6 +10,7 @@ from mixer_jax.data.tasks import Task
 from mixer_jax.data.tfds_builders import (
   check_place,
   check_readable,
+  facts,
   prepared_builder,
   random_access,
 )
@@ -49,7 +50,12 @@ def open_task(task: Task, split: str, data_dir: str = '') -> Source:
   if not chosen:
     raise UserError(f'task {task.name}: split {split!r} of data set {task.data_set} is empty')
   records = random_access(builder, task.data_set, full_split)
-  source = Source(f'{task.name}/{split}', classes, _Labelled(records, task, chosen))
+  source = Source(
+    f'{task.name}/{split}',
+    classes,
+    _Labelled(records, task, chosen),
+    facts=facts(builder, full_split),
+  )
   check_readable(source, task.data_set, builder.data_dir)
   return source
 

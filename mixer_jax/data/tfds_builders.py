@@ -3,6 +3,7 @@
 import difflib
 import logging
 import os
+import re
 import shlex
 from collections.abc import Callable, Sequence
 from typing import SupportsIndex
@@ -119,6 +120,17 @@ def check_readable(source: Source, name: str, folder) -> None:
     raise
   except Exception as error:  # array_record and TFDS raise many kinds
     raise damaged(name, folder, error) from error
+
+
+def facts(builder, split: str) -> dict[str, str]:
+  """Return what identifies the content of a split: version and sizes of all splits in it."""
+  info = builder.info
+  named = re.findall(r'\w+', split)
+  sizes = {name: info.splits[name] for name in info.splits if name in named}
+  return {
+    f'{info.full_name}, {name}': f'{size.num_examples} examples of {size.num_bytes} bytes'
+    for name, size in sizes.items()
+  }
 
 
 def damaged(name: str, folder, error: Exception) -> UserError:

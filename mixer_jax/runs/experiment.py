@@ -58,6 +58,10 @@ class Experiment:
     """The images of the final report."""
     return self.tested or self.evaluated
 
+  def sources(self) -> dict[str, Source]:
+    """Return what the images are for -> the images."""
+    return _opened(self.source, self.evaluated, self.tested)
+
   def metrics(self) -> dict[str, str]:
     """Return figure -> the images that it is of, for all figures of the final report."""
     return _metrics((self.test, *self.evaluators[1:]) if self.test else self.evaluators)
@@ -92,8 +96,7 @@ def build_experiment(config: RunConfig, known_model: dict[str, Any] | None = Non
     UserError: something is missing, wrong or does not fit.
   """
   evaluated, tested, source = processes.together(lambda: _open(config))
-  opened = {'the training data': source, 'the evaluation data': evaluated.source}
-  opened |= {'the test data': tested.source} if tested else {}
+  opened = _opened(source, evaluated, tested)
   processes.check_same({name: data.describe() for name, data in opened.items()})
   initial_params = InitialWeights(config, source) if config.init_from else None
   if known_model and initial_params:
@@ -133,6 +136,13 @@ def build_experiment(config: RunConfig, known_model: dict[str, Any] | None = Non
     evaluators=evaluators,
     test=test,
   )
+
+
+def _opened(
+  train: Source, evaluated: EvaluationSetup, tested: EvaluationSetup | None
+) -> dict[str, Source]:
+  sources = {'the training data': train, 'the evaluation data': evaluated.source}
+  return sources | ({'the test data': tested.source} if tested else {})
 
 
 def _open(config: RunConfig) -> tuple[EvaluationSetup, EvaluationSetup | None, Source]:

@@ -1,13 +1,17 @@
 """The model that a run starts with: a new one, or that of a checkpoint adapted to the run."""
 
 import dataclasses
+import hashlib
 from collections.abc import Mapping
 from typing import Any, ClassVar
+
+import numpy as np
 
 from mixer_jax import checkpoints, models
 from mixer_jax.data.source import Source
 from mixer_jax.errors import UserError
 from mixer_jax.models import ModelConfig
+from mixer_jax.models.parameters import flatten
 from mixer_jax.runs import checkpoint_labels
 from mixer_jax.runs.fields import build
 from mixer_jax.runs.run_config import RunConfig
@@ -78,6 +82,15 @@ class InitialWeights:
   def model(self) -> ModelConfig:
     """Return the model; reads the checkpoint."""
     return self._loaded()[0]
+
+  def digest(self) -> str:
+    """Return a digest of the model and its params, the same wherever the checkpoint is."""
+    model, params = self._loaded()
+    digest = hashlib.sha256(repr(model).encode())
+    for name, array in sorted(flatten(models.split(params)).items()):
+      digest.update(f'{name} {array.dtype} {array.shape}'.encode())
+      digest.update(np.ascontiguousarray(array).data)
+    return digest.hexdigest()
 
   def __call__(self) -> dict:
     """Return the params, on the host."""

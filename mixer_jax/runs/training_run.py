@@ -1,6 +1,6 @@
 """A training run, from its config to the trained state in its workdir; resumes where it stopped."""
 
-import dataclasses
+import contextlib
 import logging
 import os
 import signal
@@ -31,8 +31,9 @@ from mixer_jax.runs.evaluation_setup import this_process
 from mixer_jax.runs.experiment import Experiment, build_experiment
 from mixer_jax.runs.hooks import RunHooks
 from mixer_jax.runs.run_config import RunConfig
+from mixer_jax.runs.run_data import check_data
 from mixer_jax.runs.train_result import TrainResult, is_evaluation, result_from
-from mixer_jax.runs.workdir import check_stored, held, write_run
+from mixer_jax.runs.workdir import check_stored, claimed
 from mixer_jax.training import loop
 from mixer_jax.training import step as steps
 from mixer_jax.training.early_stopping import Standing
@@ -78,13 +79,16 @@ def train_experiment(
   """
   folder = os.fspath(workdir)
   startup = startup or Startup()
-  stored = processes.together(lambda: check_stored(folder, experiment.config))
-  if not processes.is_main():
+  with contextlib.ExitStack() as claim:
+    processes.together(lambda: _claim(claim, folder, experiment))
     return _train(experiment, folder, startup, show_parameters)
-  if not stored:
-    write_run(folder, experiment.config, dataclasses.asdict(experiment.model))
-  with held(folder):
-    return _train(experiment, folder, startup, show_parameters)
+
+
+def _claim(claim: contextlib.ExitStack, folder: str, experiment: Experiment) -> None:
+  """Makes the folder this run's, in process 0, until `claim` is closed; checks the data."""
+  if processes.is_main():
+    stored = claim.enter_context(claimed(folder, experiment.config, experiment.model))
+    check_data(folder, experiment, stored)
 
 
 def _train(exp: Experiment, folder: str, startup: Startup, show_parameters: bool) -> TrainResult:
@@ -191,7 +195,7 @@ def _begin(
   if restored is not None:
     step, parts = restored
     path = str(store.directory / str(step))
-    standing = Standing(**store.metadata(step)['standing'])
+    standing = Standing(**store.metadata(step).get('standing', {}))  # the first runs had none
     state = steps.from_parts(step, parts, mesh)
     log.info('restored %s: resuming after step %d', path, step)
   elif exp.initial_params is not None:

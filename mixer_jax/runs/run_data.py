@@ -1,0 +1,173 @@
+"""The data that a run began with, kept next to its states: `data.json.gz` in its workdir.
+
+The file holds the classes and the contents (files with their sizes; for a data set of TFDS its
+version, splits and sizes) of all images of the run, and a digest of the initial weights. A run is
+resumed with the same contents, wherever they are. Runs of earlier versions do not have the file:
+it is written when they are resumed.
+"""
+
+import gzip
+import json
+import logging
+import zlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from etils import epath
+
+from mixer_jax.checkpoints.state_format import format_of, stamp
+from mixer_jax.checkpoints.store import newest_metadata
+from mixer_jax.data.source import Source
+from mixer_jax.errors import UserError, one_line, printable
+from mixer_jax.paths import write_whole
+from mixer_jax.runlog.metrics import MetricsFile
+from mixer_jax.runs.data_changes import Changes
+from mixer_jax.runs.experiment import Experiment
+from mixer_jax.runs.places import is_same_place
+from mixer_jax.storage import read_retried, writing
+
+log = logging.getLogger(__name__)
+
+_FILE = 'data.json.gz'
+
+
+def check_data(workdir, experiment: Experiment, stored: Mapping[str, Any] | None) -> None:
+  """Checks that the data are those that the run in `workdir` began with; for one process.
+
+  Data of a run that begins, and changed data that are accepted, are recorded.
+
+  Args:
+    stored: the run in `workdir`, see `workdir.stored_run`; None if it begins.
+
+  Raises:
+    UserError: the classes are others; or files were added, removed or renamed, and
+      `config.data.changed` is 'refuse'.
+    StorageError: the record cannot be read or written now.
+  """
+  path = epath.Path(workdir) / _FILE
+  config, sources = experiment.config, experiment.sources()
+  record = _read(path) if stored else None
+  if record is None:
+    if stored:
+      _check_unrecorded(workdir, experiment, stored)
+    initial = None if stored else experiment.initial_params
+    _write(path, experiment, initial and initial.digest())
+    return
+  for role, source in sources.items():
+    if role in record['data']:
+      _check_classes(source, record['data'][role]['classes'], f'the run in {workdir} began with')
+  _check_initial(workdir, experiment, stored, record)
+  changes = {
+    role: changes
+    for role, source in sources.items()
+    if (changes := Changes.between(record['data'].get(role, {}).get('contents'), source.contents()))
+  }
+  if not changes:
+    _log_moved(stored, config.data.name)
+    return
+  role, first = next(iter(changes.items()))
+  text = f'{role} {printable(sources[role].name)} changed since the run began: {first}'
+  if config.data.changed != 'accept':
+    raise UserError(
+      f'{text}; restore them, or continue with the data as they are by --config.data.changed=accept'
+    )
+  log.warning('%s; accepted', text)
+  file = MetricsFile(workdir)
+  for role, change in changes.items():
+    file.write({'event': 'data_changed', 'data': role, **change.as_fields()})
+  _write(path, experiment, record.get('init'))
+
+
+def _check_unrecorded(workdir, experiment: Experiment, stored: Mapping[str, Any]) -> None:
+  """Checks what a run of an earlier version knows of its data: the classes of its states."""
+  config, old = experiment.config, stored['config']
+  metadata = newest_metadata(workdir)
+  if metadata is None:
+    return  # there is no state that other data could spoil
+  if metadata.get('classes'):
+    _check_classes(experiment.source, metadata['classes'], f'the run in {workdir} began with')
+  began_with = {'data.name': old['data']['name'], 'init_from': old['init_from']}
+  now = {'data.name': config.data.name, 'init_from': config.init_from}
+  for field, name in began_with.items():
+    if is_same_place(name, now[field]):
+      continue
+    unknown = (
+      f'the run in {workdir} has no record of the content of {name}, with which it began, so '
+      f'{now[field]} cannot be compared with it'
+    )
+    if config.data.changed != 'accept':
+      raise UserError(
+        f'{unknown}: give config.{field} as it was, or --config.data.changed=accept if they are '
+        'the same'
+      )
+    log.warning('%s: accepted', unknown)
+  log.info('%s: the data are recorded in %s from now on', workdir, _FILE)
+
+
+def _check_classes(source: Source, known: Sequence[str], whose: str) -> None:
+  """Raises `UserError` unless the classes, in their order, are the known ones."""
+  names = list(source.classes)
+  if names == list(known):
+    return
+  where = next((i for i, (a, b) in enumerate(zip(known, names, strict=False)) if a != b), None)
+  text = f'{len(names)}, not {len(known)}'
+  if where is not None:
+    text = f'class {where} is {names[where]!r}, not {known[where]!r}'
+  raise UserError(
+    f'{printable(source.name)} has other classes than {whose}: {printable(text)}; restore their '
+    'names, or take another --workdir'
+  )
+
+
+def _check_initial(workdir, experiment: Experiment, stored, record: Mapping[str, Any]) -> None:
+  """Raises `UserError` if `init_from` is another checkpoint than the run began with."""
+  old, new = stored['config']['init_from'], experiment.config.init_from
+  if is_same_place(old, new):
+    return
+  initial = experiment.initial_params
+  if initial is None or record.get('init') is None or initial.digest() != record['init']:
+    raise UserError(
+      f'{workdir} holds another run: its config.init_from is {old!r}, and {new!r} is not known to '
+      'have the same weights; take another --workdir, or its settings'
+    )
+
+
+def _log_moved(stored, name: str) -> None:
+  old = stored['config']['data']['name']
+  if not is_same_place(old, name):
+    log.info('the data of the run are the same in %s as they were in %s', name, old)
+
+
+def _read(path: epath.Path) -> dict[str, Any] | None:
+  """Return the record; None if there is none, or a damaged one."""
+  try:
+    data = read_retried(path, path.read_bytes)
+  except (FileNotFoundError, NotADirectoryError):
+    return None
+  try:
+    record = json.loads(gzip.decompress(data))
+    for part in record['data'].values():
+      if not isinstance(part['contents'], dict) or not isinstance(part['classes'], list):
+        raise ValueError('it is no record of data')
+  except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, AttributeError) as error:
+    raise UserError(
+      f'{path} is damaged ({one_line(error)}): remove it to continue without a comparison of the '
+      'data with those that the run began with'
+    ) from error
+  format_of(path, record)
+  return record
+
+
+def _write(path: epath.Path, experiment: Experiment, initial: str | None) -> None:
+  """Writes the record, completely or not at all."""
+  record = {
+    **stamp(),
+    'init': initial,
+    'data': {
+      role: {'name': source.name, 'classes': source.classes, 'contents': source.contents()}
+      for role, source in experiment.sources().items()
+    },
+  }
+  data = gzip.compress(json.dumps(record).encode(), compresslevel=6, mtime=0)
+  with writing(path):
+    write_whole(path, data)
