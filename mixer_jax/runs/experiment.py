@@ -58,9 +58,10 @@ class Experiment:
     """The images of the final report."""
     return self.tested or self.evaluated
 
-  def sources(self) -> dict[str, Source]:
-    """Return what the images are for -> the images."""
-    return _opened(self.source, self.evaluated, self.tested)
+  def sources(self) -> tuple[Source, ...]:
+    """Return the images that it is trained, evaluated and reported on."""
+    tested = (self.tested.source,) if self.tested else ()
+    return (self.source, self.evaluated.source, *tested)
 
   def metrics(self) -> dict[str, str]:
     """Return figure -> the images that it is of, for all figures of the final report."""
@@ -96,7 +97,8 @@ def build_experiment(config: RunConfig, known_model: dict[str, Any] | None = Non
     UserError: something is missing, wrong or does not fit.
   """
   evaluated, tested, source = processes.together(lambda: _open(config))
-  opened = _opened(source, evaluated, tested)
+  opened = {'the training data': source, 'the evaluation data': evaluated.source}
+  opened |= {'the test data': tested.source} if tested else {}
   processes.check_same({name: data.describe() for name, data in opened.items()})
   initial_params = InitialWeights(config, source) if config.init_from else None
   if known_model and initial_params:
@@ -105,7 +107,7 @@ def build_experiment(config: RunConfig, known_model: dict[str, Any] | None = Non
     model = processes.together(initial_params.model)
   else:
     model = new_model(config.model)
-  check_classes(model, source)
+  check_classes(model, source, resumed=known_model is not None)
   evaluated.data.order(model.image_size)  # raises if a permutation's patches do not divide it
   context = Context(model, evaluated, source)
   evaluators = processes.together(lambda: prepare_all(config, context))
@@ -138,13 +140,6 @@ def build_experiment(config: RunConfig, known_model: dict[str, Any] | None = Non
   )
 
 
-def _opened(
-  train: Source, evaluated: EvaluationSetup, tested: EvaluationSetup | None
-) -> dict[str, Source]:
-  sources = {'the training data': train, 'the evaluation data': evaluated.source}
-  return sources | ({'the test data': tested.source} if tested else {})
-
-
 def _open(config: RunConfig) -> tuple[EvaluationSetup, EvaluationSetup | None, Source]:
   """Return the evaluation, test and training images; does not wait for other processes."""
   if config.tensorboard:
@@ -167,12 +162,15 @@ def _open(config: RunConfig) -> tuple[EvaluationSetup, EvaluationSetup | None, S
   return evaluated, tested, open_train(data)
 
 
-def check_classes(model: ModelConfig, source: Source) -> None:
+def check_classes(model: ModelConfig, source: Source, *, resumed: bool = False) -> None:
   """Raises `UserError` unless the head has one output for each class of the data."""
   if model.num_classes != len(source.classes):
+    way_out = f'train with --config.model.num_classes={len(source.classes)}'
+    if resumed:
+      way_out = 'restore the classes that the run began with, or take another --workdir'
     raise UserError(
       f'the model has {model.num_classes} classes and {source.name} {len(source.classes)}: '
-      f'train with --config.model.num_classes={len(source.classes)}'
+      f'{way_out}'
     )
 
 

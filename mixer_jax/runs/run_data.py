@@ -24,7 +24,8 @@ from mixer_jax.runlog.metrics import MetricsFile
 from mixer_jax.runs.data_changes import Changes
 from mixer_jax.runs.experiment import Experiment
 from mixer_jax.runs.places import is_same_place
-from mixer_jax.storage import read_retried, writing
+from mixer_jax.runs.workdir import creating, has_steps
+from mixer_jax.storage import read_retried
 
 log = logging.getLogger(__name__)
 
@@ -45,36 +46,33 @@ def check_data(workdir, experiment: Experiment, stored: Mapping[str, Any] | None
     StorageError: the record cannot be read or written now.
   """
   path = epath.Path(workdir) / _FILE
-  config, sources = experiment.config, experiment.sources()
-  record = _read(path) if stored else None
-  if record is None:
-    if stored:
-      _check_unrecorded(workdir, experiment, stored)
-    initial = None if stored else experiment.initial_params
+  config = experiment.config
+  if stored is None or not has_steps(workdir):
+    initial = experiment.initial_params
     _write(path, experiment, initial and initial.digest())
     return
-  for role, source in sources.items():
-    if role in record['data']:
-      _check_classes(source, record['data'][role]['classes'], f'the run in {workdir} began with')
-  _check_initial(workdir, experiment, stored, record)
-  changes = {
-    role: changes
-    for role, source in sources.items()
-    if (changes := Changes.between(record['data'].get(role, {}).get('contents'), source.contents()))
-  }
-  if not changes:
-    _log_moved(stored, config.data.name)
+  record = _read(path)
+  if record is None:
+    _check_unrecorded(workdir, experiment, stored)
+    _write(path, experiment, None)
     return
-  role, first = next(iter(changes.items()))
-  text = f'{role} {printable(sources[role].name)} changed since the run began: {first}'
+  _check_classes(workdir, experiment.source, record['classes'])
+  _check_initial(workdir, experiment, stored, record)
+  old, new = stored['config']['data']['name'], config.data.name
+  changes = Changes.between(record['contents'], _contents(experiment))
+  if changes is None:
+    if not is_same_place(old, new):
+      log.info('the data of the run are the same in %s as they were in %s', new, old)
+    return
+  text = f'the data in {printable(new)} changed since the run began: {changes}'
+  if not is_same_place(old, new):
+    text = f'the data in {printable(new)} are not those of {printable(old)}: {changes}'
   if config.data.changed != 'accept':
     raise UserError(
       f'{text}; restore them, or continue with the data as they are by --config.data.changed=accept'
     )
   log.warning('%s; accepted', text)
-  file = MetricsFile(workdir)
-  for role, change in changes.items():
-    file.write({'event': 'data_changed', 'data': role, **change.as_fields()})
+  MetricsFile(workdir).write({'event': 'data_changed', 'data': new, **changes.as_fields()})
   _write(path, experiment, record.get('init'))
 
 
@@ -82,10 +80,8 @@ def _check_unrecorded(workdir, experiment: Experiment, stored: Mapping[str, Any]
   """Checks what a run of an earlier version knows of its data: the classes of its states."""
   config, old = experiment.config, stored['config']
   metadata = newest_metadata(workdir)
-  if metadata is None:
-    return  # there is no state that other data could spoil
-  if metadata.get('classes'):
-    _check_classes(experiment.source, metadata['classes'], f'the run in {workdir} began with')
+  if metadata and metadata.get('classes'):
+    _check_classes(workdir, experiment.source, metadata['classes'])
   began_with = {'data.name': old['data']['name'], 'init_from': old['init_from']}
   now = {'data.name': config.data.name, 'init_from': config.init_from}
   for field, name in began_with.items():
@@ -104,7 +100,7 @@ def _check_unrecorded(workdir, experiment: Experiment, stored: Mapping[str, Any]
   log.info('%s: the data are recorded in %s from now on', workdir, _FILE)
 
 
-def _check_classes(source: Source, known: Sequence[str], whose: str) -> None:
+def _check_classes(workdir, source: Source, known: Sequence[str]) -> None:
   """Raises `UserError` unless the classes, in their order, are the known ones."""
   names = list(source.classes)
   if names == list(known):
@@ -114,8 +110,8 @@ def _check_classes(source: Source, known: Sequence[str], whose: str) -> None:
   if where is not None:
     text = f'class {where} is {names[where]!r}, not {known[where]!r}'
   raise UserError(
-    f'{printable(source.name)} has other classes than {whose}: {printable(text)}; restore their '
-    'names, or take another --workdir'
+    f'{printable(source.name)} has other classes than the run in {workdir} began with: '
+    f'{printable(text)}; restore their names, or take another --workdir'
   )
 
 
@@ -132,10 +128,12 @@ def _check_initial(workdir, experiment: Experiment, stored, record: Mapping[str,
     )
 
 
-def _log_moved(stored, name: str) -> None:
-  old = stored['config']['data']['name']
-  if not is_same_place(old, name):
-    log.info('the data of the run are the same in %s as they were in %s', name, old)
+def _contents(experiment: Experiment) -> dict[str, Any]:
+  """Return the contents of all images of the run, whatever they are for."""
+  contents = {}
+  for source in experiment.sources():
+    contents |= source.contents()
+  return contents
 
 
 def _read(path: epath.Path) -> dict[str, Any] | None:
@@ -146,9 +144,8 @@ def _read(path: epath.Path) -> dict[str, Any] | None:
     return None
   try:
     record = json.loads(gzip.decompress(data))
-    for part in record['data'].values():
-      if not isinstance(part['contents'], dict) or not isinstance(part['classes'], list):
-        raise ValueError('it is no record of data')
+    if not isinstance(record['contents'], dict) or not isinstance(record['classes'], list):
+      raise ValueError('it is no record of data')
   except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, AttributeError) as error:
     raise UserError(
       f'{path} is damaged ({one_line(error)}): remove it to continue without a comparison of the '
@@ -163,11 +160,9 @@ def _write(path: epath.Path, experiment: Experiment, initial: str | None) -> Non
   record = {
     **stamp(),
     'init': initial,
-    'data': {
-      role: {'name': source.name, 'classes': source.classes, 'contents': source.contents()}
-      for role, source in experiment.sources().items()
-    },
+    'classes': experiment.source.classes,
+    'contents': _contents(experiment),
   }
   data = gzip.compress(json.dumps(record).encode(), compresslevel=6, mtime=0)
-  with writing(path):
+  with creating(path):
     write_whole(path, data)

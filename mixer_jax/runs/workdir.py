@@ -165,22 +165,21 @@ def claimed(workdir, config: RunConfig, model: models.ModelConfig) -> Iterator[d
   """
   folder = epath.Path(workdir)
   was_there = folder.exists()
-  try:
-    with _making(folder):
-      folder.mkdir(parents=True, exist_ok=True)
-    with held(folder):
+  with creating(folder):
+    folder.mkdir(parents=True, exist_ok=True)
+  with held(folder):
+    try:
       stored = check_stored(folder, config)  # another start may have been faster
       if stored is None:
         _write_run(folder, config, model)
       elif models.config_from(stored['model']) != model:
         raise UserError(f'{folder} was begun by another process just now: start this one again')
-      was_there = True
-      yield stored
-  except BaseException:
-    if not was_there:
-      with contextlib.suppress(OSError):  # it is not empty, or has never been made
-        folder.rmdir()
-    raise
+    except BaseException:
+      if not was_there:
+        with contextlib.suppress(OSError, ValueError):  # epath: it is not empty
+          folder.rmdir()
+      raise
+    yield stored
 
 
 @contextlib.contextmanager
@@ -193,7 +192,7 @@ def held(workdir) -> Iterator[None]:
   if is_remote(epath.Path(workdir)):
     yield
     return
-  with _making(workdir):
+  with creating(workdir):
     descriptor = os.open(workdir, os.O_RDONLY)
   try:
     _lock(workdir, descriptor)
@@ -225,7 +224,7 @@ def _write_run(folder: epath.Path, config: RunConfig, model: models.ModelConfig)
   except TypeError as error:
     raise UserError(f'the config holds a value that JSON does not have: {error}') from error
   path = folder / _CONFIG
-  with _making(path):
+  with creating(path):
     if path.exists():
       log.warning('the run that was begun in %s ended before its first step: replaced', folder)
       write_whole(path, text)
@@ -237,7 +236,7 @@ def _write_run(folder: epath.Path, config: RunConfig, model: models.ModelConfig)
 
 
 @contextlib.contextmanager
-def _making(path) -> Iterator[None]:
+def creating(path) -> Iterator[None]:
   """Turns errors of making a file into a `StorageError`, or a `UserError` of its place."""
   try:
     with writing(path):
