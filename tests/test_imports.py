@@ -13,7 +13,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent / 'mixer_jax'
 
-# Which rooms a room may import; `errors`, `paths`, `storage`, `home` and `hardware` are open to all.
+# Which rooms a room may import; single files such as `errors` and `paths` are open to all.
 ALLOWED = {
   'errors': set(),
   'paths': set(),
