@@ -17,6 +17,7 @@ from mixer_jax.errors import (
   UserError,
   printable,
 )
+from mixer_jax.runlog import streams
 
 COMMANDS = {
   'train': 'pre-train or fine-tune a model; the same command resumes an unfinished run',
@@ -69,17 +70,12 @@ def main(argv: list[str] | None = None) -> int:
   answer. 75: asked to stop. 130: interrupted.
   """
   argv = sys.argv[1:] if argv is None else argv
-  if not argv or argv[0] in ('-h', '--help'):
-    print(_usage())
-    return 0 if argv else 2
-  if argv[0] == '--version':
-    print(f'mixer_jax {mixer_jax.__version__}')
-    return 0
-  if argv[0] not in COMMANDS:
-    return _report(f'no command {argv[0]!r}: there are {", ".join(COMMANDS)}')
-  _choose_platforms()
   try:
-    importlib.import_module(f'mixer_jax.commands.{argv[0].replace("-", "_")}').main(argv[1:])
+    try:
+      return _run(argv)
+    finally:
+      if sys.stdout:
+        sys.stdout.flush()  # its errors are reported here, not by the interpreter at the end
   except ApartError as error:
     _report(str(error))
     return 69
@@ -108,6 +104,19 @@ def main(argv: list[str] | None = None) -> int:
   except KeyboardInterrupt:
     _report(_interrupted(argv))
     return 130
+
+
+def _run(argv: list[str]) -> int:
+  if not argv or argv[0] in ('-h', '--help'):
+    print(_usage())
+    return 0 if argv else 2
+  if argv[0] == '--version':
+    print(f'mixer_jax {mixer_jax.__version__}')
+    return 0
+  if argv[0] not in COMMANDS:
+    return _report(f'no command {argv[0]!r}: there are {", ".join(COMMANDS)}')
+  _choose_platforms()
+  importlib.import_module(f'mixer_jax.commands.{argv[0].replace("-", "_")}').main(argv[1:])
   return 0
 
 
@@ -140,14 +149,13 @@ def entry() -> None:
   # Python's own handler raises inside imports and callbacks of libraries, which may swallow it.
   # A command that must finish something first installs that handler again.
   signal.signal(signal.SIGINT, leave)
+  streams.open_streams(output_is_result=not {*sys.argv[1:2]} & {*RESUMABLE})
   try:
     code = main()
   except Exception:  # a bug of ours; other processes must not wait for this one
     traceback.print_exc()
     code = 1
-  for stream in (sys.stdout, sys.stderr):
-    if stream:
-      stream.flush()
+  sys.stderr.flush()
   if code:
     os._exit(code)
 
