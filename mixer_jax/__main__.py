@@ -48,8 +48,11 @@ RESUMABLE = ('train', 'transfer', 'permute', 'scaling', 'prune', 'cka-study')
 
 # The user can act on these; any other OSError is a bug of this package.
 _REFUSALS = {
-  errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOENT,
-  errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP,
+  errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST,
+  errno.ENAMETOOLONG, errno.ELOOP,
+}  # fmt: skip
+_PASSING = {
+  errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE,
 }  # fmt: skip
 _UNREACHED = {
   errno.ECONNREFUSED, errno.ECONNRESET, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ETIMEDOUT,
@@ -66,8 +69,8 @@ def main(argv: list[str] | None = None) -> int:
   """Run one command and return its exit code.
 
   0: done. 2: bad input, reported in one line. 3: the planned program does not fit. 69: the
-  processes of a pod could not connect. 74: a state could not be written, or the network does not
-  answer. 75: asked to stop. 130: interrupted.
+  processes of a pod could not connect. 74: a file could not be read or written now, or the network
+  does not answer. 75: asked to stop. 130: interrupted.
   """
   argv = sys.argv[1:] if argv is None else argv
   try:
@@ -95,9 +98,10 @@ def main(argv: list[str] | None = None) -> int:
     if number in _UNREACHED or number < 0:  # below 0: a host has no address
       _report(f'the network does not answer: {error}; try again, or name a local path')
       return 74
-    if number not in _REFUSALS:
+    if number not in _REFUSALS | _PASSING:
       raise
-    return _report(f'{error.filename or "a file"}: {error.strerror}')
+    _report(f'{error.filename or "a file"}: {error.strerror}')
+    return 74 if number in _PASSING else 2
   except PreemptedError as error:
     _report(f'{error}: its state is saved; run the same command again to resume')
     return 75
