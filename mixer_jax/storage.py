@@ -16,7 +16,7 @@ from mixer_jax.errors import StorageError, one_line
 T = TypeVar('T')
 
 RETRY_SETTING = 'MIXER_JAX_RETRY_SECONDS'
-"""Variable: seconds for which a read that fails is retried; default 15."""
+"""Variable: seconds for which a read or write that fails is retried; default 15."""
 
 _NOT_THERE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
@@ -24,6 +24,7 @@ _PLACE_IS_WRONG = {
   errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST,
   errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL,
 }  # fmt: skip
+_LASTING = {errno.EROFS, errno.EFBIG}  # they do not pass within seconds
 
 
 def read_retried(name, read: Callable[[], T]) -> T:
@@ -51,8 +52,34 @@ def read_retried(name, read: Callable[[], T]) -> T:
       pause = min(2 * pause, 4.0)
 
 
+def write_retried(name, write: Callable[[], object]) -> None:
+  """Call `write`; errors of the disk or bucket are retried with growing pauses.
+
+  Args:
+    name: file that is written, for the message.
+    write: writes all of it; after an error it is called again.
+
+  Raises:
+    StorageError: it still fails after `RETRY_SETTING` seconds, or the disk is read-only.
+    OSError: the place is wrong, as in `writing`.
+  """
+  end = time.monotonic() + retry_seconds()
+  pause = 0.1
+  while True:
+    with writing(name):
+      try:
+        write()
+        return
+      except OSError as error:
+        may_pass = error.errno not in _PLACE_IS_WRONG | _LASTING
+        if not may_pass or time.monotonic() + pause > end:
+          raise
+    time.sleep(pause)
+    pause = min(2 * pause, 4.0)
+
+
 def retry_seconds() -> float:
-  """Return the seconds for which a failing read is retried."""
+  """Return the seconds for which a failing read or write is retried."""
   try:
     return max(0.0, float(os.environ.get(RETRY_SETTING, '15')))
   except ValueError:

@@ -62,7 +62,7 @@ ALLOWED = {
       'studies',
     ),
   },
-  '__main__': {'commands'},
+  '__main__': {'commands', 'runlog'},
 }
 BARE = {'jax', 'numpy', 'optax', 'flax', 'mixer_jax'}  # so that it runs where there is no more
 
