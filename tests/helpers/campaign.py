@@ -73,7 +73,15 @@ VARIANTS = (
     ),
   ),
   Variant(
-    'folder', ('--config.data.undecodable=skip', '--config.data.threads=2'), reads_folder=True
+    'folder',
+    (
+      '--config.data.undecodable=skip',
+      '--config.data.threads=2',
+      '--config.data.train_split=train[:80%]',
+      '--config.data.eval_split=train[80%:]',
+      '--config.model.num_classes=2',
+    ),
+    reads_folder=True,
   ),
   Variant('tensorboard', ('--config.tensorboard=true', '--config.accumulate=2')),
 )
@@ -108,7 +116,7 @@ class Place:
   def close(self) -> None:
     """Unmount the file system."""
     if self.is_mounted:
-      subprocess.run(['umount', str(self.disk)], check=True)
+      subprocess.run(['umount', '--lazy', str(self.disk)], check=True)
 
   def heal(self) -> None:
     """Make the disk writable, and give its space back."""
@@ -131,8 +139,7 @@ class Place:
     if fault:
       environment['FAULT'] = f'{fault.kind} 0 {fault.step} {self.mark(fault)}'
     data = (f'--config.data.name=folder:{self.images}',) if variant.reads_folder else ()
-    splits = ('--config.data.train_split=train[:80%]', '--config.data.eval_split=train[80%:]')
-    flags = (*FLAGS, *variant.flags, *data, *(splits if data else ()))
+    flags = (*FLAGS, *variant.flags, *data)
     return subprocess.Popen(
       [sys.executable, '-m', 'mixer_jax', *train_runs.flags(self.workdir, self.data_dir, *flags)],
       cwd=train_runs.ROOT,
