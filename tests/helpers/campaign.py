@@ -1,5 +1,6 @@
 """A run with faults drawn from a seed, and the supervisor that starts it again after each."""
 
+import contextlib
 import dataclasses
 import os
 import pathlib
@@ -9,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import cv2
 import numpy as np
@@ -99,24 +100,13 @@ class Fault:
 class Place:
   """Folders of one run, on a file system of its own where it can be mounted."""
 
-  def __init__(self, root: pathlib.Path, data_dir: pathlib.Path, images: pathlib.Path, cache):
-    self.root, self.data_dir, self.images, self.cache = root, data_dir, images, cache
-    self.disk = root / 'disk'
+  def __init__(self, root: pathlib.Path, data_dir: pathlib.Path, images: pathlib.Path):
+    self.root, self.data_dir, self.images = root, data_dir, images
+    self.cache, self.disk = root / 'cache', root / 'disk'
     self.disk.mkdir(parents=True)
-    self.is_mounted = (
-      subprocess.run(
-        ['mount', '-t', 'tmpfs', '-o', 'size=48m', 'tmpfs', str(self.disk)],
-        check=False,
-        capture_output=True,
-      ).returncode
-      == 0
-    )
+    mount = ['mount', '-t', 'tmpfs', '-o', 'size=48m', 'tmpfs', str(self.disk)]
+    self.is_mounted = subprocess.run(mount, check=False, capture_output=True).returncode == 0
     self.workdir = self.disk / 'run'
-
-  def close(self) -> None:
-    """Unmount the file system."""
-    if self.is_mounted:
-      subprocess.run(['umount', '--lazy', str(self.disk)], check=True)
 
   def heal(self) -> None:
     """Make the disk writable, and give its space back."""
@@ -160,6 +150,17 @@ class Place:
     if not folder.is_dir():
       return []
     return sorted((p for p in folder.iterdir() if p.name.isdigit()), key=lambda p: int(p.name))
+
+
+@contextlib.contextmanager
+def place(root: pathlib.Path, data_dir: pathlib.Path, images: pathlib.Path) -> Iterator[Place]:
+  """Return a `Place`; its file system is gone afterwards."""
+  made = Place(root, data_dir, images)
+  try:
+    yield made
+  finally:
+    if made.is_mounted:
+      subprocess.run(['umount', '--lazy', str(made.disk)], check=True)
 
 
 def finished(process: subprocess.Popen, seconds: float = 240) -> tuple[int, str]:
