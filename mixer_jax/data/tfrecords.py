@@ -25,7 +25,7 @@ from typing import Any, SupportsIndex
 import google_crc32c
 import numpy as np
 
-from mixer_jax.errors import UserError
+from mixer_jax.errors import StorageError, UserError
 from mixer_jax.home import cache_folder, warn_uncached
 from mixer_jax.paths import is_remote, open_whole
 
@@ -309,5 +309,5 @@ def _store_index(folder: str, shards: Mapping[str, _Shard]) -> None:
         lengths=np.array([len(shard.bounds) for shard in shards.values()], np.int64),
         bounds=np.concatenate([shard.bounds for shard in shards.values()]),
       )
-  except OSError as error:
+  except (OSError, StorageError) as error:
     warn_uncached('indices of data sets', error)

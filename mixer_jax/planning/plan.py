@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from mixer_jax import models
+from mixer_jax.errors import StorageError
 from mixer_jax.home import cache_folder, warn_uncached
 from mixer_jax.models import paper
 from mixer_jax.paths import write_whole
@@ -175,7 +176,7 @@ def plan_program(program: Program, data: str = '', *, folder: pathlib.Path | Non
     path = (folder or cache_folder() / 'plans') / name
     path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, json.dumps(dataclasses.asdict(facts)))
-  except OSError as error:
+  except (OSError, StorageError) as error:
     warn_uncached('plans', error)
   return Plan(program, data, facts)
 
