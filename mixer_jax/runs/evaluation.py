@@ -1,8 +1,6 @@
 """Evaluation of a checkpoint on a complete split: accuracy, few-shot accuracy, linear probes."""
 
-import csv
 import dataclasses
-import io
 import logging
 import os
 from typing import Any
@@ -17,6 +15,7 @@ from mixer_jax.evaluation.fewshot import FewShotConfig
 from mixer_jax.evaluation.probe import LayerProbe, ProbeConfig
 from mixer_jax.evaluation.statistics import MeanDeviation
 from mixer_jax.parallel import processes
+from mixer_jax.pictures.text_tables import comma_separated
 from mixer_jax.runlog.progress import reading
 from mixer_jax.runs.checkpoint_labels import (
   align_classes,
@@ -105,14 +104,13 @@ class EvaluationReport:
 
   def per_class_csv(self) -> str:
     """Return `per_class` as CSV, with class names."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator='\n')
-    writer.writerow(('class', 'name', 'images', 'top1', 'most_confused_with', 'times'))
+    rows = []
     for row in self.per_class():
       confused = '' if row.confused is None else self.classes[row.confused]
       name, top1 = self.classes[row.label], f'{row.top1:.2f}'
-      writer.writerow((row.label, name, row.images, top1, confused, row.times))
-    return text.getvalue()
+      rows.append((row.label, name, row.images, top1, confused, row.times))
+    header = ('class', 'name', 'images', 'top1', 'most_confused_with', 'times')
+    return comma_separated(header, rows)
 
 
 def evaluate(loaded: LoadedModel | str | os.PathLike) -> EvaluationReport:
