@@ -47,7 +47,7 @@ class BaseHooks:
     if self._interrupted:
       raise KeyboardInterrupt
     if self._tensorboard and step % self._log_every == 0:
-      self._tensorboard.write_scalars(step, metrics)
+      self._tensorboard.scalars(step, metrics)
 
   def should_stop(self, step: int) -> bool:
     """Return True if a SIGTERM arrived; all processes agree."""
@@ -89,9 +89,6 @@ class BaseHooks:
 def _writer(folder: str):
   if not processes.is_main():
     return None
-  # TensorFlow writes files here and computes nothing, so its start-up messages are not wanted.
-  os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
-  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
-  from clu.metric_writers import SummaryWriter  # imports TensorFlow
+  from mixer_jax.runlog.tensorboard import TensorBoardFile  # bench runs without its checksums
 
-  return SummaryWriter(folder)
+  return TensorBoardFile(folder)

@@ -94,7 +94,7 @@ class RunHooks(BaseHooks):
     self.rows.append({'event': evaluator.row.event, **row})
     if self._tensorboard:
       group = evaluator.row.name if evaluator.row.is_extra else evaluator.row.event
-      self._tensorboard.write_scalars(step, {f'{group}/{k}': v for k, v in numbers.items()})
+      self._tensorboard.scalars(step, {f'{group}/{k}': v for k, v in numbers.items()})
     self._progress.pause()
     return {evaluator.qualified(name): value for name, value in numbers.items()}
 
