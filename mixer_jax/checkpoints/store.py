@@ -17,11 +17,12 @@ import numpy as np
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 
+from mixer_jax import storage
 from mixer_jax.checkpoints.digest import digest
 from mixer_jax.errors import ApartError, NotFiniteError, StorageError, UserError, one_line
 from mixer_jax.models import Weights, join
 from mixer_jax.parallel import processes
-from mixer_jax.paths import is_remote
+from mixer_jax.paths import is_remote, write_whole
 
 log = logging.getLogger(__name__)
 
@@ -88,17 +89,40 @@ class Store:
         f'the state of step {step} is not finite (first: {broken[0]}): it was not saved; '
         'lower the learning rate or check the data'
       )
-    metadata = {**metadata, 'step': step, 'best_step': best, 'digests': digests}
-    metadata['checksum'] = _checksum(metadata)
     try:
       self._check_writable()
       response = ocp.save_checkpointables_async(
-        self.directory / str(step), parts, overwrite=True, custom_metadata=metadata
+        self.directory / str(step),
+        parts,
+        overwrite=True,
+        custom_metadata=_stored(metadata, step, best, digests),
       )
     except Exception as error:
       raise self._refused(step, error) from error
     self._pending = (step, response)
     self._best[step] = best
+
+  def amend(self, step: int, metadata: dict[str, Any], *, best: int | None = None) -> None:
+    """Replace the metadata of a saved state, after `wait`; its arrays are not written again.
+
+    Args:
+      step, metadata, best: as in `save`.
+
+    Raises:
+      StorageError: the disk or bucket refuses, or the state is not there any more.
+    """
+    self.wait()
+    self._best[step] = best
+    if processes.is_main():
+      path = self.directory / str(step) / _METADATA
+      try:
+        content = json.loads(storage.read_retried(path, path.read_bytes))
+        digests = content['custom_metadata']['digests']
+        content['custom_metadata'] = _stored(metadata, step, best, digests)
+        write_whole(path, json.dumps(content))
+      except (OSError, ValueError, KeyError, TypeError) as error:
+        raise self._refused(step, error) from error
+      self._remove_old(step)
 
   def wait(self) -> None:
     """Wait until the last save is written; raise its error if it failed."""
@@ -111,11 +135,14 @@ class Store:
       self._remove_unfinished()
       raise self._refused(step, error) from error
     if processes.is_main():
-      known = [s for s in self.steps() if s <= step]
-      named = {self._named_best(s) for s in known[-self.keep :]}
-      for old in known[: -self.keep]:
-        if old not in named:
-          (self.directory / str(old)).rmtree()
+      self._remove_old(step)
+
+  def _remove_old(self, step: int) -> None:
+    known = [s for s in self.steps() if s <= step]
+    named = {self._named_best(s) for s in known[-self.keep :]}
+    for old in known[: -self.keep]:
+      if old not in named:
+        (self.directory / str(old)).rmtree()
 
   def _named_best(self, step: int) -> int | None:
     if step not in self._best:  # saved by an earlier start
@@ -231,6 +258,11 @@ def best_state(workdir) -> epath.Path:
   raise UserError(f'{workdir} holds no checkpoint of this project')
 
 
+def has_states(workdir) -> bool:
+  """Return True if a run has states, intact or not."""
+  return bool(_steps(_absolute(workdir) / _FOLDER))
+
+
 def remove_states(workdir) -> None:
   """Remove all states of a run. Only one process calls it."""
   (_absolute(workdir) / _FOLDER).rmtree(missing_ok=True)
@@ -283,6 +315,14 @@ def read_metadata(path: epath.Path) -> dict[str, Any]:
   if path.name.isdigit() and metadata['step'] != int(path.name):
     raise DamagedError(f'it is the state of step {metadata["step"]}')
   return metadata
+
+
+def _stored(
+  metadata: dict[str, Any], step: int, best: int | None, digests: dict[str, Any]
+) -> dict[str, Any]:
+  """Return the metadata of a state as it is stored."""
+  metadata = {**metadata, 'step': step, 'best_step': best, 'digests': digests}
+  return {**metadata, 'checksum': _checksum(metadata)}
 
 
 def _checksum(metadata: dict[str, Any]) -> int:
