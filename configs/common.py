@@ -38,7 +38,7 @@ def get_config() -> ConfigDict:
   # Also keep the state of the best evaluation as WORKDIR/best, and report the run by it. Early
   # stopping does so in any case.
   config.keep_best = False
-  config.tensorboard = False  # also write TensorBoard events (needs TensorFlow)
+  config.tensorboard = False  # also write events for TensorBoard, in WORKDIR/tensorboard
 
   config.early_stopping = ConfigDict()  # fields of mixer_jax.training.early_stopping
   config.early_stopping.metric = 'top1'  # or top5, loss, real, 5-shot, a figure of `evals`

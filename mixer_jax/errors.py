@@ -22,7 +22,11 @@ class ApartError(UserError):
 
 
 class PreemptedError(Exception):
-  """The run was asked to stop (SIGTERM) and has saved its state: exit code 75."""
+  """The run was asked to stop (SIGTERM and others), and its state is saved: exit code 75."""
+
+
+class InterruptedRunError(PreemptedError, KeyboardInterrupt):
+  """The run was interrupted (Ctrl-C), and its state is saved: exit code 130."""
 
 
 class DoesNotFitError(Exception):

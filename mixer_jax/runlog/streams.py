@@ -9,7 +9,6 @@ import os
 import select
 import sys
 
-from mixer_jax import storage
 from mixer_jax.errors import StorageError
 
 _lost: dict[str, str] = {}
@@ -66,12 +65,11 @@ class _Stream(io.FileIO):
       return self._discard(data, error)
     except OSError as error:
       if self._raises:
-        reason = storage.reason(error)
-        raise StorageError(f'{self._title} cannot be written now: {reason}') from error
+        raise StorageError(f'{self._title} cannot be written now: {error.strerror}') from error
       return self._discard(data, error)
 
   def _discard(self, data, error: OSError) -> int:
-    _lost.setdefault(self._title, storage.reason(error))
+    _lost.setdefault(self._title, error.strerror or 'closed')
     return len(data)
 
 

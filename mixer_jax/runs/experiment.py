@@ -1,7 +1,6 @@
 """A training run whose parts are checked and fit together, ready to be trained."""
 
 import dataclasses
-import importlib.util
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -137,12 +136,6 @@ def build_experiment(config: RunConfig, known_model: dict[str, Any] | None = Non
 
 def _open(config: RunConfig) -> tuple[EvaluationSetup, EvaluationSetup | None, Source]:
   """Return the evaluation, test and training images; does not wait for other processes."""
-  if config.tensorboard:
-    for package in ('tensorflow', 'tensorboard'):
-      if importlib.util.find_spec(package) is None:
-        raise UserError(
-          f"config.tensorboard needs {package}: pip install 'mixer_jax[prepare]', or set it false"
-        )
   evaluated, tested = open_evaluation(config), None
   meshes.check_batch(evaluated.mesh, config.batch_size, config.accumulate)
   data = evaluated.data
