@@ -12,6 +12,7 @@ from mixer_jax.data.catalog import open_source
 from mixer_jax.data.pipeline import DataConfig, Process
 from mixer_jax.data.source import Source
 from mixer_jax.errors import UserError
+from mixer_jax.hardware import free_memory
 from mixer_jax.parallel import mesh as meshes
 from mixer_jax.runs.run_config import RunConfig
 
@@ -31,6 +32,7 @@ class EvaluationSetup:
 
   def batches(self, image_size: int) -> Iterator[Batch]:
     """Return this process's part of all batches, on the host; each image is in one of them."""
+    check_memory('eval_batch_size', self.batch_size, image_size)
     return pipeline.eval_batches(
       self.source,
       self.data,
@@ -83,6 +85,16 @@ def eval_batch_size(config: RunConfig, mesh: Mesh | AbstractMesh) -> int:
   size = config.eval_batch_size or IMAGES_PER_DEVICE * mesh.size
   meshes.check_batch(mesh, size, name='eval_batch_size')
   return size
+
+
+def check_memory(name: str, batch_size: int, image_size: int) -> None:
+  """Raise `UserError` if this process's part of a batch is larger than the memory of the host."""
+  size, free = batch_size // jax.process_count() * image_size**2 * 3, free_memory()
+  if free is not None and size > free:
+    raise UserError(
+      f'config.{name}={batch_size:,}: a batch takes {size / 2**30:,.0f} GiB of the host, which has '
+      f'{free / 2**30:,.0f} left: take a smaller one'
+    )
 
 
 def this_process() -> Process:

@@ -14,7 +14,12 @@ from mixer_jax.errors import UserError
 from mixer_jax.models import ModelConfig
 from mixer_jax.parallel import mesh as meshes
 from mixer_jax.parallel import processes
-from mixer_jax.runs.evaluation_setup import EvaluationSetup, open_evaluation, open_train
+from mixer_jax.runs.evaluation_setup import (
+  EvaluationSetup,
+  check_memory,
+  open_evaluation,
+  open_train,
+)
 from mixer_jax.runs.evaluators.classification import Classification
 from mixer_jax.runs.evaluators.evaluator import Context, Evaluator, Row
 from mixer_jax.runs.evaluators.registry import prepare_all
@@ -102,6 +107,8 @@ def build_experiment(config: RunConfig, known_model: dict[str, Any] | None = Non
   else:
     model = new_model(config.model)
   check_classes(model, source)
+  check_memory('batch_size', config.batch_size, model.image_size)
+  check_memory('eval_batch_size', evaluated.batch_size, model.image_size)
   evaluated.data.order(model.image_size)  # raises if a permutation's patches do not divide it
   context = Context(model, evaluated, source)
   evaluators = processes.together(lambda: prepare_all(config, context))
