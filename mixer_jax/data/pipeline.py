@@ -49,6 +49,8 @@ class DataConfig:
   undecodable: what to do in training if an image does not decode: one of `UNDECODABLE`.
   threads: threads that read and decode; 0: the thread of the loop does it between steps.
   prefetch: examples that the threads keep ready.
+  folder_rules: rules by which 'folder:DIR' is read, see `folders.RULES`; configs without it are of
+    runs that were begun by the first.
   """
 
   name: str
@@ -71,6 +73,7 @@ class DataConfig:
   undecodable: str = dataclasses.field(metadata={'affects_result': False})
   threads: int = dataclasses.field(metadata={'affects_result': False})
   prefetch: int = dataclasses.field(metadata={'affects_result': False})
+  folder_rules: int = 1
 
   def __post_init__(self):
     recipe = 'resmall-crop' if self.takes_recipe_of_checkpoint else self.eval_recipe
@@ -105,6 +108,8 @@ class DataConfig:
       raise UserError(
         f'data.undecodable must be one of {", ".join(UNDECODABLE)}, not {self.undecodable!r}'
       )
+    if type(self.folder_rules) is not int or self.folder_rules not in (1, 2):
+      raise UserError(f'data.folder_rules must be 1 or 2, is {self.folder_rules!r}')
     for name, most in (('threads', 2**20), ('prefetch', 2**20), ('randaugment_layers', 16)):
       if type(getattr(self, name)) is not int or not 0 <= getattr(self, name) <= most:
         raise UserError(f'data.{name} must be in 0..{most}, is {getattr(self, name)!r}')
