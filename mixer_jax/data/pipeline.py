@@ -71,10 +71,9 @@ class DataConfig:
   permutation_patch: int
   permutation_seed: int
   undecodable: str = dataclasses.field(metadata={'affects_result': False})
+  max_megapixels: int = dataclasses.field(metadata={'affects_result': False})
   threads: int = dataclasses.field(metadata={'affects_result': False})
   prefetch: int = dataclasses.field(metadata={'affects_result': False})
-  # Runs that began before it was a field had this limit.
-  max_megapixels: int = dataclasses.field(default=134, metadata={'affects_result': False})
 
   def __post_init__(self):
     recipe = 'resmall-crop' if self.takes_recipe_of_checkpoint else self.eval_recipe
@@ -154,6 +153,7 @@ def evaluation_only(
     permutation_patch=1,
     permutation_seed=0,
     undecodable='fatal',
+    max_megapixels=134,
     threads=threads,
     prefetch=prefetch,
   )

@@ -47,6 +47,7 @@ _ADDED: Mapping[int, Mapping[str, Any]] = types.MappingProxyType(
       'data.permutation_patch': 16,
       'data.permutation_seed': 0,
       'data.undecodable': 'fatal',
+      'data.max_megapixels': 134,
       'processes.distributed': 'auto',
       'processes.start_seconds': 300,
       'processes.heartbeat_seconds': 100,
