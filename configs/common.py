@@ -107,6 +107,8 @@ def get_config() -> ConfigDict:
   config.data.permutation_seed = 0
   # Training images that do not decode: 'fatal' stops the run, 'skip' logs and replaces them.
   config.data.undecodable = 'fatal'
+  # Larger images count as images that do not decode. Decoding takes 4 to 20 MB per megapixel.
+  config.data.max_megapixels = 134  # 1 to 178
   config.data.threads = 16  # for reading and decoding; 0: the thread of the loop, between steps
   config.data.prefetch = 512  # examples kept ready
 

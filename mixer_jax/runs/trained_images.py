@@ -10,6 +10,7 @@ from mixer_jax.data.overlap import shared, shared_parts
 from mixer_jax.data.pipeline import DataConfig
 from mixer_jax.data.source import Source
 from mixer_jax.errors import UserError
+from mixer_jax.runs.config_versions import stored_config
 from mixer_jax.runs.data_splits import open_train, with_held_out
 from mixer_jax.runs.run_config import RunConfig
 
@@ -30,11 +31,10 @@ def warn_if_run_trained_on(checkpoint: Checkpoint, evaluated: Source, data_dir: 
   Args:
     data_dir: where the evaluated data set is, if it is one of TFDS.
   """
-  fields = checkpoint.metadata.get('config')
-  if not fields:
+  if not checkpoint.metadata.get('config'):
     return
   try:
-    data = RunConfig.from_fields(fields).data
+    data = RunConfig.from_fields(stored_config('the checkpoint', checkpoint.metadata)).data
     _warn(evaluated, f'{data.name}/{data.train_split}', _shared_with_run(data, evaluated, data_dir))
   except UserError:  # of another version, or its data are elsewhere
     return
