@@ -132,7 +132,7 @@ def split_folders(folder: str) -> dict[str, str]:
         f'them, or name one, folder:{folder}/{name}'
       )
     splits[split] = name
-  return splits
+  return {split: splits[split] for split in dict.fromkeys(_SPLIT_OF.values()) if split in splits}
 
 
 def has_only_train(folder: str) -> bool:
