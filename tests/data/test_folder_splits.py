@@ -1,7 +1,5 @@
 """Folders of splits: recognised, sliced, with one list of classes; words that mean nothing."""
 
-import pathlib
-
 import numpy as np
 import pytest
 
@@ -9,17 +7,7 @@ from mixer_jax.data import folders
 from mixer_jax.data.catalog import open_source
 from mixer_jax.data.overlap import shared
 from mixer_jax.errors import UserError
-
-IMAGE = b''  # nothing here decodes
-
-
-def make(root: pathlib.Path, counts: dict[str, int]) -> str:
-  """Make `count` files in each folder below the root; returns 'folder:ROOT'."""
-  for folder, count in counts.items():
-    (root / folder).mkdir(parents=True, exist_ok=True)
-    for number in range(count):
-      (root / folder / f'{number}.png').write_bytes(IMAGE)
-  return f'folder:{root}'
+from tests.helpers.folder_sets import make
 
 
 def counts_of(source) -> list[int]:
