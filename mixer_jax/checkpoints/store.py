@@ -18,6 +18,7 @@ from etils import epath
 from orbax.checkpoint import v1 as ocp
 
 from mixer_jax.checkpoints.digest import digest
+from mixer_jax.checkpoints.state_format import format_of, stamp
 from mixer_jax.errors import ApartError, NotFiniteError, StorageError, UserError, one_line
 from mixer_jax.models import Weights, join
 from mixer_jax.parallel import processes
@@ -88,7 +89,7 @@ class Store:
         f'the state of step {step} is not finite (first: {broken[0]}): it was not saved; '
         'lower the learning rate or check the data'
       )
-    metadata = {**metadata, 'step': step, 'best_step': best, 'digests': digests}
+    metadata = {**stamp(), **metadata, 'step': step, 'best_step': best, 'digests': digests}
     metadata['checksum'] = _checksum(metadata)
     try:
       self._check_writable()
@@ -273,6 +274,7 @@ def read_metadata(path: epath.Path) -> dict[str, Any]:
 
   Raises:
     DamagedError: it cannot be read.
+    UserError: a newer version of mixer_jax wrote it.
   """
   try:
     metadata = ocp.checkpointables_metadata(path).custom_metadata
@@ -280,6 +282,7 @@ def read_metadata(path: epath.Path) -> dict[str, Any]:
     raise DamagedError(_first_line(error)) from error
   if not isinstance(metadata, dict) or metadata.pop('checksum', None) != _checksum(metadata):
     raise DamagedError('its metadata is not what was saved')
+  format_of(path, metadata)
   if path.name.isdigit() and metadata['step'] != int(path.name):
     raise DamagedError(f'it is the state of step {metadata["step"]}')
   return metadata
