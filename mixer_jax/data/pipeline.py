@@ -53,6 +53,7 @@ class DataConfig:
   max_megapixels: larger images count as images that do not decode.
   threads: threads that read and decode; 0: the thread of the loop does it between steps.
   prefetch: examples that the threads keep ready.
+  crop: kind of inception crop, one of `augment.CROPS`. Runs of earlier versions do not name it.
   """
 
   name: str
@@ -77,6 +78,7 @@ class DataConfig:
   max_megapixels: int = dataclasses.field(metadata={'affects_result': False})
   threads: int = dataclasses.field(metadata={'affects_result': False})
   prefetch: int = dataclasses.field(metadata={'affects_result': False})
+  crop: str = 'uniform-area'
 
   def __post_init__(self):
     recipe = 'resmall-crop' if self.takes_recipe_of_checkpoint else self.eval_recipe
@@ -85,6 +87,13 @@ class DataConfig:
       raise UserError(
         'data.min_crop_area and data.max_crop_area must be in (0, 1] and in this order; they are '
         f'{self.min_crop_area!r} and {self.max_crop_area!r}'
+      )
+    if self.crop not in augment.CROPS:
+      raise UserError(f'data.crop must be one of {", ".join(augment.CROPS)}, not {self.crop!r}')
+    if self.crop == 'tensorflow' and self.min_crop_area == self.max_crop_area < 1:
+      raise UserError(
+        f'data.crop=tensorflow finds no crop of exactly {self.min_crop_area!r} of the area: set '
+        'data.min_crop_area below data.max_crop_area, or data.crop=uniform-area'
       )
     if not 0.01 <= self.min_crop_aspect <= self.max_crop_aspect <= 100:
       raise UserError(
@@ -161,6 +170,7 @@ def evaluation_only(
     max_megapixels=134,
     threads=threads,
     prefetch=prefetch,
+    crop='tensorflow',
   )
 
 
@@ -282,6 +292,7 @@ def augmented(
     rng,
     areas=(config.min_crop_area, config.max_crop_area),
     aspects=(config.min_crop_aspect, config.max_crop_aspect),
+    crop=config.crop,
   )
   if config.flip:
     image = augment.flip(image, rng)
