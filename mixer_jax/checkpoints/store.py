@@ -302,7 +302,9 @@ def _read(path: epath.Path, abstract: dict[str, Any]) -> dict[str, Any]:
   except StorageError as error:
     verdict = f'{_UNREAD}{error}'
   try:
-    verdicts = processes.gathered(verdict)
+    gathered = processes.gathered(f'{state_files.operations()} {verdict}')
+    counts, verdicts = zip(*(text.split(' ', 1) for text in gathered), strict=True)
+    state_files.skip_operations(max(map(int, counts)))
     for kind, failure in ((_UNREAD, StorageError), (_DAMAGED, DamagedError)):
       for found in (verdict, *verdicts):
         if found.startswith(kind):
