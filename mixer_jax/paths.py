@@ -3,18 +3,21 @@
 import contextlib
 import os
 import pathlib
+import re
 import uuid
 from collections.abc import Iterator
 from typing import IO
 
 from etils import epath
 
+from mixer_jax import storage
 from mixer_jax.errors import UserError, one_line
 
 CACHE_SETTING = 'MIXER_JAX_CACHE'
 """Variable that names the cache folder; default: mixer_jax in $XDG_CACHE_HOME or ~/.cache."""
 
 _BUCKETS = ('gs://', 's3://', 'az://')
+_ASIDE = re.compile(r'\..+\.[0-9a-f]{32}\.tmp')
 
 
 def cache_folder() -> pathlib.Path:
@@ -61,20 +64,42 @@ def open_whole(path) -> Iterator[IO[bytes]]:
   Several processes may write the same file; the last one to finish wins.
 
   Raises:
-    OSError: the disk or folder refuses; an earlier file stays as it was.
+    StorageError: the disk or bucket refuses; an earlier file stays as it was.
+    OSError: the place is wrong, see `storage.writing`.
   """
-  path = epath.Path(path)
+  with storage.writing(path), _opened_aside(epath.Path(path)) as file:
+    yield file
+
+
+def write_whole(path, data: bytes | str) -> None:
+  """Write a file completely or not at all, see `open_whole`; a disk that is full is retried."""
+
+  def write() -> None:
+    with _opened_aside(epath.Path(path)) as file:
+      file.write(data.encode() if isinstance(data, str) else data)
+
+  storage.write_retried(path, write)
+
+
+def remove_unfinished(folder) -> None:
+  """Remove what writers of complete files left in a local folder when they were killed.
+
+  No other process may be writing there.
+  """
+  if not is_remote(folder):
+    for entry in pathlib.Path(folder).glob('.*.tmp'):
+      if _ASIDE.fullmatch(entry.name):
+        entry.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _opened_aside(path: epath.Path) -> Iterator[IO[bytes]]:
   aside = path.parent / f'.{path.name}.{uuid.uuid4().hex}.tmp'
   try:
     with aside.open('wb') as file:
       yield file
     aside.replace(path)
   except BaseException:
-    aside.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+      aside.unlink(missing_ok=True)
     raise
-
-
-def write_whole(path, data: bytes | str) -> None:
-  """Write a file completely or not at all; see `open_whole`."""
-  with open_whole(path) as file:
-    file.write(data.encode() if isinstance(data, str) else data)

@@ -8,6 +8,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any, NoReturn, TypedDict
 
+from mixer_jax import storage
 from mixer_jax.errors import UserError
 from mixer_jax.paths import is_remote, user_path
 
@@ -131,6 +132,6 @@ def write(file: str | None, text: str) -> None:
     sys.stdout.write(text)
   elif file:
     try:
-      user_path(file).write_text(text)
+      storage.write_retried(file, lambda: user_path(file).write_text(text))
     except OSError as error:
       raise UserError(f'{file} was not written: {error.strerror or error}') from error

@@ -5,6 +5,7 @@ import signal
 import sys
 from typing import Any
 
+from mixer_jax import storage
 from mixer_jax.commands import flags
 from mixer_jax.errors import DoesNotFitError, UserError
 from mixer_jax.parallel.chips import GIB
@@ -67,5 +68,6 @@ def _plotted(file: str, reports: list[dict[str, Any]]) -> str:
   rows = [report for report in reports if report['fits']]
   if not rows:
     return 'no slice fits: nothing to plot'
-  user_path(file).write_bytes(run_pictures.costs(rows))
+  picture = run_pictures.costs(rows)
+  storage.write_retried(file, lambda: user_path(file).write_bytes(picture))
   return f'{file}: {len(rows)} slices'

@@ -25,7 +25,7 @@ from typing import Any, SupportsIndex
 import google_crc32c
 import numpy as np
 
-from mixer_jax.errors import UserError
+from mixer_jax.errors import StorageError, UserError
 from mixer_jax.paths import cache_folder, is_remote, open_whole
 
 log = logging.getLogger(__name__)
@@ -308,7 +308,7 @@ def _store_index(folder: str, shards: Mapping[str, _Shard]) -> None:
         lengths=np.array([len(shard.bounds) for shard in shards.values()], np.int64),
         bounds=np.concatenate([shard.bounds for shard in shards.values()]),
       )
-  except (OSError, RuntimeError) as error:  # RuntimeError: there is no home folder
+  except (OSError, StorageError, RuntimeError) as error:  # RuntimeError: there is no home folder
     log.warning(
       'the index of %s could not be stored (%s) and will be built at every start: '
       'set MIXER_JAX_CACHE to a writable folder',

@@ -5,6 +5,7 @@ import os
 import sys
 import warnings
 
+from mixer_jax.runlog import streams
 from mixer_jax.runlog.terminal import Terminal, install
 
 
@@ -32,6 +33,8 @@ def silence_libraries() -> None:
 
   The CPU collectives (Gloo) report their connections there, among our results.
   """
+  if sys.stdout is None:
+    return
   sys.stdout.flush()
   try:
     own = os.dup(1)
@@ -39,4 +42,4 @@ def silence_libraries() -> None:
     return
   with open(os.devnull, 'wb') as null:
     os.dup2(null.fileno(), 1)
-  sys.stdout = open(own, 'w', encoding=sys.stdout.encoding)  # noqa: SIM115
+  streams.move_stdout(own)

@@ -5,13 +5,16 @@ decode, or the end; any other row is a logged training step. Steps that are repe
 appear again.
 """
 
+import contextlib
 import json
+import os
 import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from etils import epath
 
+from mixer_jax import storage
 from mixer_jax.paths import is_remote
 
 FILE_NAME = 'metrics.jsonl'
@@ -21,41 +24,56 @@ _MAX_LISTED = 20
 
 
 class MetricsFile:
-  """Appends rows to a workdir's metrics; local or in a bucket.
+  """Appends rows to a workdir's metrics; local or in a bucket. One process writes them.
 
   A local row is on disk when `write` returns. An object in a bucket cannot be appended to, so the
   complete file is written again, at most every half minute or with an event.
+
+  An incomplete last row, of a process that was killed while it wrote, is removed.
+
+  Raises:
+    StorageError: the disk or bucket refuses; the rows before are intact.
   """
 
   def __init__(self, workdir):
     self._path = epath.Path(workdir) / FILE_NAME
     self._local = not is_remote(self._path)
-    self._remote_text, self._flushed = '', time.monotonic()
-    text = _text(self._path)
-    if text and not text.endswith('\n'):
-      text += '\n'  # a process was killed while writing a row; readers skip it
-      if self._local:
-        with self._path.open('a') as file:
-          file.write('\n')
+    self._remote, self._flushed = b'', time.monotonic()
+    data = _read(self._path)
+    complete = data[: data.rfind(b'\n') + 1]
     if not self._local:
-      self._remote_text = text
+      self._remote = complete
+    elif complete != data:
+      storage.write_retried(self._path, lambda: os.truncate(self._path, len(complete)))
 
   def write(self, row: dict[str, Any]) -> None:
     """Append one row."""
-    line = json.dumps(row) + '\n'
+    line = json.dumps(row).encode() + b'\n'
     if self._local:
-      with self._path.open('a') as file:
-        file.write(line)
+      storage.write_retried(self._path, lambda: _append(self._path, line))
       return
-    self._remote_text += line
+    self._remote += line
     if 'event' in row or time.monotonic() - self._flushed > _REMOTE_FLUSH_SECONDS:
       self.flush()
 
   def flush(self) -> None:
     """Write rows that are held back."""
     if not self._local:
-      self._path.write_text(self._remote_text)
+      storage.write_retried(self._path, lambda: self._path.write_bytes(self._remote))
       self._flushed = time.monotonic()
+
+
+def _append(path: epath.Path, line: bytes) -> None:
+  """Append a line completely or not at all."""
+  with open(path, 'ab', buffering=0) as file:  # a buffer would write its rest when it is closed
+    end = file.tell()
+    try:
+      while line:
+        line = line[file.write(line) :]
+    except OSError:
+      with contextlib.suppress(OSError):
+        file.truncate(end)
+      raise
 
 
 def read_metrics(workdir) -> list[dict[str, Any]]:
@@ -66,7 +84,7 @@ def read_metrics(workdir) -> list[dict[str, Any]]:
 def rows_and_damaged(workdir) -> tuple[list[dict[str, Any]], int]:
   """Return all rows in the order they were written, and the number of lines without one."""
   rows, damaged = [], 0
-  for line in _text(epath.Path(workdir) / FILE_NAME).splitlines():
+  for line in _read(epath.Path(workdir) / FILE_NAME).decode(errors='replace').splitlines():
     try:
       row = json.loads(line)
     except (ValueError, RecursionError):
@@ -78,8 +96,11 @@ def rows_and_damaged(workdir) -> tuple[list[dict[str, Any]], int]:
   return rows, damaged
 
 
-def _text(path: epath.Path) -> str:
-  return path.read_bytes().decode(errors='replace') if path.exists() else ''
+def _read(path: epath.Path) -> bytes:
+  try:
+    return storage.read_retried(path, path.read_bytes)
+  except FileNotFoundError:
+    return b''
 
 
 def undecodable(rows: Sequence[Mapping[str, Any]]) -> list[str]:

@@ -12,6 +12,7 @@ from mixer_jax.data.folders import are_numbers
 from mixer_jax.data.source import Source
 from mixer_jax.errors import UserError
 from mixer_jax.paths import is_regular, user_path
+from mixer_jax.runs.config_versions import stored_config
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +35,9 @@ def evaluation_recipe(checkpoint: Checkpoint) -> tuple[str, float]:
 
 def permutation_fields(checkpoint: Checkpoint) -> dict[str, Any]:
   """Return the fields of a `DataConfig` that describe how the images of its run were permuted."""
-  data = checkpoint.metadata.get('config', {}).get('data', {})
+  if 'config' not in checkpoint.metadata:
+    return {}
+  data = stored_config(checkpoint.file, checkpoint.metadata)['data']
   return {name: value for name, value in data.items() if name.startswith('permutation')}
 
 
