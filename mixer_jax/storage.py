@@ -89,6 +89,7 @@ def write_retried(name, write: Callable[[], object]) -> None:
     time.sleep(pause)
     pause = min(2 * pause, 4.0)
 
+
 def read_file(path, limit: int = _SMALL) -> bytes:
   """Return the bytes of a file that describes others; see `read_retried`.
 
