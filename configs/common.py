@@ -126,7 +126,7 @@ def get_config() -> ConfigDict:
 
   config.processes = ConfigDict()  # fields of mixer_jax.parallel.processes.ProcessesConfig
   config.processes.distributed = 'auto'  # join other processes if there are TPUs; 'on', 'off'
-  config.processes.start_seconds = 300  # for all processes to connect
+  config.processes.start_seconds = 0  # for all processes to connect; 0: by their number
   config.processes.heartbeat_seconds = 100  # without a heartbeat a process counts as dead
   config.processes.shutdown_seconds = 60  # that a process waits at its end for the others
 

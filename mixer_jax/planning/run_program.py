@@ -38,11 +38,12 @@ def programs_of(config: RunConfig, names: Sequence[str]) -> list[Program]:
     total_steps = config.steps_for(size)
   programs = []
   for name in names:
-    mesh = meshes.abstract_mesh(topologies.find(name).devices, **config.mesh.sizes())
+    topology = topologies.find(name)
+    mesh = meshes.abstract_mesh(topology.devices, **config.mesh.sizes())
     meshes.check_batch(mesh, config.batch_size, config.accumulate)
     programs.append(
       Program(
-        topology=name,
+        topology=topology.name,
         mesh=tuple(mesh.shape[axis] for axis in meshes.AXES),
         model=model,
         optimizer=config.optimizer,
