@@ -11,19 +11,29 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from mixer_jax.errors import StorageError, one_line
+from etils import epath
+
+from mixer_jax.errors import StorageError, UserError, one_line
 
 T = TypeVar('T')
 
 RETRY_SETTING = 'MIXER_JAX_RETRY_SECONDS'
-"""Variable: seconds for which a read that fails is retried; default 15."""
+"""Variable: seconds for which a read or write that fails is retried; default 15."""
 
-_NOT_THERE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+NOT_THERE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+"""Errors of a path that is wrong, which no later try mends."""
+
+_CLIENTS = ('aiohttp', 'botocore', 'gcsfs', 'google', 'requests', 's3fs', 'urllib3')
+"""Packages of the buckets' clients; not all of their errors are `OSError`s."""
+
+_SMALL = 64 * 2**20
+"""Maximum bytes of a file that describes others, such as the metadata of a state."""
 
 _PLACE_IS_WRONG = {
   errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST,
   errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL,
 }  # fmt: skip
+_LASTING = {errno.EROFS, errno.EFBIG}  # they do not pass within seconds
 
 
 def read_retried(name, read: Callable[[], T]) -> T:
@@ -42,17 +52,80 @@ def read_retried(name, read: Callable[[], T]) -> T:
   while True:
     try:
       return read()
-    except _NOT_THERE:
-      raise
-    except OSError as error:
+    except Exception as error:
+      failed = as_os_error(error)
+      if failed is None or isinstance(failed, NOT_THERE):
+        raise
       if time.monotonic() + pause > end:
-        raise StorageError(f'{name} cannot be read now: {reason(error)}; try again') from error
+        raise StorageError(f'{name} cannot be read now: {reason(failed)}; try again') from error
       time.sleep(pause)
       pause = min(2 * pause, 4.0)
 
 
+def write_retried(name, write: Callable[[], object]) -> None:
+  """Call `write`; errors of the disk or bucket are retried with growing pauses.
+
+  Args:
+    name: file that is written, for the message.
+    write: writes all of it; after an error it is called again.
+
+  Raises:
+    StorageError: it still fails after `RETRY_SETTING` seconds, or the disk is read-only.
+    OSError: the place is wrong, as in `writing`.
+  """
+  end = time.monotonic() + retry_seconds()
+  pause = 0.1
+  while True:
+    with writing(name):
+      try:
+        write()
+        return
+      except Exception as error:
+        failed = as_os_error(error)
+        may_pass = failed is not None and failed.errno not in _PLACE_IS_WRONG | _LASTING
+        if not may_pass or time.monotonic() + pause > end:
+          raise
+    time.sleep(pause)
+    pause = min(2 * pause, 4.0)
+
+
+def read_file(path, limit: int = _SMALL) -> bytes:
+  """Return the bytes of a file that describes others; see `read_retried`.
+
+  Args:
+    path: local or in a bucket.
+    limit: maximum bytes.
+
+  Raises:
+    UserError: it is no regular file (a pipe would block, a device has no end), or too long.
+  """
+  path = epath.Path(path)
+
+  def read() -> bytes:
+    if '://' not in str(path) and path.exists() and not os.path.isfile(path):
+      if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+      raise UserError(f'{path} is not a regular file')
+    with path.open('rb') as file:
+      data = file.read(limit + 1)
+    if len(data) > limit:
+      raise UserError(f'{path} is longer than {limit >> 20} MiB: it is not what its name says')
+    return data
+
+  return read_retried(path, read)
+
+
+def names_in(folder) -> list[str]:
+  """Return the names in a folder, [] if it does not exist; see `read_retried`."""
+  folder = epath.Path(folder)
+  try:
+    return read_retried(folder, lambda: [entry.name for entry in folder.iterdir()])
+  except NOT_THERE:
+    return []
+
+
 def retry_seconds() -> float:
-  """Return the seconds for which a failing read is retried."""
+  """Return the seconds for which a failing read or write is retried."""
   try:
     return max(0.0, float(os.environ.get(RETRY_SETTING, '15')))
   except ValueError:
@@ -70,10 +143,24 @@ def writing(name) -> Iterator[None]:
   """
   try:
     yield
-  except OSError as error:
-    if error.errno in _PLACE_IS_WRONG:
+  except Exception as error:
+    failed = as_os_error(error)
+    if failed is None or failed.errno in _PLACE_IS_WRONG:
       raise
-    raise StorageError(f'{name} cannot be written now: {reason(error)}') from error
+    if isinstance(failed, FileNotFoundError):  # of a bucket's client, without a number
+      raise FileNotFoundError(errno.ENOENT, 'no such bucket or folder', str(name)) from error
+    raise StorageError(f'{name} cannot be written now: {reason(failed)}') from error
+
+
+def as_os_error(error: Exception) -> OSError | None:
+  """Return an error of the system or of a bucket's client as an `OSError`; None for others."""
+  if isinstance(error, OSError):
+    return error
+  if type(error).__module__.partition('.')[0] not in _CLIENTS:
+    return None
+  if str(getattr(error, 'code', getattr(error, 'status', ''))) == '404':
+    return FileNotFoundError(errno.ENOENT, one_line(error))
+  return OSError(errno.EIO, one_line(error))
 
 
 def reason(error: OSError) -> str:

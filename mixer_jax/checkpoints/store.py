@@ -1,25 +1,26 @@
 """The states of a run on disk or in a bucket: saved in the background, verified when restored.
 
-A state is a folder `<workdir>/checkpoints/<step>` that Orbax writes, with a folder for each
-part (`params`, `optimizer`, and `model_state` where the model has any). Orbax's metadata holds a
-digest of every array and what is needed to use the state alone (the model's config, class names).
-It also names the step of the best state so far, which is kept as long as a kept state names it.
-No other module uses Orbax.
+A state is a folder `<workdir>/checkpoints/<step>`, with a folder for each part (`params`,
+`optimizer`, and `model_state` where the model has any). Its metadata holds a digest of every array
+and what is needed to use the state alone (the model's config, class names). It also names the step
+of the best state so far, which is kept as long as a kept state names it.
+
+A damaged state is set aside; a state that cannot be read now is left as it is, and is an error.
 """
 
-import json
 import logging
-import zlib
 from typing import Any
 
 import jax
 import numpy as np
 from etils import epath
-from orbax.checkpoint import v1 as ocp
 
+from mixer_jax import storage
+from mixer_jax.checkpoints import pod_reading, state_files, state_metadata
 from mixer_jax.checkpoints.digest import digest
-from mixer_jax.checkpoints.state_format import format_of, stamp
-from mixer_jax.errors import ApartError, NotFiniteError, StorageError, UserError, one_line
+from mixer_jax.checkpoints.state_format import stamp
+from mixer_jax.checkpoints.state_metadata import DamagedError
+from mixer_jax.errors import NotFiniteError, StorageError, UserError, one_line
 from mixer_jax.models import Weights, join
 from mixer_jax.parallel import processes
 from mixer_jax.paths import is_remote
@@ -27,7 +28,6 @@ from mixer_jax.paths import is_remote
 log = logging.getLogger(__name__)
 
 _FOLDER = 'checkpoints'
-_METADATA = '_CHECKPOINT_METADATA'  # Orbax's file in each step's folder
 
 _REFUSALS = (
   'No space left on device',
@@ -39,12 +39,9 @@ _REFUSALS = (
 )
 """Messages of the operating system, searched for in the longer messages of libraries."""
 
-_PEER_LOST = ('barrier', 'DEADLINE_EXCEEDED', 'UNAVAILABLE', 'heartbeat')
-"""Words of Orbax and JAX when another process does not answer."""
 
-
-class DamagedError(Exception):
-  """A step's folder does not hold what was saved; the message names the fault."""
+class _BestDamagedError(Exception):
+  """The best state that a state names is damaged."""
 
 
 class Store:
@@ -61,7 +58,8 @@ class Store:
     self._pending: tuple[int, Any] | None = None
     self._best: dict[int, int | None] = {}  # step -> the best step that its state names
     if processes.is_main():
-      self.directory.mkdir(parents=True, exist_ok=True)
+      with storage.writing(self.directory):
+        self.directory.mkdir(parents=True, exist_ok=True)
       self._remove_unfinished()
 
   def save(
@@ -89,17 +87,35 @@ class Store:
         f'the state of step {step} is not finite (first: {broken[0]}): it was not saved; '
         'lower the learning rate or check the data'
       )
-    metadata = {**stamp(), **metadata, 'step': step, 'best_step': best, 'digests': digests}
-    metadata['checksum'] = _checksum(metadata)
     try:
       self._check_writable()
-      response = ocp.save_checkpointables_async(
-        self.directory / str(step), parts, overwrite=True, custom_metadata=metadata
+      response = state_files.start_write(
+        self.directory / str(step), parts, _stored(metadata, step, best, digests)
       )
     except Exception as error:
       raise self._refused(step, error) from error
     self._pending = (step, response)
     self._best[step] = best
+
+  def amend(self, step: int, metadata: dict[str, Any], *, best: int | None = None) -> None:
+    """Replace the metadata of a saved state, after `wait`; its arrays are not written again.
+
+    Args:
+      step, metadata, best: as in `save`.
+
+    Raises:
+      StorageError: the disk or bucket refuses, or the state is not there any more.
+    """
+    self.wait()
+    self._best[step] = best
+    if processes.is_main():
+      path = self.directory / str(step)
+      try:
+        digests = state_files.read_metadata(path)['digests']
+        state_files.write_metadata(path, _stored(metadata, step, best, digests))
+      except (OSError, DamagedError) as error:
+        raise self._refused(step, error) from error
+      self._remove_old(step)
 
   def wait(self) -> None:
     """Wait until the last save is written; raise its error if it failed."""
@@ -112,16 +128,24 @@ class Store:
       self._remove_unfinished()
       raise self._refused(step, error) from error
     if processes.is_main():
-      known = [s for s in self.steps() if s <= step]
-      named = {self._named_best(s) for s in known[-self.keep :]}
+      self._remove_old(step)
+
+  def _remove_old(self, newest: int) -> None:
+    """Remove what is older than the states to keep. What cannot be removed now is kept longer."""
+    try:
+      known = [step for step in self.steps() if step <= newest]
+      named = {self._named_best(step) for step in known[-self.keep :]}
       for old in known[: -self.keep]:
         if old not in named:
-          (self.directory / str(old)).rmtree()
+          with storage.writing(self.directory / str(old)):
+            (self.directory / str(old)).rmtree()
+    except (OSError, StorageError) as error:
+      log.warning('an old state was not removed: %s', one_line(error))
 
   def _named_best(self, step: int) -> int | None:
     if step not in self._best:  # saved by an earlier start
       try:
-        self._best[step] = read_metadata(self.directory / str(step)).get('best_step')
+        self._best[step] = state_files.read_metadata(self.directory / str(step)).get('best_step')
       except DamagedError:
         self._best[step] = None
     return self._best[step]
@@ -130,7 +154,9 @@ class Store:
     """Steps that have a folder, oldest first. Only a restore finds out whether they are intact."""
     return _steps(self.directory)
 
-  def restore(self, abstract: dict[str, Any]) -> tuple[int, dict[str, Any]] | None:
+  def restore(
+    self, abstract: dict[str, Any], *, with_best: bool = False
+  ) -> tuple[int, dict[str, Any]] | None:
     """Return the newest state that verifies, as (step, parts); None in a new run.
 
     A damaged state is logged and skipped; once an older one is found, it is renamed to
@@ -138,55 +164,76 @@ class Store:
 
     Args:
       abstract: parts with a `jax.ShapeDtypeStruct` with a sharding for each leaf.
+      with_best: skip a state as well if the best state that it names is damaged: a run that resumes
+        from an earlier one arrives at that best state again.
 
     Raises:
       UserError: there are states whose saves had finished, and none verifies.
+      StorageError: the newest that is not damaged cannot be read now; none is renamed.
     """
-    skipped: list[epath.Path] = []
-    found, lost = None, []
-    for step in reversed(self.steps()):
-      path, fault, parts = self.directory / str(step), 'on another process', None
+    damaged: dict[epath.Path, str] = {}
+    found, has_lost = None, False
+    for step in reversed(processes.together(self.steps)):
+      path = self.directory / str(step)
       try:
-        parts = _read(path, abstract)
-      except DamagedError as error:
-        fault = str(error)
-      if processes.all_agree(parts is not None) and parts is not None:
-        found = step, parts
+        if with_best:
+          self._check_best(path, abstract, damaged)
+        found = step, pod_reading.read(path, abstract)
         break
-      log.warning('checkpoint %s is damaged (%s): it is skipped', path, fault)
-      skipped.append(path)
-      lost += [path] if _is_finished(path) else []
-    if found is None and lost:
+      except DamagedError as error:
+        log.warning('checkpoint %s is damaged (%s): it is skipped', path, error)
+        damaged[path] = str(error)
+      except _BestDamagedError as error:
+        log.warning('checkpoint %s is skipped: %s', path, error)
+      has_lost = has_lost or _is_finished(path)
+    if found is None and has_lost:
       raise UserError(
         f'every state in {self.directory} is damaged: take another --workdir, or remove this one'
       )
     if processes.is_main():
-      for path in skipped:
+      for path in damaged:
         _set_aside(path)
     processes.barrier('damaged states are set aside')
     return found
+
+  def _check_best(
+    self, path: epath.Path, abstract: dict[str, Any], damaged: dict[epath.Path, str]
+  ) -> None:
+    """Check the weights of the best state that a state names; adds it to `damaged` if it is.
+
+    Raises:
+      _BestDamagedError: it is damaged.
+      DamagedError: the state that names it has no readable metadata.
+    """
+    metadata = pod_reading.agreed(path, lambda: state_files.read_metadata(path))
+    best = self.directory / str(metadata.get('best_step') or path.name)
+    if best != path and best not in damaged:
+      weights = {part: tree for part, tree in abstract.items() if part != 'optimizer'}
+      try:
+        pod_reading.read(best, weights)
+      except DamagedError as error:
+        damaged[best] = str(error)
+    if best in damaged:
+      raise _BestDamagedError(f'its best state, {best}, is damaged ({damaged[best]})')
 
   def read(self, step: int, abstract: dict[str, Any]) -> dict[str, Any]:
     """Return the parts of one state that `abstract` names, as in `restore`.
 
     Raises:
-      UserError: it is damaged.
+      StorageError: it is damaged, or cannot be read now. Another start of the run resumes from an
+        earlier state, if there is one.
     """
-    parts, fault = None, 'on another process'
     try:
-      parts = _read(self.directory / str(step), abstract)
+      return pod_reading.read(self.directory / str(step), abstract)
     except DamagedError as error:
-      fault = str(error)
-    if not processes.all_agree(parts is not None) or parts is None:
-      raise UserError(
-        f'checkpoint {self.directory / str(step)} is damaged ({fault}): train again, in another '
-        '--workdir'
-      )
-    return parts
+      raise StorageError(
+        f'checkpoint {self.directory / str(step)} is damaged ({error}): the same command resumes '
+        'from a state before it'
+      ) from error
 
   def metadata(self, step: int) -> dict[str, Any]:
     """Return the metadata that `save` was given with the state of this step."""
-    return read_metadata(self.directory / str(step))
+    return state_files.read_metadata(self.directory / str(step))
 
   def _check_writable(self):
     # Where Orbax cannot make a folder, its threads wait for it for five minutes.
@@ -198,16 +245,29 @@ class Store:
   def _remove_unfinished(self):
     """Remove what interrupted saves have left."""
     if processes.is_main():
-      for folder in self.directory.glob('*.orbax-checkpoint-tmp*'):
-        folder.rmtree(missing_ok=True)
+      try:
+        for folder in self.directory.glob('*.orbax-checkpoint-tmp*'):
+          folder.rmtree(missing_ok=True)
+      except OSError as error:
+        log.warning('what an interrupted save has left was not removed: %s', one_line(error))
 
   def _refused(self, step: int, error: Exception) -> StorageError:
     text = one_line(error, 10_000)
     known = [reason for reason in _REFUSALS if reason in text]
     return StorageError(
       f'the state of step {step} could not be written to {self.directory}: '
-      f'{known[0] if known else text[:300]}; saved states are intact, the same command resumes'
+      f'{known[0] if known else text[:300]}; {self._left(step)}'
     )
+
+  def _left(self, failed: int) -> str:
+    """Return the end of a message about a save that failed: what the next start finds."""
+    try:
+      steps = [step for step in self.steps() if step != failed]
+    except StorageError:
+      return 'run the same command again to resume'
+    if steps:
+      return f'saved states are intact, the same command resumes from step {steps[-1]}'
+    return 'there is no saved state, the same command starts at step 0'
 
 
 def best_state(workdir) -> epath.Path:
@@ -219,7 +279,7 @@ def best_state(workdir) -> epath.Path:
   folder = _absolute(workdir) / _FOLDER
   for step in reversed(_steps(folder)):
     try:
-      best = read_metadata(folder / str(step)).get('best_step')
+      best = state_files.read_metadata(folder / str(step)).get('best_step')
     except DamagedError as error:
       log.warning('checkpoint %s is damaged (%s): it is skipped', folder / str(step), error)
       continue
@@ -237,10 +297,15 @@ def newest_metadata(workdir) -> dict[str, Any] | None:
   folder = _absolute(workdir) / _FOLDER
   for step in reversed(_steps(folder)):
     try:
-      return read_metadata(folder / str(step))
+      return state_files.read_metadata(folder / str(step))
     except DamagedError as error:
       log.warning('checkpoint %s is damaged (%s): it is skipped', folder / str(step), error)
   return None
+
+
+def has_states(workdir) -> bool:
+  """Return True if a run has states, intact or not."""
+  return bool(_steps(_absolute(workdir) / _FOLDER))
 
 
 def remove_states(workdir) -> None:
@@ -260,7 +325,9 @@ def read_params(path) -> tuple[dict[str, Any], Weights]:
     UserError: there is no state, or none that verifies.
   """
   path = _absolute(path)
-  if (path / _METADATA).exists() or (path.name.isdigit() and not (path / _FOLDER).exists()):
+  if (path / state_files.METADATA).exists() or (
+    path.name.isdigit() and not (path / _FOLDER).exists()
+  ):
     candidates = [path]
   else:
     folder = path / _FOLDER if (path / _FOLDER).exists() else path
@@ -268,10 +335,7 @@ def read_params(path) -> tuple[dict[str, Any], Weights]:
   faults = []
   for candidate in candidates:
     try:
-      metadata = read_metadata(candidate)
-      saved = {name.split('/')[0] for name in metadata['digests']}
-      parts = _read(candidate, dict.fromkeys(saved & {'params', 'model_state'} | {'params'}))
-      return metadata, join(parts['params'], parts.get('model_state', {}))
+      return _read_on_host(candidate)
     except DamagedError as error:
       faults.append(f'{candidate} is damaged ({error})')
       log.warning('checkpoint %s: it is skipped', faults[-1])
@@ -280,63 +344,30 @@ def read_params(path) -> tuple[dict[str, Any], Weights]:
   raise UserError(f'{path} holds no checkpoint of this project')
 
 
-def read_metadata(path: epath.Path) -> dict[str, Any]:
-  """Return the metadata that `Store.save` was given, with `step` and `digests`.
+def _stored(
+  metadata: dict[str, Any], step: int, best: int | None, digests: dict[str, Any]
+) -> dict[str, Any]:
+  """Return the metadata of a state as it is stored."""
+  metadata = {**stamp(), **metadata, 'step': step, 'best_step': best, 'digests': digests}
+  return {**metadata, 'checksum': state_metadata.checksum(metadata)}
 
-  Raises:
-    DamagedError: it cannot be read.
-    UserError: a newer version of mixer_jax wrote it.
-  """
+
+def _read_on_host(path: epath.Path) -> tuple[dict[str, Any], Weights]:
+  """Return (metadata, weights) of one state in this process alone, once they fit each other."""
+  metadata = state_files.read_metadata(path)
   try:
-    metadata = ocp.checkpointables_metadata(path).custom_metadata
-  except Exception as error:  # Orbax passes on whatever its parts raise
-    raise DamagedError(_first_line(error)) from error
-  if not isinstance(metadata, dict):
-    raise DamagedError('its metadata is not what was saved')
-  checksum = metadata.pop('checksum', None)
-  is_of_first_runs = checksum is None and 'format' not in metadata  # they had no checksum
-  if not is_of_first_runs and checksum != _checksum(metadata):
-    raise DamagedError('its metadata is not what was saved')
-  format_of(path, metadata)
-  if path.name.isdigit() and metadata['step'] != int(path.name):
-    raise DamagedError(f'it is the state of step {metadata["step"]}')
-  return metadata
-
-
-def _checksum(metadata: dict[str, Any]) -> int:
-  return zlib.crc32(json.dumps(metadata, sort_keys=True).encode())
-
-
-def _read(path: epath.Path, abstract: dict[str, Any]) -> dict[str, Any]:
-  """Read the parts named in `abstract` and check each against its digests.
-
-  A part whose abstract tree is None is read completely, as NumPy arrays.
-  """
-  digests = read_metadata(path)['digests']
-  try:
-    parts = ocp.load_checkpointables(
-      path, {name: _target(path, name, tree) for name, tree in abstract.items()}
-    )
-  except Exception as error:
-    if jax.process_count() > 1 and any(sign in str(error) for sign in _PEER_LOST):
-      raise ApartError(f'{path} is read by all processes, and one has exited') from error
-    raise DamagedError(_first_line(error)) from error
-  found, _ = digest(parts)
-  expected = {name: v for name, v in digests.items() if name.split('/')[0] in abstract}
-  wrong = sorted(
-    name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name)
-  )
-  if wrong:
-    more = f' and {len(wrong) - 1} more' if len(wrong) > 1 else ''
-    raise DamagedError(f'{wrong[0]}{more}: not the bits that were saved')
-  return parts
-
-
-def _target(path: epath.Path, name: str, tree):
-  if tree is not None:
-    return tree
-  stored = ocp.checkpointables_metadata(path).metadata[name]
-  return jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), stored)
+    config = state_metadata.model_of(metadata)
+  except UserError as error:
+    raise UserError(f'{path}: {error}') from error
+  named = {name.partition('/')[0] for name in metadata['digests']}
+  stored = {
+    part: state_files.stored_shapes(path, part) for part in ('params', *(named & {'model_state'}))
+  }
+  state_metadata.check_arrays(config, stored['params'], stored.get('model_state', {}))
+  empty = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), stored)
+  parts = state_files.read_arrays(path, empty)
+  state_files.verify(parts, metadata['digests'])
+  return metadata, join(parts['params'], parts.get('model_state', {}))
 
 
 def _absolute(path) -> epath.Path:
@@ -346,24 +377,19 @@ def _absolute(path) -> epath.Path:
 
 
 def _steps(folder: epath.Path) -> list[int]:
-  if not folder.exists():
-    return []
-  names = [entry.name for entry in folder.iterdir() if entry.name.isdecimal()]
+  names = [name for name in storage.names_in(folder) if name.isdecimal()]
   return sorted(int(name) for name in names if str(int(name)) == name)
 
 
 def _is_finished(path: epath.Path) -> bool:
   """Return True if a save finished. Orbax marks that by a file in buckets, which cannot rename."""
-  return (path / ('commit_success.txt' if is_remote(path) else _METADATA)).exists()
+  marker = 'commit_success.txt' if is_remote(path) else state_files.METADATA
+  return (path / marker).exists()
 
 
 def _set_aside(path: epath.Path):
   aside = path.parent / f'{path.name}.damaged'
-  if aside.exists():
-    aside.rmtree()
-  path.rename(aside)
-
-
-def _first_line(error: Exception) -> str:
-  lines = str(error).strip().splitlines() or [type(error).__name__]
-  return lines[0] if len(lines[0]) < 120 else lines[0][:117] + '…'
+  with storage.writing(path):
+    if aside.exists():
+      aside.rmtree()
+    path.rename(aside)

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping, Sequence
 from typing import Any, SupportsIndex
 
+from mixer_jax.data.splits import Span
 from mixer_jax.errors import UserError
 
 Record = dict[str, Any]
@@ -36,6 +37,8 @@ class Source:
   """New label for each label of `records`; None: unchanged."""
   facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   """Name -> value of what identifies records that are not files: version, split, sizes."""
+  stored: tuple[Span, ...] = ()
+  """Parts of stored splits that the records are; () if they are not known so."""
 
   def __len__(self) -> int:
     return len(self.records)

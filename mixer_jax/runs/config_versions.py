@@ -14,6 +14,7 @@ from typing import Any
 
 from mixer_jax.checkpoints.state_format import FORMAT, format_of
 from mixer_jax.errors import UserError
+from mixer_jax.runs.fields import flatten
 
 _ADDED: Mapping[int, Mapping[str, Any]] = types.MappingProxyType(
   {
@@ -38,6 +39,8 @@ _ADDED: Mapping[int, Mapping[str, Any]] = types.MappingProxyType(
       'fewshot.constant': 100.0,
       'fewshot.max_reads': 0,
       'data.test_split': '',
+      'data.folder_rules': 1,
+      'data.crop': 'uniform-area',
       'data.max_crop_area': 1.0,
       'data.min_crop_aspect': 3 / 4,
       'data.max_crop_aspect': 4 / 3,
@@ -48,6 +51,7 @@ _ADDED: Mapping[int, Mapping[str, Any]] = types.MappingProxyType(
       'data.permutation_seed': 0,
       'data.undecodable': 'fatal',
       'data.changed': 'refuse',
+      'data.max_megapixels': 134,
       'processes.distributed': 'auto',
       'processes.start_seconds': 300,
       'processes.heartbeat_seconds': 100,
@@ -58,6 +62,10 @@ _ADDED: Mapping[int, Mapping[str, Any]] = types.MappingProxyType(
 """Format -> fields that it added, by dotted name -> their value for runs of earlier formats."""
 
 assert max(_ADDED) <= FORMAT
+
+_RULES = {name: _ADDED[1][name] for name in ('data.crop', 'data.folder_rules')}
+"""Fields that choose between versions of a computation. A run that began before there was a choice
+resumes by the version of its time, whatever a newer config file names."""
 
 _RECIPES = {'resmall': 'resmall-crop', 'resize': 'resize-crop'}
 """Value of `data.eval_resize` -> value of `data.eval_recipe`, which replaced it in format 0."""
@@ -85,6 +93,12 @@ def stored_config(name, stored: Mapping[str, Any]) -> dict[str, Any]:
     for field, value in _ADDED.get(added, {}).items():
       _set_missing(fields, field, value)
   return fields
+
+
+def rules_of_its_time(stored: Mapping[str, Any]) -> dict[str, Any]:
+  """Return the fields of `_RULES` that the run began without, by dotted name, with their values."""
+  began_with = flatten(stored['config'])
+  return {name: value for name, value in _RULES.items() if name not in began_with}
 
 
 def _set_missing(fields: dict[str, Any], name: str, value: Any) -> None:

@@ -21,10 +21,12 @@ def may_be_same_data(one: str, other: str) -> bool:
 
   That is so for two folders, and for a data set with and without its version.
   """
-  folders = {name.startswith(_FOLDER) for name in (one, other)}
-  if len(folders) > 1:
-    return False
-  return folders == {True} or one.partition(':')[0] == other.partition(':')[0]
+  return are_folders(one, other) or one.partition(':')[0] == other.partition(':')[0] != 'folder'
+
+
+def are_folders(one: str, other: str) -> bool:
+  """Return True if both are folders of images."""
+  return one.startswith(_FOLDER) and other.startswith(_FOLDER)
 
 
 def _canonical(name: str) -> str:

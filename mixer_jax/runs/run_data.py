@@ -130,9 +130,11 @@ def _check_initial(workdir, experiment: Experiment, stored, record: Mapping[str,
 
 def _contents(experiment: Experiment) -> dict[str, Any]:
   """Return the contents of all images of the run, whatever they are for."""
-  contents = {}
-  for source in experiment.sources():
-    contents |= source.contents()
+  sources, contents = experiment.sources(), {}
+  root = lambda source: getattr(source.records, 'root', '')
+  for role, source in zip(('', 'evaluation: ', 'test: '), sources, strict=False):
+    prefix = '' if root(source) == root(sources[0]) else role  # of another folder
+    contents |= {f'{prefix}{name}': value for name, value in source.contents().items()}
   return contents
 
 

@@ -22,11 +22,11 @@ from mixer_jax.checkpoints.state_format import stamp
 from mixer_jax.errors import UserError, one_line
 from mixer_jax.paths import create_whole, is_remote, write_whole
 from mixer_jax.runlog.metrics import read_metrics
-from mixer_jax.runs.config_versions import stored_config
+from mixer_jax.runs.config_versions import rules_of_its_time, stored_config
 from mixer_jax.runs.fields import flatten
-from mixer_jax.runs.places import is_same_place, may_be_same_data
+from mixer_jax.runs.places import are_folders, is_same_place, may_be_same_data
 from mixer_jax.runs.run_config import RunConfig, affects_result, normalized
-from mixer_jax.storage import read_retried, reason, writing
+from mixer_jax.storage import read_file, reason, writing
 
 log = logging.getLogger(__name__)
 
@@ -38,9 +38,10 @@ says of a folder that its descriptor is bad."""
 
 
 def stored_run(workdir) -> dict[str, Any] | None:
-  """Return {'config': …, 'model': …} of the run in `workdir`; None if there is none.
+  """Return {'config': …, 'model': …, 'rules': …} of the run in `workdir`; None if there is none.
 
-  Fields that an earlier format did not have are filled in, see `config_versions`.
+  Fields that an earlier format did not have are filled in, see `config_versions`; those that
+  choose between versions of a computation are in 'rules' as well.
 
   Raises:
     UserError: it is damaged, or a newer version of mixer_jax wrote it.
@@ -48,7 +49,7 @@ def stored_run(workdir) -> dict[str, Any] | None:
   """
   path = epath.Path(workdir) / _CONFIG
   try:
-    data = read_retried(path, path.read_bytes)
+    data = read_file(path)
   except (FileNotFoundError, NotADirectoryError):
     return None
   try:
@@ -58,7 +59,11 @@ def stored_run(workdir) -> dict[str, Any] | None:
     raise UserError(f'{path} is damaged ({one_line(error)}): take another --workdir') from error
   if not is_run:
     raise UserError(f'{path} is not of this project: take another --workdir')
-  return {'config': stored_config(path, run), 'model': run['model']}
+  return {
+    'config': stored_config(path, run),
+    'model': run['model'],
+    'rules': rules_of_its_time(run),
+  }
 
 
 def check_stored(workdir, config: RunConfig) -> dict[str, Any] | None:
@@ -103,13 +108,19 @@ def _has_states(workdir) -> bool:
   return any(entry.name.removesuffix('.damaged').isdigit() for entry in folder.iterdir())
 
 
+def as_begun(config: RunConfig, stored: dict[str, Any] | None) -> RunConfig:
+  """Return the config with which a run resumes: by the rules of the time when it began."""
+  rules = stored['rules'] if stored else {}
+  return config.with_fields(rules) if rules else config
+
+
 def check_same_run(workdir, config: RunConfig, stored: dict[str, Any]) -> None:
   """Raises `UserError` if the run in `workdir` computes other results than `config` describes.
 
   Two spellings of a path are the same. A folder of images or initial weights that may have been
   moved are accepted here: `runs.run_data` compares their content.
   """
-  new, old = flatten(config.to_fields()), flatten(normalized(stored['config']))
+  new, old = flatten(as_begun(config, stored).to_fields()), flatten(normalized(stored['config']))
   # Formats without a field of the model, or a config that leaves it to `init_from`.
   trained = _model_fields(workdir, stored)
   old |= {f'model.{name}': value for name, value in trained.items() if f'model.{name}' in new} | old
@@ -148,6 +159,8 @@ def _may_be_same(name: str, old: Any, new: Any) -> bool:
     return bool(old and new)
   if name == 'data.name':
     return may_be_same_data(old, new)
+  if name in ('data.eval_split', 'data.test_split'):  # another folder
+    return are_folders(old, new)
   is_name = name == 'fewshot.name' or (name.startswith('evals.') and name.endswith('.name'))
   return is_name and is_same_place(old, new)
 

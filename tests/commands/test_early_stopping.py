@@ -11,7 +11,8 @@ from PIL import Image
 
 import mixer_jax
 from mixer_jax.__main__ import main
-from mixer_jax.checkpoints.store import Store, read_metadata
+from mixer_jax.checkpoints.state_files import read_metadata
+from mixer_jax.checkpoints.store import Store
 from mixer_jax.runlog.metrics import read_metrics
 from mixer_jax.runs.hooks import RunHooks
 from mixer_jax.runs.train_result import result_of

@@ -77,6 +77,20 @@ def test_the_same_data_are_the_same_run_wherever_they_are(run, images, tmp_path,
   assert not (run / 'metrics.jsonl').exists()
 
 
+def test_a_folder_of_evaluation_images_is_a_part_of_the_data(images, tmp_path):
+  shutil.copytree(images, tmp_path / 'held-out')
+  splits = {'data.train_split': 'train', 'data.eval_split': f'folder:{tmp_path}/held-out'}
+  config = config_of(images, **splits)
+  start(tmp_path / 'run', config)
+  assert len(record(tmp_path / 'run')['contents']) == 16
+  (tmp_path / 'held-out').rename(tmp_path / 'moved')
+  config = config.with_fields({'data.eval_split': f'folder:{tmp_path}/moved'})
+  start(tmp_path / 'run', config)
+  (tmp_path / 'moved' / 'a' / '0.png').unlink()
+  with pytest.raises(UserError, match=r'1 removed \(evaluation: a/0\.png\)'):
+    start(tmp_path / 'run', config)
+
+
 def test_other_data_in_another_place_are_refused(run, images, tmp_path):
   shutil.copytree(images, tmp_path / 'other')
   (tmp_path / 'other' / 'a' / '9.png').write_bytes((images / 'a' / '0.png').read_bytes())

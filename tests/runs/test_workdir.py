@@ -37,7 +37,10 @@ def test_the_config_is_stored_with_its_format_and_version(tmp_path):
   run = json.loads((tmp_path / 'a' / 'run' / 'config.json').read_text())
   assert (run['format'], run['version']) == (FORMAT, '0.1.0')
   assert run['config'] == config.to_fields()
-  assert check_stored(tmp_path / 'a' / 'run', config) == {k: run[k] for k in ('config', 'model')}
+  assert check_stored(tmp_path / 'a' / 'run', config) == {
+    **{name: run[name] for name in ('config', 'model')},
+    'rules': {},
+  }
 
 
 def test_of_two_starts_the_second_is_refused_and_writes_nothing(tmp_path):
@@ -116,11 +119,11 @@ def test_a_damaged_config_is_one_line_and_an_unreadable_one_is_tried_again(tmp_p
   path = began_config(tmp_path)
   monkeypatch.setenv('MIXER_JAX_RETRY_SECONDS', '0')
 
-  def unreadable(_):
+  def unreadable(*_):
     raise OSError(errno.EIO, 'Input/output error')
 
   with monkeypatch.context() as patch:
-    patch.setattr(workdir.epath.Path(path).__class__, 'read_bytes', unreadable)
+    patch.setattr(workdir.epath.Path(path).__class__, 'open', unreadable)
     with pytest.raises(StorageError, match=r'config\.json cannot be read now'):
       stored_run(tmp_path)
   for text in ('{', '[1]', '{"config": 1, "model": {}}', '[' * 100_000, '\udcff'):
