@@ -10,7 +10,6 @@ import dataclasses
 import hashlib
 import logging
 import os
-import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
@@ -68,7 +67,7 @@ def start(config: ProcessesConfig, *, preemptible: bool) -> None:
   """Join the other processes, if there are any; to be called before JAX touches a device.
 
   Args:
-    preemptible: a `Preemption` handles SIGTERM; otherwise it ends the process.
+    preemptible: `parallel.preemption` handles SIGTERM; otherwise it ends the process.
 
   Raises:
     UserError: the environment of the launcher is incomplete or wrong.
@@ -230,38 +229,6 @@ def gathered(text: str) -> list[str]:
   padded = np.pad(data, (0, max(sizes) - data.size))
   rows = multihost_utils.process_allgather(padded)
   return [row[:size].tobytes().decode() for row, size in zip(rows, sizes, strict=True)]
-
-
-class Preemption:
-  """Preemption of a run (SIGTERM), agreed by all processes on one step.
-
-  A context manager: inside it, SIGTERM does not end the process at once.
-  """
-
-  def __init__(self):
-    self._is_requested = False
-    self._old = None
-
-  def __enter__(self) -> 'Preemption':
-    # Otherwise the service of jax.distributed listens; Python lets the main thread alone listen.
-    if is_alone() and threading.current_thread() is threading.main_thread():
-      self._old = signal.signal(signal.SIGTERM, self._request)
-    return self
-
-  def __exit__(self, *_) -> None:
-    if self._old is not None:
-      signal.signal(signal.SIGTERM, self._old)
-
-  def reached(self, step: int) -> bool:
-    """Return True at the step to save and exit. All processes call it, at every step."""
-    if is_alone():
-      return self._is_requested
-    from jax.experimental import multihost_utils
-
-    return multihost_utils.reached_preemption_sync_point(step)
-
-  def _request(self, *_) -> None:
-    self._is_requested = True
 
 
 def leave_together() -> None:

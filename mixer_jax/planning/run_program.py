@@ -9,7 +9,8 @@ from mixer_jax.models import paper
 from mixer_jax.parallel import mesh as meshes
 from mixer_jax.planning import topologies
 from mixer_jax.planning.compiler import Program
-from mixer_jax.runs.evaluation_setup import check_recipe, eval_batch_size, open_train
+from mixer_jax.runs.data_splits import open_train
+from mixer_jax.runs.evaluation_setup import check_recipe, eval_batch_size
 from mixer_jax.runs.initial_model import model_of
 from mixer_jax.runs.run_config import RunConfig
 
