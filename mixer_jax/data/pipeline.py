@@ -36,7 +36,8 @@ class DataConfig:
   data_dir: folder of prepared TFDS data sets; '' is TFDS's default.
   train_split, eval_split: TFDS slicing.
   test_split: likewise; split of the final report. '': the final report uses `eval_split`.
-  min_crop_area, max_crop_area: share of the image's area in an inception crop.
+  crop: how an inception crop is drawn and resized, one of `augment.CROPS`.
+  min_crop_area, max_crop_area: share of the image's area in it.
   min_crop_aspect, max_crop_aspect: width over height of the crop.
   flip: mirror half of the training images.
   randaugment_layers, randaugment_magnitude: see `randaugment`; 0 layers switch it off.
@@ -49,7 +50,6 @@ class DataConfig:
   undecodable: what to do in training if an image does not decode: one of `UNDECODABLE`.
   threads: threads that read and decode; 0: the thread of the loop does it between steps.
   prefetch: examples that the threads keep ready.
-  crop: kind of inception crop, one of `augment.CROPS`. Runs of earlier versions do not name it.
   """
 
   name: str
@@ -57,6 +57,7 @@ class DataConfig:
   train_split: str
   eval_split: str
   test_split: str
+  crop: str
   min_crop_area: float
   max_crop_area: float
   min_crop_aspect: float
@@ -72,7 +73,6 @@ class DataConfig:
   undecodable: str = dataclasses.field(metadata={'affects_result': False})
   threads: int = dataclasses.field(metadata={'affects_result': False})
   prefetch: int = dataclasses.field(metadata={'affects_result': False})
-  crop: str = 'uniform-area'
 
   def __post_init__(self):
     recipe = 'resmall-crop' if self.takes_recipe_of_checkpoint else self.eval_recipe
@@ -140,6 +140,7 @@ def evaluation_only(
     train_split='',
     eval_split='',
     test_split='',
+    crop='tensorflow',
     min_crop_area=1.0,
     max_crop_area=1.0,
     min_crop_aspect=1.0,
@@ -155,7 +156,6 @@ def evaluation_only(
     undecodable='fatal',
     threads=threads,
     prefetch=prefetch,
-    crop='tensorflow',
   )
 
 
