@@ -41,6 +41,7 @@ _ADDED: Mapping[int, Mapping[str, Any]] = types.MappingProxyType(
       'fewshot.constant': 100.0,
       'fewshot.max_reads': 0,
       'data.test_split': '',
+      'data.folder_rules': 1,
       'data.max_crop_area': 1.0,
       'data.min_crop_aspect': 3 / 4,
       'data.max_crop_aspect': 4 / 3,
@@ -56,6 +57,7 @@ _ADDED: Mapping[int, Mapping[str, Any]] = types.MappingProxyType(
       'optimizer.end_factor': 0.0,
       'optimizer.weight_decay_times': 'learning_rate',
       'optimizer.momentum_dtype': 'float32',
+      'data.max_megapixels': 134,
       'processes.distributed': 'auto',
       'processes.start_seconds': 300,
       'processes.heartbeat_seconds': 100,
@@ -70,6 +72,7 @@ _CHANGED: Mapping[int, Mapping[str, Mapping[Any, Any]]] = types.MappingProxyType
     1: {
       'data.crop': {'tensorflow': 'uniform-area'},
       'data.max_crop_aspect': {1.33: 4 / 3},
+      'data.folder_rules': {2: 1},
       'fewshot.train_split': {'': 'train'},
       'fewshot.recipe': {'resize-crop': ''},
       # Epochs of configs/pretrain.py counted on all images, not on the 99 % that are trained on:
