@@ -18,7 +18,7 @@ import numpy as np
 
 from mixer_jax.data import augment, limits, permute, recipes
 from mixer_jax.data.batch import FILLER, Batch, Example
-from mixer_jax.data.decode import UndecodableError, decode, has_16_bits
+from mixer_jax.data.decode import MAX_MEGAPIXELS, UndecodableError, decode, has_16_bits
 from mixer_jax.data.randaugment import randaugment
 from mixer_jax.data.source import Record, Source
 from mixer_jax.errors import UserError
@@ -112,7 +112,7 @@ class DataConfig:
       ('threads', 0, 1024),
       ('prefetch', 0, 2**20),
       ('randaugment_layers', 0, 16),
-      ('max_megapixels', 1, limits.MAX_MEGAPIXELS),
+      ('max_megapixels', 1, MAX_MEGAPIXELS),
     ):
       value = getattr(self, name)
       if type(value) is not int or not least <= value <= most:

@@ -104,7 +104,7 @@ def build_experiment(config: RunConfig, known_model: dict[str, Any] | None = Non
     model = new_model(config.model)
   check_classes(model, source)
   evaluated.data.order(model.image_size)  # raises if a permutation's patches do not divide it
-  context = Context(model, evaluated, source)
+  context = Context(model, evaluated, source, config.loss)
   evaluators = processes.together(lambda: prepare_all(config, context))
   _check_early_stopping(config, evaluators)
   test = None
