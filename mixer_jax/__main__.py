@@ -102,12 +102,12 @@ def main(argv: list[str] | None = None) -> int:
       raise
     _report(f'{error.filename or "a file"}: {error.strerror}')
     return 74 if number in _PASSING else 2
-  except PreemptedError as error:
-    _report(f'{error}: its state is saved; run the same command again to resume')
-    return 75
   except KeyboardInterrupt:
     _report(_interrupted(argv))
     return 130
+  except PreemptedError as error:
+    _report(f'{error}: its state is saved; run the same command again to resume')
+    return 75
 
 
 def _run(argv: list[str]) -> int:

@@ -14,7 +14,6 @@ from typing import TypeVar
 from etils import epath
 
 from mixer_jax.errors import StorageError, UserError, one_line
-from mixer_jax.paths import is_regular
 
 T = TypeVar('T')
 
@@ -37,19 +36,18 @@ _PLACE_IS_WRONG = {
 _LASTING = {errno.EROFS, errno.EFBIG}  # they do not pass within seconds
 
 
-def read_retried(name, read: Callable[[], T], *, seconds: float | None = None) -> T:
+def read_retried(name, read: Callable[[], T]) -> T:
   """Return `read()`; its errors of reading are retried with growing pauses.
 
   Args:
     name: what is read, for the message.
     read: reads and does not parse. A file that is not there is not retried.
-    seconds: how long it is retried; None: `RETRY_SETTING`.
 
   Raises:
-    StorageError: it still fails then.
+    StorageError: it still fails after `RETRY_SETTING` seconds.
     FileNotFoundError, NotADirectoryError, IsADirectoryError: from `read`.
   """
-  end = time.monotonic() + (retry_seconds() if seconds is None else seconds)
+  end = time.monotonic() + retry_seconds()
   pause = 0.1
   while True:
     try:
@@ -82,12 +80,14 @@ def write_retried(name, write: Callable[[], object]) -> None:
       try:
         write()
         return
-      except OSError as error:
-        may_pass = error.errno not in _PLACE_IS_WRONG | _LASTING
+      except Exception as error:
+        failed = as_os_error(error)
+        may_pass = failed is not None and failed.errno not in _PLACE_IS_WRONG | _LASTING
         if not may_pass or time.monotonic() + pause > end:
           raise
     time.sleep(pause)
     pause = min(2 * pause, 4.0)
+
 
 def read_file(path, limit: int = _SMALL) -> bytes:
   """Return the bytes of a file that describes others; see `read_retried`.
@@ -102,7 +102,7 @@ def read_file(path, limit: int = _SMALL) -> bytes:
   path = epath.Path(path)
 
   def read() -> bytes:
-    if path.exists() and not is_regular(path):
+    if '://' not in str(path) and path.exists() and not os.path.isfile(path):
       if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
       raise UserError(f'{path} is not a regular file')

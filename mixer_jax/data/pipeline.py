@@ -19,6 +19,7 @@ import numpy as np
 from mixer_jax.data import augment, limits, permute, recipes
 from mixer_jax.data.batch import FILLER, Batch, Example
 from mixer_jax.data.decode import MAX_MEGAPIXELS, UndecodableError, decode, has_16_bits
+from mixer_jax.data.folders import RULES
 from mixer_jax.data.randaugment import randaugment
 from mixer_jax.data.source import Record, Source
 from mixer_jax.errors import UserError
@@ -37,6 +38,7 @@ class DataConfig:
   data_dir: folder of prepared TFDS data sets; '' is TFDS's default.
   train_split, eval_split: TFDS slicing.
   test_split: likewise; split of the final report. '': the final report uses `eval_split`.
+  folder_rules: rules by which 'folder:DIR' is read, see `folders.RULES`.
   min_crop_area, max_crop_area: share of the image's area in an inception crop.
   min_crop_aspect, max_crop_aspect: width over height of the crop.
   flip: mirror half of the training images.
@@ -51,6 +53,7 @@ class DataConfig:
   max_megapixels: larger images count as images that do not decode.
   threads: threads that read and decode; 0: the thread of the loop does it between steps.
   prefetch: examples that the threads keep ready.
+  crop: kind of inception crop, one of `augment.CROPS`. Runs of earlier versions do not name it.
   """
 
   name: str
@@ -58,6 +61,7 @@ class DataConfig:
   train_split: str
   eval_split: str
   test_split: str
+  folder_rules: int
   min_crop_area: float
   max_crop_area: float
   min_crop_aspect: float
@@ -74,6 +78,7 @@ class DataConfig:
   max_megapixels: int = dataclasses.field(metadata={'affects_result': False})
   threads: int = dataclasses.field(metadata={'affects_result': False})
   prefetch: int = dataclasses.field(metadata={'affects_result': False})
+  crop: str = 'uniform-area'
 
   def __post_init__(self):
     recipe = 'resmall-crop' if self.takes_recipe_of_checkpoint else self.eval_recipe
@@ -82,6 +87,13 @@ class DataConfig:
       raise UserError(
         'data.min_crop_area and data.max_crop_area must be in (0, 1] and in this order; they are '
         f'{self.min_crop_area!r} and {self.max_crop_area!r}'
+      )
+    if self.crop not in augment.CROPS:
+      raise UserError(f'data.crop must be one of {", ".join(augment.CROPS)}, not {self.crop!r}')
+    if self.crop == 'tensorflow' and self.min_crop_area == self.max_crop_area < 1:
+      raise UserError(
+        f'data.crop=tensorflow finds no crop of exactly {self.min_crop_area!r} of the area: set '
+        'data.min_crop_area below data.max_crop_area, or data.crop=uniform-area'
       )
     if not 0.01 <= self.min_crop_aspect <= self.max_crop_aspect <= 100:
       raise UserError(
@@ -112,6 +124,7 @@ class DataConfig:
       ('threads', 0, 1024),
       ('prefetch', 0, 2**20),
       ('randaugment_layers', 0, 16),
+      ('folder_rules', 1, RULES),
       ('max_megapixels', 1, MAX_MEGAPIXELS),
     ):
       value = getattr(self, name)
@@ -140,6 +153,7 @@ def evaluation_only(
     train_split='',
     eval_split='',
     test_split='',
+    folder_rules=RULES,
     min_crop_area=1.0,
     max_crop_area=1.0,
     min_crop_aspect=1.0,
@@ -156,6 +170,7 @@ def evaluation_only(
     max_megapixels=134,
     threads=threads,
     prefetch=prefetch,
+    crop='tensorflow',
   )
 
 
@@ -277,6 +292,7 @@ def augmented(
     rng,
     areas=(config.min_crop_area, config.max_crop_area),
     aspects=(config.min_crop_aspect, config.max_crop_aspect),
+    crop=config.crop,
   )
   if config.flip:
     image = augment.flip(image, rng)

@@ -13,6 +13,7 @@ from PIL import Image
 from scipy import sparse
 
 from mixer_jax.data.decode import UndecodableError, decode, decode_as_pillow
+from mixer_jax.data.resize import bilinear
 from mixer_jax.errors import UserError
 
 _MOST_RESIZED = 2**27
@@ -77,11 +78,11 @@ def _resmall_crop(data: bytes, size: int, target: int) -> np.ndarray:
 
 
 def _resize_crop(data: bytes, size: int, target: int) -> np.ndarray:
-  return _bilinear(decode(data), target, target, size).astype(np.uint8)
+  return bilinear(decode(data), target, target, size, np.uint8)
 
 
 def _vit_jax(data: bytes, size: int, _: int) -> np.ndarray:
-  return _bilinear(decode(data), size, size, size)
+  return bilinear(decode(data), size, size, size)
 
 
 def _timm(data: bytes, size: int, target: int, how: Image.Resampling) -> np.ndarray:
@@ -141,37 +142,6 @@ def _cover(old: int, new: int, size: int) -> sparse.csr_array:
   kept = (overlap.ravel() > 0) & (pixels.ravel() < old)
   shares = overlap.astype(np.float32).ravel()[kept]
   return sparse.csr_array((shares, (row[kept], pixels.ravel()[kept])), (size, old))
-
-
-def _bilinear(image: np.ndarray, height: int, width: int, size: int) -> np.ndarray:
-  """Return the central size × size pixels of the image at height × width, float32, not rounded.
-
-  TensorFlow's `bilinear` without antialiasing: four old pixels decide a new one, whatever the
-  scale. Its order of 32-bit operations is followed (along rows first), since a cast may follow.
-  """
-  above, below, down = _neighbours(image.shape[0], height, size)
-  left, right, across = _neighbours(image.shape[1], width, size)
-
-  def along(rows: np.ndarray) -> np.ndarray:
-    levels = image[rows].astype(np.float32)
-    start = levels[:, left]
-    return start + (levels[:, right] - start) * across[:, None]
-
-  top = along(above)
-  return top + (along(below) - top) * down[:, None, None]
-
-
-@functools.lru_cache(maxsize=1024)
-def _neighbours(old: int, new: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Return the two old pixels next to each new centre and the share of the upper, each (size,)."""
-  scale = np.float32(old) / np.float32(new)
-  first = (new - size) // 2
-  centres = np.arange(first, first + size).astype(np.float32) + np.float32(0.5)
-  places = centres * scale - np.float32(0.5)
-  floor = np.floor(places)
-  lower = np.maximum(floor, 0).astype(int)
-  upper = np.minimum(np.ceil(places), old - 1).astype(int)
-  return lower, upper, places - floor
 
 
 _AUTHORS = 'JPEG by fast DCT; {resized} ({how}, truncated); central {{size}}'

@@ -26,7 +26,8 @@ import google_crc32c
 import numpy as np
 
 from mixer_jax.errors import StorageError, UserError
-from mixer_jax.paths import cache_folder, is_remote, open_whole
+from mixer_jax.home import cache_folder, warn_uncached
+from mixer_jax.paths import is_remote, open_whole
 from mixer_jax.storage import NOT_THERE, read_retried
 
 T = TypeVar('T')
@@ -322,10 +323,5 @@ def _store_index(folder: str, shards: Mapping[str, _Shard]) -> None:
         lengths=np.array([len(shard.bounds) for shard in shards.values()], np.int64),
         bounds=np.concatenate([shard.bounds for shard in shards.values()]),
       )
-  except (OSError, StorageError, RuntimeError) as error:  # RuntimeError: there is no home folder
-    log.warning(
-      'the index of %s could not be stored (%s) and will be built at every start: '
-      'set MIXER_JAX_CACHE to a writable folder',
-      folder,
-      error,
-    )
+  except (OSError, StorageError) as error:
+    warn_uncached('indices of data sets', error)

@@ -5,29 +5,36 @@ decode, or the end; any other row is a logged training step. Steps that are repe
 appear again.
 """
 
-import contextlib
 import json
 import os
-import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from etils import epath
 
 from mixer_jax import storage
-from mixer_jax.paths import is_remote
+from mixer_jax.runlog.appended import AppendedFile
 
 FILE_NAME = 'metrics.jsonl'
 
-_REMOTE_FLUSH_SECONDS = 30
 _MAX_LISTED = 20
+
+_WHOLE, _NUMBER, _TEXT = (int,), (int, float), (str,)
+_TYPES: dict[str, tuple[type, ...]] = {
+  **dict.fromkeys(('step', 'process', 'devices', 'images', 'best_step'), _WHOLE),
+  **dict.fromkeys(('loss', 'accuracy', 'learning_rate', 'grad_norm'), _NUMBER),
+  **dict.fromkeys(('top1', 'top5', 'real', 'seconds', 'blocked', 'time'), _NUMBER),
+  **dict.fromkeys(('device_hours', 'core_days'), _NUMBER),
+  **dict.fromkeys(('event', 'data', 'evaluator'), _TEXT),
+  'images_per_second': (int, float, type(None)),
+  'names': (list,),
+}
+"""Types of the fields that a reader uses."""
+_NEEDED = {'end': ('step', 'device_hours'), 'diverged': ('reason',)}
 
 
 class MetricsFile:
-  """Appends rows to a workdir's metrics; local or in a bucket. One process writes them.
-
-  A local row is on disk when `write` returns. An object in a bucket cannot be appended to, so the
-  complete file is written again, at most every half minute or with an event.
+  """Appends rows to a workdir's metrics; local or in a bucket, see `AppendedFile`.
 
   An incomplete last row, of a process that was killed while it wrote, is removed.
 
@@ -36,44 +43,20 @@ class MetricsFile:
   """
 
   def __init__(self, workdir):
-    self._path = epath.Path(workdir) / FILE_NAME
-    self._local = not is_remote(self._path)
-    self._remote, self._flushed = b'', time.monotonic()
-    data = _read(self._path)
+    path = epath.Path(workdir) / FILE_NAME
+    data = _read(path)
     complete = data[: data.rfind(b'\n') + 1]
-    if not self._local:
-      self._remote = complete
-    elif complete != data:
-      storage.write_retried(self._path, lambda: os.truncate(self._path, len(complete)))
+    self._file = AppendedFile(path, complete)
+    if self._file.is_local and complete != data:
+      storage.write_retried(path, lambda: os.truncate(path, len(complete)))
 
   def write(self, row: dict[str, Any]) -> None:
     """Append one row."""
-    line = json.dumps(row).encode() + b'\n'
-    if self._local:
-      storage.write_retried(self._path, lambda: _append(self._path, line))
-      return
-    self._remote += line
-    if 'event' in row or time.monotonic() - self._flushed > _REMOTE_FLUSH_SECONDS:
-      self.flush()
+    self._file.append(json.dumps(row).encode() + b'\n', flush='event' in row)
 
   def flush(self) -> None:
     """Write rows that are held back."""
-    if not self._local:
-      storage.write_retried(self._path, lambda: self._path.write_bytes(self._remote))
-      self._flushed = time.monotonic()
-
-
-def _append(path: epath.Path, line: bytes) -> None:
-  """Append a line completely or not at all."""
-  with open(path, 'ab', buffering=0) as file:  # a buffer would write its rest when it is closed
-    end = file.tell()
-    try:
-      while line:
-        line = line[file.write(line) :]
-    except OSError:
-      with contextlib.suppress(OSError):
-        file.truncate(end)
-      raise
+    self._file.flush()
 
 
 def read_metrics(workdir) -> list[dict[str, Any]]:
@@ -82,18 +65,28 @@ def read_metrics(workdir) -> list[dict[str, Any]]:
 
 
 def rows_and_damaged(workdir) -> tuple[list[dict[str, Any]], int]:
-  """Return all rows in the order they were written, and the number of lines without one."""
+  """Return all rows in the order they were written, and the number of lines that hold none.
+
+  The known fields of a row have the types that this package writes; further fields may have any.
+  """
   rows, damaged = [], 0
   for line in _read(epath.Path(workdir) / FILE_NAME).decode(errors='replace').splitlines():
     try:
       row = json.loads(line)
     except (ValueError, RecursionError):
       row = None
-    if isinstance(row, dict):
+    if isinstance(row, dict) and _is_row(row):
       rows.append(row)
     else:
       damaged += 1
   return rows, damaged
+
+
+def _is_row(row: dict[str, Any]) -> bool:
+  if not all(type(row[name]) in _TYPES[name] for name in _TYPES.keys() & row.keys()):
+    return False
+  needed = _NEEDED.get(row.get('event', ''), ('step',))
+  return row.keys() >= {*needed} and row.get('step', 0) >= 0
 
 
 def _read(path: epath.Path) -> bytes:

@@ -9,7 +9,6 @@ import os
 import select
 import sys
 
-from mixer_jax import storage
 from mixer_jax.errors import StorageError
 
 _lost: dict[str, str] = {}
@@ -66,17 +65,17 @@ class _Stream(io.FileIO):
       return self._discard(data, error)
     except OSError as error:
       if self._raises:
-        reason = storage.reason(error)
-        raise StorageError(f'{self._title} cannot be written now: {reason}') from error
+        raise StorageError(f'{self._title} cannot be written now: {error.strerror}') from error
       return self._discard(data, error)
 
   def _discard(self, data, error: OSError) -> int:
-    _lost.setdefault(self._title, storage.reason(error))
+    _lost.setdefault(self._title, error.strerror or 'closed')
     return len(data)
 
 
 def _text(name: str, number: int, old, *, raises: bool) -> io.TextIOWrapper:
   binary = io.BufferedWriter(_Stream(name, number, raises=raises))
-  encoding, errors = (old.encoding, old.errors) if old else ('utf-8', 'backslashreplace')
+  encoding = old.encoding if old else 'utf-8'
   by_line = name == 'stderr' or binary.isatty()
-  return io.TextIOWrapper(binary, encoding, errors, line_buffering=by_line)
+  # Not every encoding has all characters, such as '…'.
+  return io.TextIOWrapper(binary, encoding, 'backslashreplace', line_buffering=by_line)

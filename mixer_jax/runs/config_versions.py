@@ -38,6 +38,7 @@ _ADDED: Mapping[int, Mapping[str, Any]] = types.MappingProxyType(
       'fewshot.constant': 100.0,
       'fewshot.max_reads': 0,
       'data.test_split': '',
+      'data.folder_rules': 1,
       'data.max_crop_area': 1.0,
       'data.min_crop_aspect': 3 / 4,
       'data.max_crop_aspect': 4 / 3,

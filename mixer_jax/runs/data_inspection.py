@@ -7,7 +7,6 @@ import cv2
 import numpy as np
 
 from mixer_jax.data import decode, limits, pipeline
-from mixer_jax.data.catalog import open_source
 from mixer_jax.data.check import RecordCheck, check_records
 from mixer_jax.data.pipeline import DataConfig
 from mixer_jax.data.randaugment import OPERATIONS
@@ -15,7 +14,8 @@ from mixer_jax.data.source import Source
 from mixer_jax.errors import UserError
 from mixer_jax.pictures.contact_sheets import Band, Row, contact_sheet
 from mixer_jax.runlog.progress import reading
-from mixer_jax.runs.evaluation_setup import data_of, open_train
+from mixer_jax.runs.data_splits import open_evaluated, open_train, with_held_out
+from mixer_jax.runs.evaluation_setup import data_of
 from mixer_jax.runs.run_config import RunConfig
 
 _MAGNITUDES = (5, 10, 15, 20)
@@ -36,8 +36,8 @@ def check_data(data: DataConfig) -> Iterator[RecordCheck]:
   """
   if not data.name:
     raise UserError('no data set: set --config.data.name, such as digits or imagenet2012')
-  splits = (data.train_split, data.eval_split)
-  sources = [open_source(data.name, split, data.data_dir) for split in splits]
+  data = with_held_out(data)
+  sources = [open_train(data), open_evaluated(data)]
   for source in {source.name: source for source in sources}.values():
     yield check_records(source, data.max_megapixels, reading)
 

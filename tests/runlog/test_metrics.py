@@ -6,7 +6,7 @@ import resource
 import pytest
 
 from mixer_jax.errors import StorageError
-from mixer_jax.runlog import metrics
+from mixer_jax.runlog import appended
 from mixer_jax.runlog.metrics import MetricsFile, device_hours, read_metrics
 from mixer_jax.storage import RETRY_SETTING
 
@@ -47,7 +47,7 @@ def test_a_row_waits_for_a_disk_that_is_full_for_a_moment(tmp_path, monkeypatch)
       raise OSError(errno.ENOSPC, 'No space left on device')
     return open(*how, **more)
 
-  monkeypatch.setattr(metrics, 'open', full, raising=False)
+  monkeypatch.setattr(appended, 'open', full, raising=False)
   file.write({'step': 1})
   assert left == [0]
   assert read_metrics(tmp_path) == [{'step': 1}]
