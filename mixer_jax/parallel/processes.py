@@ -18,6 +18,7 @@ import numpy as np
 
 from mixer_jax.errors import ApartError, UserError, one_line
 from mixer_jax.hardware import has_tpu
+from mixer_jax.parallel import platforms
 
 log = logging.getLogger(__name__)
 
@@ -82,6 +83,7 @@ def start(config: ProcessesConfig, *, preemptible: bool) -> None:
       f'the processes did not connect within {config.start_seconds} s ({one_line(error)}): is one '
       'missing, or is it another program? --config.processes.distributed=off runs without others'
     ) from error
+  platforms.check()
   log.info(
     'process %d of %d: pid %d on %s, %d of %d devices',
     jax.process_index(),
