@@ -21,7 +21,7 @@ def main(argv: list[str]) -> None:
   parser = flags.Parser('plan', __doc__ or '')
   parser.add_config(required=True, example='configs/pretrain.py:L/16,imagenet21k')
   where = parser.add_mutually_exclusive_group(required=True)
-  where.add_argument('--topology', metavar='NAME', help='a slice, such as v3:4x4: 16 chips')
+  where.add_argument('--topology', metavar='NAME', help='a slice: v3:4x4, or v3-32: 16 chips')
   where.add_argument('--topologies', metavar='NAMES', help='a table of several, as v3:2x2,v3:4x4')
   parser.add_argument('--json', metavar='FILE', help='also write the plan there; - is stdout')
   parser.add_argument('--plot', metavar='FILE', help='PNG of time and cost of --topologies')

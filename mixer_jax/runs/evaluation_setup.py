@@ -8,12 +8,12 @@ from jax.sharding import AbstractMesh, Mesh
 
 from mixer_jax.data import pipeline
 from mixer_jax.data.batch import Batch
-from mixer_jax.data.catalog import open_source
 from mixer_jax.data.pipeline import DataConfig, Process
 from mixer_jax.data.source import Source
 from mixer_jax.errors import UserError
 from mixer_jax.hardware import free_memory
 from mixer_jax.parallel import mesh as meshes
+from mixer_jax.runs.data_splits import open_evaluated, with_held_out
 from mixer_jax.runs.run_config import RunConfig
 
 IMAGES_PER_DEVICE = 32
@@ -54,22 +54,20 @@ def open_evaluation(config: RunConfig, source: Source | None = None) -> Evaluati
   data = data_of(config)
   mesh = meshes.make_mesh(**config.mesh.sizes())
   batch_size = eval_batch_size(config, mesh)
-  source = source or open_source(data.name, data.eval_split, data.data_dir)
-  return EvaluationSetup(data, mesh, batch_size, source)
-
-
-def open_train(data: DataConfig) -> Source:
-  """Return the training split."""
-  return open_source(data.name, data.train_split, data.data_dir)
+  return EvaluationSetup(data, mesh, batch_size, source or open_evaluated(data))
 
 
 def data_of(config: RunConfig) -> DataConfig:
-  """Return the data of a config; raises `UserError` if it names no data set or recipe."""
+  """Return the data of a config, see `with_held_out`.
+
+  Raises:
+    UserError: it names no data set or recipe.
+  """
   data = config.data
   if not data.name:
     raise UserError('no data set: set --config.data.name, such as digits or imagenet2012')
   check_recipe(data)
-  return data
+  return with_held_out(data)
 
 
 def check_recipe(data: DataConfig) -> None:

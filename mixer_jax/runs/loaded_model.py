@@ -8,7 +8,6 @@ from typing import Any
 from mixer_jax import checkpoints, models
 from mixer_jax.checkpoints import Checkpoint, published
 from mixer_jax.data.batch import Batch
-from mixer_jax.data.catalog import open_source
 from mixer_jax.data.source import Source
 from mixer_jax.errors import UserError
 from mixer_jax.parallel import mesh as meshes
@@ -17,6 +16,7 @@ from mixer_jax.paths import user_path
 from mixer_jax.runs import config_file, pod
 from mixer_jax.runs.checkpoint_labels import evaluation_recipe
 from mixer_jax.runs.config_versions import stored_config
+from mixer_jax.runs.data_splits import open_evaluated
 from mixer_jax.runs.evaluation_setup import EvaluationSetup, open_evaluation
 from mixer_jax.runs.fields import list_text
 from mixer_jax.runs.run_config import RunConfig
@@ -88,10 +88,26 @@ def load_for_evaluation(
     UserError: no such checkpoint, data set, field or recipe; or no config, and the checkpoint does
       not contain one.
   """
-  path, overrides = os.fspath(checkpoint), dict(overrides or {})
   if config is not None and not isinstance(config, RunConfig):
     raise UserError(f'config is a RunConfig, as load_config returns, not {config!r:.80}')
+  return _load(os.fspath(checkpoint), config, None, overrides, recipe, gelu, input_range, source)
+
+
+def _load(
+  path: str,
+  config: RunConfig | None,
+  default: RunConfig | None,
+  overrides: Mapping[str, Any] | None,
+  recipe: str | None,
+  gelu: str | None,
+  input_range: str | None,
+  source: Source | None,
+) -> LoadedModel:
+  """As `load_for_evaluation`; `default` is for a checkpoint that no run has saved."""
+  overrides = dict(overrides or {})
   read = processes.together(lambda: checkpoints.read(path))
+  if config is None and 'config' not in read.metadata:
+    config = default
   read = checkpoints.with_arithmetic(read, gelu or '', input_range or '')
   complete = _complete_config(read, path, config, overrides, recipe)
   model = _with_arithmetic(read.config, complete, overrides)
@@ -163,7 +179,8 @@ def open_for_command(
 
   Args:
     command: name of the command.
-    checkpoints: paths or names; the images are those of the first.
+    checkpoints: paths or names; the images are those of the first. One that no run has saved has
+      the config of the one before, and its own recipe.
     spec: config file, FILE[:ARG]; None: the config of each checkpoint's run.
     overrides: `--config.field=value`.
     settings: flags that all processes must agree on, by name.
@@ -181,12 +198,11 @@ def open_for_command(
   changes = dict(flag.removeprefix('--config.').split('=', 1) for flag in overrides)
   source = processes.together(lambda: _named_source(checkpoints[0], config))
   loaded: list[LoadedModel] = []
+  default = None
   for path in checkpoints:
-    model = load_for_evaluation(
-      path, config, overrides=changes, recipe=recipe, gelu=gelu, input_range=input_range,
-      source=source,
-    )  # fmt: skip
+    model = _load(path, config, default, changes, recipe, gelu, input_range, source)
     source = model.setup.source
+    default = model.config.with_fields({'data.eval_recipe': 'checkpoint'})
     loaded.append(model)
   return loaded
 
@@ -198,7 +214,7 @@ def _named_source(checkpoint: str, config: RunConfig | None) -> Source | None:
     UserError: there is no such data, or neither a config nor a run that names any.
   """
   if config is not None:
-    return open_source(config.data.name, config.data.eval_split, config.data.data_dir)
+    return open_evaluated(config.data)
   if published.find(checkpoint) and not user_path(checkpoint).exists():
     raise UserError(_NO_DATA.format(checkpoint))
   return None
