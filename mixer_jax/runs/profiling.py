@@ -9,7 +9,7 @@ import threading
 import jax
 
 from mixer_jax.errors import one_line
-from mixer_jax.paths import cache_folder
+from mixer_jax.home import cache_folder
 
 log = logging.getLogger(__name__)
 
@@ -20,9 +20,13 @@ _LONGEST = 60.0  # seconds; a longer profile would fill the memory
 
 
 class Profiler:
-  """Records profiles of this process with `jax.profiler`, one at a time."""
+  """Records profiles of this process with `jax.profiler`, one at a time.
 
-  def __init__(self, folder: str):
+  Args:
+    folder: '': `profiles` in the cache, if there is one.
+  """
+
+  def __init__(self, folder: str = ''):
     self._folder = folder
     self._lock = threading.Lock()
     self._limit: threading.Timer | None = None
@@ -39,6 +43,7 @@ class Profiler:
         log.warning('no profile on %s: %s', socket.gethostname(), one_line(error))
 
   def _start(self) -> None:
+    self._folder = self._folder or str(cache_folder() / 'profiles')
     jax.profiler.start_trace(self._folder)
     self._limit = threading.Timer(_LONGEST, self._end_at_limit)
     self._limit.daemon = True
@@ -62,7 +67,7 @@ def listen() -> None:
   """Record profiles on SIGUSR2 from now on; called by the main thread, which may have signals."""
   if threading.current_thread() is not threading.main_thread() or not hasattr(signal, 'SIGUSR2'):
     return
-  profiler = Profiler(os.environ.get(FOLDER_SETTING) or str(cache_folder() / 'profiles'))
+  profiler = Profiler(os.environ.get(FOLDER_SETTING, ''))
   # A thread, since the main one may hold the profiler's locks.
   signal.signal(
     signal.SIGUSR2, lambda *_: threading.Thread(target=profiler.toggle, daemon=True).start()
