@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pathlib
+import re
 import uuid
 from collections.abc import Iterator
 from typing import IO
@@ -14,13 +15,19 @@ from mixer_jax.errors import UserError, one_line
 CACHE_SETTING = 'MIXER_JAX_CACHE'
 """Variable that names the cache folder; default: mixer_jax in $XDG_CACHE_HOME or ~/.cache."""
 
-_BUCKETS = ('gs://', 's3://', 'az://')
+BUCKETS = ('gs://', 's3://', 'az://')
+
+_SLASH_LOST = re.compile('(gs|s3|az|https?):/?(?=[^/])')
+"""The begin of an address that a shell, `os.path.normpath` or a hand took a slash of."""
 
 
 def cache_folder() -> pathlib.Path:
   """Return the folder of downloaded files and computed plans; it may not exist yet."""
   default = pathlib.Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache') / 'mixer_jax'
-  return pathlib.Path(os.environ.get(CACHE_SETTING) or default).expanduser()
+  chosen = re.sub('^file:(//|(?=/[^/]))', '', os.environ.get(CACHE_SETTING) or str(default))
+  if is_remote(chosen) or _SLASH_LOST.match(chosen):
+    raise UserError(f'{CACHE_SETTING}={chosen}: name a folder of this machine')
+  return pathlib.Path(chosen).expanduser()
 
 
 def user_path(text) -> epath.Path:
@@ -30,11 +37,12 @@ def user_path(text) -> epath.Path:
     UserError: an address of another kind, or its client is not installed.
   """
   name = os.fspath(text)
-  if name.startswith('file://'):
-    name = name.removeprefix('file://')
+  name = re.sub('^file:(//|(?=/[^/]))', '', name)
   scheme, separator, _ = name.partition('://')
-  if separator and f'{scheme}://' not in _BUCKETS:
+  if separator and f'{scheme}://' not in BUCKETS:
     raise UserError(f'{name}: files cannot be read from {scheme}://, only from folders and gs://')
+  if (lost := _SLASH_LOST.match(name)) and not os.path.lexists(name):
+    raise UserError(f'{name} lacks a slash: write {lost[1]}://{name[lost.end() :]}')
   try:
     path = epath.Path(name).expanduser()
     if separator:

@@ -2,7 +2,8 @@
 
 import pytest
 
-from mixer_jax.paths import is_remote, write_whole
+from mixer_jax.errors import UserError
+from mixer_jax.paths import cache_folder, is_remote, user_path, write_whole
 
 
 def test_a_file_is_replaced_in_one_step(tmp_path):
@@ -30,3 +31,26 @@ def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
 def test_buckets_are_remote():
   assert is_remote('gs://bucket/run')
   assert not is_remote('/tmp/run')
+
+
+@pytest.mark.parametrize(
+  'given', ['gs:/bucket/run', 'gs:bucket/run', 's3:/bucket/run', 'az:/b/run']
+)
+def test_an_address_that_lost_a_slash_is_no_folder(given, tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  scheme = given[:2]
+  with pytest.raises(UserError, match=f'{given} lacks a slash: write {scheme}://b'):
+    user_path(given)
+  (tmp_path / 'gs:').mkdir()  # by an earlier version, or on purpose
+  assert str(user_path('gs:')) == 'gs:'
+
+
+def test_a_file_may_have_an_address_of_either_kind():
+  assert str(user_path('file:///a/b')) == str(user_path('file:/a/b')) == '/a/b'
+
+
+@pytest.mark.parametrize('given', ['gs://bucket/cache', 'gs:/bucket/cache'])
+def test_the_cache_is_a_folder_of_this_machine(given, monkeypatch):
+  monkeypatch.setenv('MIXER_JAX_CACHE', given)
+  with pytest.raises(UserError, match=f'MIXER_JAX_CACHE={given}: name a folder'):
+    cache_folder()
