@@ -71,17 +71,17 @@ def download(url: str, target: pathlib.Path, check: Callable[[int], None]) -> pa
   for _ in range(_MOST_RETRIES):
     have, answered = _size(part), True
     try:
-      total, start, chunks = _open(url, have)
-      check(total)
-      if start != have:  # the server starts from 0, or the part is longer than the file
-        part.unlink(missing_ok=True)
-      if start in (0, have):
-        _check_room(part, total - start)
-        if _append(part, start, total, chunks, target.name):
-          return part
-        reason = 'the connection broke'
-      else:
-        reason = 'the server answers with another part of the file than it was asked for'
+      with _open(url, have) as (total, start, chunks):
+        check(total)
+        if start != have:  # the server starts from 0, or the part is longer than the file
+          part.unlink(missing_ok=True)
+        if start in (0, have):
+          _check_room(part, total - start)
+          if _append(part, start, total, chunks, target.name):
+            return part
+          reason = 'the connection broke'
+        else:
+          reason = 'the server answers with another part of the file than it was asked for'
     except _Interrupted as error:
       reason, answered = str(error), error.answered
     now = _size(part)
@@ -175,16 +175,20 @@ def _check_room(part: pathlib.Path, needed: int) -> None:
     )
 
 
-def _open(url: str, have: int) -> tuple[int, int, Iterator[bytes]]:
-  """Return (length of the file, offset of the chunks, chunks)."""
+Opened = tuple[int, int, Iterator[bytes]]
+"""Length of the file, offset of the chunks, chunks."""
+
+
+def _open(url: str, have: int) -> contextlib.AbstractContextManager[Opened]:
   if url.startswith(('https://', 'http://')):
     return _open_http(url, have)
   if is_remote(url) and not url.startswith(BUCKETS):
     raise UnreachableError(f'files are not downloaded from {url.partition("://")[0]}://')
-  return _open_bucket(url, have)
+  return contextlib.nullcontext(_open_bucket(url, have))
 
 
-def _open_http(url: str, have: int) -> tuple[int, int, Iterator[bytes]]:
+@contextlib.contextmanager
+def _open_http(url: str, have: int) -> Iterator[Opened]:
   import requests
 
   headers = {'Accept-Encoding': 'identity', **({'Range': f'bytes={have}-'} if have else {})}
@@ -195,14 +199,24 @@ def _open_http(url: str, have: int) -> tuple[int, int, Iterator[bytes]]:
     raise _Interrupted('no connection') from error
   except (requests.exceptions.RequestException, ValueError) as error:  # such as a malformed address
     raise UnreachableError(one_line(error, 150)) from error
+  with answer:
+    if answer.status_code == 206 and 'Content-Range' not in answer.headers and have:
+      with _open_http(url, 0) as opened:  # it does not support ranges after all
+        yield opened
+      return
+    total, start = _span(answer, have)
 
-  def chunks() -> Iterator[bytes]:
-    with answer:
+    def chunks() -> Iterator[bytes]:
       try:
         yield from answer.iter_content(_CHUNK)
       except requests.exceptions.RequestException as error:
         raise _Interrupted('the connection broke', answered=True) from error
 
+    yield total, start, iter(()) if answer.status_code == 416 else chunks()
+
+
+def _span(answer, have: int) -> tuple[int, int]:
+  """Return (length of the file, offset of the bytes) that an answer announces."""
   status = f'the server answers {answer.status_code} {answer.reason}'
   if answer.status_code >= 500 or answer.status_code == 429:
     raise _Interrupted(status, answered=True)
@@ -212,19 +226,16 @@ def _open_http(url: str, have: int) -> tuple[int, int, Iterator[bytes]]:
     raise UnreachableError('the server sends it compressed, and was asked not to')
   try:
     if answer.status_code == 200:
-      return int(answer.headers['Content-Length']), 0, chunks()
-    if answer.status_code == 206 and 'Content-Range' not in answer.headers:
-      answer.close()
-      return _open_http(url, 0)  # it does not support ranges after all
+      return int(answer.headers['Content-Length']), 0
     span, _, total = answer.headers['Content-Range'].removeprefix('bytes ').partition('/')
     if answer.status_code == 416:  # the part is complete, or too long
-      return int(total), int(total), iter(())
-    return int(total), int(span.partition('-')[0]), chunks()
+      return int(total), int(total)
+    return int(total), int(span.partition('-')[0])
   except (KeyError, ValueError) as error:
     raise UnreachableError('the server does not say its length') from error
 
 
-def _open_bucket(url: str, have: int) -> tuple[int, int, Iterator[bytes]]:
+def _open_bucket(url: str, have: int) -> Opened:
   path = epath.Path(url)
   try:
     total = path.stat().length
