@@ -52,7 +52,8 @@ class Changes:
   def as_fields(self) -> dict[str, Any]:
     """Return the number of each kind, and the first names, for `metrics.jsonl`."""
     counts = {kind: len(names) for kind, names in vars(self).items()}
-    return {**counts, 'names': {kind: list(names[:_KEPT]) for kind, names in vars(self).items()}}
+    first = [f'{kind}: {name}' for kind, names in vars(self).items() for name in names[:_KEPT]]
+    return {**counts, 'names': first}
 
 
 def _renamed(removed: Mapping[str, Any], added: Mapping[str, Any]) -> dict[str, str]:

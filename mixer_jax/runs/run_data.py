@@ -72,7 +72,9 @@ def check_data(workdir, experiment: Experiment, stored: Mapping[str, Any] | None
       f'{text}; restore them, or continue with the data as they are by --config.data.changed=accept'
     )
   log.warning('%s; accepted', text)
-  MetricsFile(workdir).write({'event': 'data_changed', 'data': new, **changes.as_fields()})
+  step = (newest_metadata(workdir) or {'step': 0})['step']
+  row = {'event': 'data_changed', 'step': step, 'data': new, **changes.as_fields()}
+  MetricsFile(workdir).write(row)
   _write(path, experiment, record.get('init'))
 
 

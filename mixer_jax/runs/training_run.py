@@ -23,13 +23,14 @@ from mixer_jax.runlog.metrics import MetricsFile, read_metrics
 from mixer_jax.runlog.progress import Progress
 from mixer_jax.runlog.startup import Startup
 from mixer_jax.runs import run_report
+from mixer_jax.runs.config_versions import as_begun
 from mixer_jax.runs.evaluation_setup import this_process
 from mixer_jax.runs.experiment import Experiment, build_experiment
 from mixer_jax.runs.hooks import RunHooks
 from mixer_jax.runs.run_config import RunConfig
 from mixer_jax.runs.run_data import check_data
 from mixer_jax.runs.train_result import TrainResult, is_evaluation, result_from
-from mixer_jax.runs.workdir import as_begun, check_stored, claimed
+from mixer_jax.runs.workdir import check_stored, claimed
 from mixer_jax.training import loop
 from mixer_jax.training import step as steps
 from mixer_jax.training.early_stopping import Standing
@@ -56,7 +57,9 @@ def train(config: RunConfig, workdir, *, startup: Startup | None = None) -> Trai
     raise UserError(f'train takes a RunConfig, as load_config returns, not {config!r:.80}')
   startup = startup or Startup()
   stored = processes.together(lambda: check_stored(workdir, config))
-  experiment = build_experiment(as_begun(config, stored), stored and stored['model'])
+  if stored:
+    config = as_begun(config, stored)
+  experiment = build_experiment(config, stored and stored['model'])
   startup.mark('data')
   return train_experiment(experiment, workdir, startup=startup)
 
@@ -84,8 +87,8 @@ def _claim(claim: contextlib.ExitStack, folder: str, experiment: Experiment) -> 
   """Makes the folder this run's, in process 0, until `claim` is closed; checks the data."""
   if processes.is_main():
     stored = claim.enter_context(claimed(folder, experiment.config, experiment.model))
-    if as_begun(experiment.config, stored).to_fields() != experiment.config.to_fields():
-      raise UserError(f'{folder} holds a run that began by earlier rules: resume it with `train`')
+    if stored and as_begun(experiment.config, stored) != experiment.config:
+      raise UserError(f'{folder} holds a run of an earlier version: resume it with `train`')
     remove_unfinished(folder)
     check_data(folder, experiment, stored)
 

@@ -18,11 +18,11 @@ from typing import Any
 from etils import epath
 
 from mixer_jax import models
-from mixer_jax.checkpoints.state_format import stamp
+from mixer_jax.checkpoints.state_format import format_of, stamp
 from mixer_jax.errors import UserError, one_line
 from mixer_jax.paths import create_whole, is_remote, write_whole
 from mixer_jax.runlog.metrics import read_metrics
-from mixer_jax.runs.config_versions import rules_of_its_time, stored_config
+from mixer_jax.runs.config_versions import as_begun, stored_config
 from mixer_jax.runs.fields import flatten
 from mixer_jax.runs.places import are_folders, is_same_place, may_be_same_data
 from mixer_jax.runs.run_config import RunConfig, affects_result, normalized
@@ -38,10 +38,9 @@ says of a folder that its descriptor is bad."""
 
 
 def stored_run(workdir) -> dict[str, Any] | None:
-  """Return {'config': …, 'model': …, 'rules': …} of the run in `workdir`; None if there is none.
+  """Return {'config': …, 'model': …, 'format': …} of the run in `workdir`; None if there is none.
 
-  Fields that an earlier format did not have are filled in, see `config_versions`; those that
-  choose between versions of a computation are in 'rules' as well.
+  Fields that an earlier format did not have are filled in, see `config_versions`.
 
   Raises:
     UserError: it is damaged, or a newer version of mixer_jax wrote it.
@@ -62,7 +61,7 @@ def stored_run(workdir) -> dict[str, Any] | None:
   return {
     'config': stored_config(path, run),
     'model': run['model'],
-    'rules': rules_of_its_time(run),
+    'format': format_of(path, run),
   }
 
 
@@ -81,7 +80,7 @@ def check_stored(workdir, config: RunConfig) -> dict[str, Any] | None:
     check_free(workdir)
     return None
   try:
-    check_same_run(workdir, config, stored)
+    check_same_run(workdir, as_begun(config, stored), stored)
   except UserError:
     if has_steps(workdir):
       raise
@@ -108,19 +107,13 @@ def _has_states(workdir) -> bool:
   return any(entry.name.removesuffix('.damaged').isdigit() for entry in folder.iterdir())
 
 
-def as_begun(config: RunConfig, stored: dict[str, Any] | None) -> RunConfig:
-  """Return the config with which a run resumes: by the rules of the time when it began."""
-  rules = stored['rules'] if stored else {}
-  return config.with_fields(rules) if rules else config
-
-
 def check_same_run(workdir, config: RunConfig, stored: dict[str, Any]) -> None:
   """Raises `UserError` if the run in `workdir` computes other results than `config` describes.
 
   Two spellings of a path are the same. A folder of images or initial weights that may have been
   moved are accepted here: `runs.run_data` compares their content.
   """
-  new, old = flatten(as_begun(config, stored).to_fields()), flatten(normalized(stored['config']))
+  new, old = flatten(config.to_fields()), flatten(normalized(stored['config']))
   # Formats without a field of the model, or a config that leaves it to `init_from`.
   trained = _model_fields(workdir, stored)
   old |= {f'model.{name}': value for name, value in trained.items() if f'model.{name}' in new} | old

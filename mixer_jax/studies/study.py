@@ -18,11 +18,12 @@ from mixer_jax.parallel.processes import ProcessesConfig
 from mixer_jax.paths import user_path, write_whole
 from mixer_jax.pictures.drawing import tolerated
 from mixer_jax.runs import pod, run_report
+from mixer_jax.runs.config_versions import as_begun
 from mixer_jax.runs.experiment import Experiment, build_experiment
 from mixer_jax.runs.run_config import RunConfig
 from mixer_jax.runs.train_result import TrainResult, result_of
 from mixer_jax.runs.training_run import train_experiment
-from mixer_jax.runs.workdir import as_begun, check_stored
+from mixer_jax.runs.workdir import check_stored
 
 log = logging.getLogger(__name__)
 
@@ -162,8 +163,10 @@ def check(runs: Sequence[Run]) -> list[Planned]:
 
 def _checked(run: Run) -> Planned:
   known = stored(run)
+  if known:
+    run = dataclasses.replace(run, config=as_begun(run.config, known))
   with named(run.name):
-    return Planned(run, build_experiment(as_begun(run.config, known), known and known['model']))
+    return Planned(run, build_experiment(run.config, known and known['model']))
 
 
 def stored(run: Run) -> dict[str, Any] | None:

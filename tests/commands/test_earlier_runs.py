@@ -1,7 +1,15 @@
-"""A run that release 0.1.0 saved, before the redesign of the package, resumes and evaluates.
+"""Runs that were begun by each earlier format of states resume and evaluate.
 
-`tests/golden/run_0.1.0_*.tar.gz` are workdirs stopped after step 4 of 8, and `*.expected.npz` the
-parameters and the evaluation of the same runs at step 8, all computed by that release.
+`tests/golden/run_*.tar.gz` are workdirs as they were after step 4 of 8, and `*.expected.npz` the
+parameters and the evaluation of the same runs at step 8, all computed on two devices by the code of
+their time: a run of 8 steps, of which the state of step 8 and what follows step 4 was removed.
+
+  first        the first commit that trained: no checksum, no standing, `data.eval_resize`
+  recipes      evaluation recipes by name, `model.gelu`, `model.head_bias`, `model.input_range`
+  augment      mixup, all fields of the inception crop, RandAugment
+  permuted     model families, permuted images
+  best         early stopping, the best state
+  0.1.0_*      `init_head` and `init_blocks`; the last without a number of the format
 """
 
 import json
@@ -18,18 +26,43 @@ from tests.helpers import train_runs
 
 GOLDEN = train_runs.ROOT / 'tests' / 'golden'
 SHARED = ('--config.total_steps=8', '--config.checkpoint_every=4')
+TINY = (
+  *SHARED,
+  '--config.eval_every=2',
+  '--config.model.hidden_dim=8',
+  '--config.model.tokens_mlp_dim=4',
+  '--config.model.channels_mlp_dim=8',
+)
 FLAGS = {
-  'mixer': (
-    *SHARED,
-    '--config.eval_every=2',
-    '--config.model.hidden_dim=8',
-    '--config.model.tokens_mlp_dim=4',
-    '--config.model.channels_mlp_dim=8',
+  'first': (
+    *TINY,
+    '--config.model.image_size=8',
+    '--config.data.eval_crop_fraction=1.0',
+    '--config.data.eval_recipe=resmall-crop',
+  ),
+  'recipes': TINY,
+  'augment': (
+    *TINY,
+    '--config.mixup=0.2',
+    '--config.data.flip=true',
+    '--config.data.min_crop_area=0.3',
+    '--config.data.randaugment_layers=1',
+    '--config.data.randaugment_magnitude=10.0',
+  ),
+  'permuted': (*TINY, '--config.data.permutation=patches', '--config.data.permutation_patch=4'),
+  'best': (
+    *TINY,
+    '--config.keep_best=true',
+    '--config.early_stopping.metric=loss',
+    '--config.early_stopping.patience=4',
+  ),
+  '0.1.0_mixer': (
+    *TINY,
     '--config.fewshot.every=2',
     '--config.fewshot.shots=1,2',
     '--config.fewshot.seeds=1',
   ),
-  'resnet': (*SHARED, '--config.eval_every=4'),
+  '0.1.0_resnet': (*SHARED, '--config.eval_every=4'),
 }
 TINY_RESNET = """
 from configs import common, digits
@@ -42,26 +75,27 @@ def get_config():
 """
 
 
-@pytest.fixture(params=['mixer', 'resnet'])
+FAST = ('first', '0.1.0_mixer')
+RUNS = [name if name in FAST else pytest.param(name, marks=pytest.mark.long) for name in FLAGS]
+
+
+@pytest.fixture(params=RUNS)
 def run(request, tmp_path) -> tuple[str, pathlib.Path, str]:
   """(name, workdir, config file) of a run that was stopped after step 4."""
-  with tarfile.open(GOLDEN / f'run_0.1.0_{request.param}.tar.gz') as archive:
+  with tarfile.open(GOLDEN / f'run_{request.param}.tar.gz') as archive:
     archive.extractall(tmp_path, filter='data')
   (tmp_path / 'tiny_resnet.py').write_text(TINY_RESNET)
-  resnet = request.param == 'resnet'
+  resnet = request.param == '0.1.0_resnet'
   config = str(tmp_path / 'tiny_resnet.py') if resnet else 'configs/digits.py'
   return request.param, tmp_path / 'run', config
 
 
-@pytest.mark.parametrize(
-  'run', ['mixer', pytest.param('resnet', marks=pytest.mark.long)], indirect=True
-)
-def test_a_run_of_an_earlier_release_resumes(run, digits_dir):
+def test_a_run_of_an_earlier_format_resumes(run, digits_dir):
   name, workdir, config = run
   process = train_runs.start(workdir, digits_dir, *FLAGS[name], config=config)
   output, _ = process.communicate(timeout=300)
   assert process.returncode == 0, output
-  expected = np.load(GOLDEN / f'run_0.1.0_{name}.expected.npz')
+  expected = np.load(GOLDEN / f'run_{name}.expected.npz')
   params = flatten(read_params(workdir / 'checkpoints' / '8')[1])
   assert {*params, 'top1', 'loss'} == set(expected)
   for path, array in params.items():
@@ -74,7 +108,7 @@ def test_a_run_of_an_earlier_release_resumes(run, digits_dir):
   assert last['loss'] == pytest.approx(float(expected['loss']), abs=1e-6)
 
 
-def test_a_state_of_an_earlier_release_is_evaluated(run, digits_dir, capsys):
+def test_a_state_of_an_earlier_format_is_evaluated(run, digits_dir, capsys):
   _, workdir, _ = run
   rows = [json.loads(line) for line in (workdir / 'metrics.jsonl').read_text().splitlines()]
   expected = next(row for row in rows if row.get('event') == 'eval' and row['step'] == 4)

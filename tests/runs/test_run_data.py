@@ -102,7 +102,8 @@ def test_other_data_in_another_place_are_refused(run, images, tmp_path):
 
 
 @pytest.mark.parametrize('split', ['train', 'train[:75%]'])
-def test_changed_files_are_named_and_accepted_if_asked(images, tmp_path, split):
+def test_changed_files_are_named_and_accepted_if_asked(images, tmp_path, split, monkeypatch):
+  monkeypatch.setattr(run_data, 'newest_metadata', lambda _: {'step': 4})
   config = config_of(images, **{'data.train_split': split})
   start(tmp_path / 'run', config)
   (images / 'a' / '0.png').rename(images / 'b' / 'moved.png')
@@ -120,9 +121,9 @@ def test_changed_files_are_named_and_accepted_if_asked(images, tmp_path, split):
 
   start(tmp_path / 'run', config.with_fields({'data.changed': 'accept'}))
   row = read_metrics(tmp_path / 'run')[0]
-  assert (row['event'], row['data']) == ('data_changed', f'folder:{images}')
+  assert (row['event'], row['step'], row['data']) == ('data_changed', 4, f'folder:{images}')
   assert [row[kind] for kind in ('added', 'removed', 'renamed', 'changed')] == [1, 1, 1, 1]
-  assert row['names']['removed'] == ['a/1.png']
+  assert row['names'][:2] == ['added: b/7.png', 'removed: a/1.png']
   start(tmp_path / 'run', config)  # what was accepted is recorded
 
 

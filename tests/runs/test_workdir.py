@@ -39,7 +39,7 @@ def test_the_config_is_stored_with_its_format_and_version(tmp_path):
   assert run['config'] == config.to_fields()
   assert check_stored(tmp_path / 'a' / 'run', config) == {
     **{name: run[name] for name in ('config', 'model')},
-    'rules': {},
+    'format': FORMAT,
   }
 
 
