@@ -155,6 +155,6 @@ def _open(folder: str) -> tuple[Any, Any]:
   config = evaluation_only(
     f'folder:{folder}', recipe='resmall-crop', crop_fraction=0.875, threads=16, prefetch=64
   )
-  crop = {'min_crop_area': 0.05, 'min_crop_aspect': 0.75, 'max_crop_aspect': 4 / 3}
+  crop = {'min_crop_area': 0.05, 'min_crop_aspect': 0.75, 'max_crop_aspect': 1.33}
   config = dataclasses.replace(config, flip=True, **crop)
   return open_source(config.name, '', ''), config

@@ -40,7 +40,8 @@ def inception_crop(
       'uniform-area', as earlier versions: `draw_box_by_area`, and OpenCV's resize, which rounds.
   """
   draw = draw_box if crop == 'tensorflow' else draw_box_by_area
-  top, left, height, width = draw(*image.shape[:2], rng, areas=areas, aspects=aspects)
+  height, width = image.shape[:2]
+  top, left, height, width = draw(height, width, rng, areas=areas, aspects=aspects)
   image = image[top : top + height, left : left + width]
   if crop == 'tensorflow':
     return bilinear(image, size, size, size, np.uint8)

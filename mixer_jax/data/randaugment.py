@@ -14,7 +14,8 @@ EfficientNet's. On images of 224 × 224 its behaviour differs from its names in 
 - Translations and cutouts are in pixels, independent of the size of the image.
 - Shears keep the first row or column in place, not the centre.
 - Levels are truncated, not rounded, and computed in float32: hence the float32 arithmetic below,
-  in the same order. Pillow's results differ by one level in places.
+  in the same order. Pillow's results differ by one level in places. TensorFlow with oneDNN, its
+  present default on x86, rounds Sharpness otherwise: its levels are these with oneDNN off.
 """
 
 import dataclasses

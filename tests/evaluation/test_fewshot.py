@@ -20,6 +20,7 @@ from mixer_jax.errors import UserError
 from mixer_jax.evaluation import fewshot
 from mixer_jax.parallel import mesh as meshes
 from tests.helpers import reference
+from tests.helpers.configs import run_config
 
 L2, CONSTANT = 2.0**10, 100.0
 DATA = pipeline.evaluation_only(
@@ -250,3 +251,17 @@ def test_digits_with_features_of_an_untrained_mixer(digits_dir):
   np.testing.assert_array_equal(chosen, evaluate.chosen)
   assert programs == (2, 1)
   assert programs == (evaluate._solve._cache_size(), evaluate._test_step._cache_size())  # pyright: ignore
+
+
+def test_images_are_read_and_chosen_as_by_the_authors_evaluator():
+  config = run_config('configs/pretrain.py:B/16,imagenet2012')
+  read = config.fewshot.read_as(config.data)
+  assert (read.eval_recipe, read.eval_crop_fraction) == ('resize-crop', 0.875)
+  assert config.data.eval_recipe == 'resmall-crop'
+  assert config.fewshot.train_split == ''
+  assert fewshot.authors_split('imagenet2012') == 'train[:65000]'
+  assert fewshot.authors_split('cifar100') == 'train'
+  same = dataclasses.replace(config.fewshot, recipe='')
+  assert same.read_as(config.data) is config.data
+  with pytest.raises(UserError, match=r'fewshot\.recipe must be one of'):
+    dataclasses.replace(config.fewshot, recipe='resize')

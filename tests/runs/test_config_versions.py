@@ -76,3 +76,26 @@ def test_a_newer_format_is_refused_by_its_version(number):
 def test_a_format_that_is_no_number_is_refused(number):
   with pytest.raises(UserError, match='which is no number'):
     stored_config('run', {'format': number, 'config': FIRST})
+
+
+def test_the_command_that_began_a_run_resumes_it_after_defaults_changed():
+  stored = {'config': stored_config('run', {'config': FIRST}), 'format': 0}
+  new = run_config(total_steps=8)
+  begun = config_versions.as_begun(new, stored)
+  assert (new.data.crop, new.data.max_crop_aspect) == ('tensorflow', 1.33)
+  assert (begun.data.crop, begun.data.max_crop_aspect) == ('uniform-area', 4 / 3)
+  assert (begun.fewshot.train_split, begun.fewshot.recipe) == ('train', '')
+  assert begun.optimizer == new.optimizer
+  # Of a run of this format nothing is changed; nor is what the command itself says.
+  assert config_versions.as_begun(new, {**stored, 'format': state_format.FORMAT}) is new
+  other = new.with_fields({'data.max_crop_aspect': 2.0})
+  assert config_versions.as_begun(other, stored).data.max_crop_aspect == 2.0
+
+
+def test_steps_that_were_counted_on_all_images_are_kept():
+  new = run_config('configs/pretrain.py:B/16,imagenet2012')
+  fields = new.to_fields() | {'total_steps': 93_835}
+  stored = {'config': fields, 'format': 0}
+  assert config_versions.as_begun(new, stored).total_steps == 93_835
+  stored = {'config': {**fields, 'total_steps': 90_000}, 'format': 0}
+  assert config_versions.as_begun(new, stored).total_steps == 92_897  # refused as another run

@@ -1,5 +1,6 @@
 """Evaluation from Python, without a command line: the same figures, typed."""
 
+import dataclasses
 import json
 import tarfile
 
@@ -15,6 +16,7 @@ from mixer_jax.errors import UserError
 from mixer_jax.evaluation.fewshot import PAPER
 from mixer_jax.evaluation.probe import ProbeConfig
 from mixer_jax.models import as_input
+from mixer_jax.runs import evaluation
 from mixer_jax.runs.evaluation import evaluate, few_shot, linear_probe
 from mixer_jax.runs.loaded_model import LoadedModel, load_for_evaluation
 from mixer_jax.runs.predictions import embed, predict
@@ -102,8 +104,33 @@ def test_few_shot_and_probes_are_typed(loaded):
   assert list(few.accuracies) == [1, 5]
   assert few.to_json()['5-shot'] == few.accuracies[5].mean
   assert few.train_data == 'digits/train'
+  assert few.eval_recipe == 'vit-jax'  # of configs/digits.py; the authors' is resize-crop
   probes = linear_probe(loaded, ProbeConfig(1e-3, 20))
   assert [layer.layer for layer in probes.layers][-1] == 'pre_logits'
+
+
+@pytest.mark.parametrize(
+  ('split', 'used'),
+  [('train', 'train[:65000]'), ('train[:99%]', 'train[:65000]'), ('train[:100%]', 'train[:100%]')],
+)
+def test_few_images_of_imagenet_are_the_authors_unless_the_config_says_otherwise(
+  loaded, monkeypatch, split, used
+):
+  asked = []
+
+  def opened(setup):
+    asked.append((setup.data.train_split, setup.data.eval_recipe))
+    raise UserError('not here')
+
+  monkeypatch.setattr(evaluation, '_opened', opened)
+  data = dataclasses.replace(loaded.setup.data, name='imagenet2012', train_split=split)
+  config = loaded.config.with_fields({'fewshot.recipe': 'resize-crop'})
+  setup = dataclasses.replace(loaded.setup, data=data)
+  imagenet = dataclasses.replace(loaded, setup=setup, config=config)
+  for recipe in (None, 'vit-jax'):
+    with pytest.raises(UserError, match='not here'):
+      few_shot(imagenet, PAPER, recipe)
+  assert asked == [(used, 'resize-crop'), (used, 'vit-jax')]
 
 
 def test_a_model_is_compared_and_identified_with_itself(loaded):

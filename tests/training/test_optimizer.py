@@ -1,5 +1,6 @@
 """The two optimizers against the update rules of the papers, in float64 NumPy."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -78,6 +79,76 @@ def test_momentum_sgd_with_cosine():
     np.testing.assert_allclose(got[a][b], want[a, b], rtol=2e-5, atol=2e-6)
 
 
+def authors_rate(step: int, total: int, warmup: int, end: float) -> float:
+  """Return the rate as a share of its peak: big_vision, `create_learning_rate_schedule`, linear."""
+  progress = np.clip((step - warmup) / (total - warmup), 0, 1)
+  return (end + (1 - end) * (1 - progress)) * min(1, step / warmup)
+
+
+@pytest.mark.parametrize('end', [0.0, 1e-5])
+def test_the_linear_schedule_is_the_authors_at_every_step(end):
+  schedule = make_schedule(configs.optimizer(warmup_steps=20, end_factor=end), 90)
+  got = [float(schedule(step)) for step in range(91)]
+  wanted = [1e-3 * authors_rate(step, 90, 20, end) for step in range(91)]
+  np.testing.assert_allclose(got, wanted, rtol=1e-6, atol=1e-10)
+  assert got[90] == pytest.approx(end * 1e-3, rel=1e-4)
+  assert got[0] == 0  # so the first update changes nothing, here as there
+
+
+def test_a_cosine_ends_at_a_share_of_its_peak():
+  schedule = make_schedule(configs.optimizer(warmup_steps=2, schedule='cosine', end_factor=0.1), 12)
+  assert float(schedule(7)) == pytest.approx(1e-3 * (0.1 + 0.9 / 2))
+  assert float(schedule(12)) == pytest.approx(1e-4)
+
+
+@pytest.mark.parametrize('rate', [1e-3, 3e-3])
+def test_decay_that_does_not_follow_the_rate_is_the_authors_chain(rate):
+  def schedule(step):
+    return jnp.float32(0.5 ** jnp.minimum(step, 3))
+
+  config = configs.optimizer(learning_rate=rate, weight_decay=1e-4, weight_decay_times='schedule')
+  params = {'layer': {'kernel': jnp.float32(PARAMS['layer']['kernel'])}}
+  mask = lambda params: {'layer': {'kernel': True}}
+  ours = make_optimizer(config, lambda step: rate * schedule(step), decayed=mask)
+  # The order of big_vision's `optax.make`.
+  theirs = optax.chain(
+    optax.clip_by_global_norm(1.0),
+    optax.scale_by_adam(),
+    optax.scale(rate),
+    optax.add_decayed_weights(1e-4),
+    optax.scale_by_schedule(schedule),
+    optax.scale(-1.0),
+  )
+  own, other = ours.init(params), theirs.init(params)
+  for grads in GRADS:
+    grads = {'layer': {'kernel': jnp.float32(grads['layer']['kernel'])}}
+    got, own = ours.update(grads, own, params)
+    wanted, other = theirs.update(grads, other, params)
+    np.testing.assert_allclose(got['layer']['kernel'], wanted['layer']['kernel'], rtol=2e-6)
+  usual = make_optimizer(configs.optimizer(learning_rate=rate), schedule, decayed=mask)
+  usual, _ = usual.update(grads, usual.init(params), params)
+  assert rate == 1e-3 or not np.allclose(usual['layer']['kernel'], got['layer']['kernel'])
+
+
+def test_momentum_can_be_kept_in_bfloat16_as_in_the_authors_fine_tuning():
+  config = configs.optimizer(name='sgd', weight_decay=0.0, clip_norm=0.0, momentum_dtype='bfloat16')
+  ours = make_optimizer(config, lambda _: 0.1)
+  theirs = optax.sgd(0.1, momentum=0.9, accumulator_dtype='bfloat16')
+  params = {'kernel': jnp.float32(PARAMS['layer']['kernel'])}
+  own, other = ours.init(params), theirs.init(params)
+  rounded = lambda array: np.asarray(jnp.asarray(array, jnp.bfloat16), np.float32)
+  kept = np.zeros((4, 3), np.float32)
+  for grads in GRADS:
+    grads = {'kernel': jnp.float32(grads['layer']['kernel'])}
+    got, own = ours.update(grads, own, params)
+    wanted, other = theirs.update(grads, other, params)
+    np.testing.assert_array_equal(got['kernel'], wanted['kernel'])
+    moved = grads['kernel'] + rounded(rounded(np.float32(0.9)) * kept)
+    np.testing.assert_allclose(got['kernel'], -0.1 * moved, rtol=1e-6, atol=1e-8)
+    kept = rounded(moved)
+  assert [leaf.dtype for leaf in jax.tree.leaves(own) if leaf.ndim] == [jnp.bfloat16]
+
+
 def test_schedules_start_at_zero_peak_and_end_at_zero():
   for name in ('linear', 'cosine'):
     schedule = make_schedule(configs.optimizer(warmup_steps=10, schedule=name), 100)
@@ -95,6 +166,12 @@ def test_schedules_start_at_zero_peak_and_end_at_zero():
     ({'schedule': 'step'}, 'optimizer.schedule must be'),
     ({'learning_rate': -1.0}, 'optimizer.learning_rate must be 0 or more'),
     ({'weight_decay': float('nan')}, 'optimizer.weight_decay must be 0 or more'),
+    ({'momentum_dtype': 'float16'}, "momentum_dtype must be 'float32' or 'bfloat16'"),
+    ({'end_factor': 1.5}, r'optimizer.end_factor must be in \[0, 1\]'),
+    (
+      {'weight_decay_times': 'schedule', 'learning_rate': 0.0},
+      'needs an optimizer.learning_rate above 0',
+    ),
     ({'b1': 2.0}, r'optimizer.b1 must be in \[0, 1\)'),
     ({'warmup_steps': 2.5}, 'optimizer.warmup_steps must be 0 or more'),
   ],
