@@ -1,18 +1,14 @@
-"""Image files in folders, local or in a bucket: folders of splits, of classes, or single files."""
+"""Image files in folders of classes, or of splits with these inside, local or in a bucket."""
 
 import collections
-import glob
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import SupportsIndex
-
-from etils import epath
 
 from mixer_jax.data.class_names import are_numbers, positions, some
-from mixer_jax.data.file_sizes import file_sizes
 from mixer_jax.data.image_files import (
   FIRST_SUFFIXES,
   SUFFIXES,
+  Files,
   LeftOut,
   images_below,
   listed,
@@ -20,11 +16,10 @@ from mixer_jax.data.image_files import (
   report,
   subfolders,
 )
-from mixer_jax.data.source import Record, Source
+from mixer_jax.data.source import Source
 from mixer_jax.data.splits import names_in, spans, warn_of_repeats
 from mixer_jax.errors import UserError, printable
-from mixer_jax.paths import is_regular, is_remote, user_path
-from mixer_jax.storage import read_retried
+from mixer_jax.paths import user_path
 
 RULES = 2
 """Rules by which a folder is read. Rules 1 are those of runs that were begun before there was a
@@ -36,68 +31,6 @@ _SPLIT_OF = {
   **dict.fromkeys(('test', 'testing'), 'test'),
 }
 """Name of a folder, in lower case -> split."""
-
-
-class Files(Sequence):
-  """Records of image files, each read on access.
-
-  Attributes:
-    files: names, below `root` if there is one.
-    labels: one for each file.
-    root: folder; '' if the names are complete.
-    places: folders of the splits that the files are from, without links.
-  """
-
-  def __init__(
-    self,
-    files: Sequence[str | epath.Path],
-    labels: Sequence[int],
-    root: str = '',
-    places: Sequence[str] = (),
-  ):
-    self.files, self.labels, self.root, self.places = files, labels, root, places
-
-  def __len__(self) -> int:
-    return len(self.files)
-
-  def __getitem__(self, index: SupportsIndex) -> Record:  # pyright: ignore[reportIncompatibleMethodOverride]
-    index = index.__index__()
-    path = self.path(index)
-    try:
-      data = read_retried(path, epath.Path(path).read_bytes)
-    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
-      raise UserError(
-        f'{printable(path)} was removed after its folder was listed: start again without it'
-      ) from error
-    return {'image': data, 'label': self.labels[index], 'file_name': path}
-
-  def path(self, index: int) -> str:
-    """Return the complete name of a file."""
-    return f'{self.root}/{self.files[index]}' if self.root else str(self.files[index])
-
-  def shared_with(self, other: 'Files') -> int:
-    """Return the number of files of `other` that are here as well."""
-    if not self.is_near(other.places):
-      return 0
-    here, there = real_path(self.root), real_path(other.root)
-    if here == there:
-      mine, theirs = set(self.files), other.files
-    else:
-      mine = {f'{here}/{name}' for name in self.files}
-      theirs = (f'{there}/{name}' for name in other.files)
-    return sum(name in mine for name in theirs)
-
-  def is_near(self, places: Iterable[str]) -> bool:
-    """Return True if one of these folders is one of `self.places`, or inside or above one."""
-    pairs = [(f'{one}/', f'{other}/') for one in self.places for other in places]
-    return any(one.startswith(other) or other.startswith(one) for one, other in pairs)
-
-  def sizes(self) -> dict[str, int | None]:
-    """Return file below the root -> bytes; None in a bucket, which takes a request for each."""
-    return file_sizes(self.root, [str(name) for name in self.files])
-
-
-# --- Splits and classes.
 
 
 def split_folders(folder: str) -> dict[str, str]:
@@ -374,46 +307,3 @@ def _open_by_first_rules(folder: str, root: str, split: str) -> Source:
 def _and(names: Sequence[str]) -> str:
   shown = [f'{printable(name)}/' for name in names[:3]] + ['…'] * (len(names) > 3)
   return ', '.join(shown[:-1]) + f' and {shown[-1]}' if len(shown) > 1 else shown[0]
-
-
-# --- Single files.
-
-
-def find_images(names: Iterable[str]) -> list[epath.Path]:
-  """Return the files of names that are files, folders or patterns, each once.
-
-  Raises:
-    UserError: there is nothing for some of the names; all of these are listed.
-  """
-  files: list[epath.Path] = []
-  faults = []
-  for name in names:
-    path = user_path(name)
-    if path.is_dir():
-      left_out = LeftOut()
-      below = [path / file for file in images_below(str(path), left_out)]
-      report(str(path), left_out)
-      faults += [] if below else [f'no images in {name}']
-      files += below
-    elif path.exists():
-      faults += [] if is_regular(path) else [f'{name} is not a regular file']
-      files.append(path)
-    elif glob.has_magic(name):
-      matches = _matches(path)
-      faults += [] if matches else [f'nothing matches {name}']
-      files += matches
-    else:
-      faults.append(f'no file {name}')
-  if faults:
-    raise UserError('; '.join(faults))
-  return list(dict.fromkeys(files))
-
-
-def _matches(pattern: epath.Path) -> list[epath.Path]:
-  if not is_remote(pattern):
-    found = [epath.Path(name) for name in glob.glob(str(pattern), recursive=True)]
-  else:
-    parts = pattern.parts
-    fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
-    found = list(epath.Path(*parts[:fixed]).glob('/'.join(parts[fixed:])))
-  return sorted(path for path in found if is_regular(path))

@@ -1,16 +1,20 @@
-"""Image files below a folder, local or in a bucket, and counts of what is left out."""
+"""Image files, local or in a bucket: found below folders, counted where left out, read."""
 
 import collections
 import errno
 import functools
+import glob
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from typing import SupportsIndex
 
 from etils import epath
 
+from mixer_jax.data.file_sizes import file_sizes
+from mixer_jax.data.source import Record
 from mixer_jax.errors import UserError, printable
-from mixer_jax.paths import is_remote
+from mixer_jax.paths import is_regular, is_remote, user_path
 from mixer_jax.storage import read_retried
 
 log = logging.getLogger(__name__)
@@ -153,3 +157,102 @@ def report(folder: str, left_out: LeftOut) -> None:
     counts = ', '.join(f'{printable(reason)} {n:,}' for reason, n in left_out.most_common())
     level = logging.WARNING if set(left_out) - {'hidden', *SYSTEM_FOLDERS} else logging.INFO
     _log_once(level, f'{printable(folder)}: left out {counts}')
+
+
+def find_images(names: Iterable[str]) -> list[epath.Path]:
+  """Return the files of names that are files, folders or patterns, each once.
+
+  Raises:
+    UserError: there is nothing for some of the names; all of these are listed.
+  """
+  files: list[epath.Path] = []
+  faults = []
+  for name in names:
+    path = user_path(name)
+    if path.is_dir():
+      left_out = LeftOut()
+      below = [path / file for file in images_below(str(path), left_out)]
+      report(str(path), left_out)
+      faults += [] if below else [f'no images in {name}']
+      files += below
+    elif path.exists():
+      faults += [] if is_regular(path) else [f'{name} is not a regular file']
+      files.append(path)
+    elif glob.has_magic(name):
+      matches = _matches(path)
+      faults += [] if matches else [f'nothing matches {name}']
+      files += matches
+    else:
+      faults.append(f'no file {name}')
+  if faults:
+    raise UserError('; '.join(faults))
+  return list(dict.fromkeys(files))
+
+
+def _matches(pattern: epath.Path) -> list[epath.Path]:
+  if not is_remote(pattern):
+    found = [epath.Path(name) for name in glob.glob(str(pattern), recursive=True)]
+  else:
+    parts = pattern.parts
+    fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
+    found = list(epath.Path(*parts[:fixed]).glob('/'.join(parts[fixed:])))
+  return sorted(path for path in found if is_regular(path))
+
+
+class Files(Sequence):
+  """Records of image files, each read on access.
+
+  Attributes:
+    files: names, below `root` if there is one.
+    labels: one for each file.
+    root: folder; '' if the names are complete.
+    places: folders of the splits that the files are from, without links.
+  """
+
+  def __init__(
+    self,
+    files: Sequence[str | epath.Path],
+    labels: Sequence[int],
+    root: str = '',
+    places: Sequence[str] = (),
+  ):
+    self.files, self.labels, self.root, self.places = files, labels, root, places
+
+  def __len__(self) -> int:
+    return len(self.files)
+
+  def __getitem__(self, index: SupportsIndex) -> Record:  # pyright: ignore[reportIncompatibleMethodOverride]
+    index = index.__index__()
+    path = self.path(index)
+    try:
+      data = read_retried(path, epath.Path(path).read_bytes)
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+      raise UserError(
+        f'{printable(path)} was removed after its folder was listed: start again without it'
+      ) from error
+    return {'image': data, 'label': self.labels[index], 'file_name': path}
+
+  def path(self, index: int) -> str:
+    """Return the complete name of a file."""
+    return f'{self.root}/{self.files[index]}' if self.root else str(self.files[index])
+
+  def shared_with(self, other: 'Files') -> int:
+    """Return the number of files of `other` that are here as well."""
+    if not self.is_near(other.places):
+      return 0
+    here, there = real_path(self.root), real_path(other.root)
+    if here == there:
+      mine, theirs = set(self.files), other.files
+    else:
+      mine = {f'{here}/{name}' for name in self.files}
+      theirs = (f'{there}/{name}' for name in other.files)
+    return sum(name in mine for name in theirs)
+
+  def is_near(self, places: Iterable[str]) -> bool:
+    """Return True if one of these folders is one of `self.places`, or inside or above one."""
+    pairs = [(f'{one}/', f'{other}/') for one in self.places for other in places]
+    return any(one.startswith(other) or other.startswith(one) for one, other in pairs)
+
+  def sizes(self) -> dict[str, int | None]:
+    """Return file below the root -> bytes; None in a bucket, which takes a request for each."""
+    return file_sizes(self.root, [str(name) for name in self.files])

@@ -3,7 +3,7 @@
 import itertools
 from collections.abc import Iterable
 
-from mixer_jax.data.folders import Files
+from mixer_jax.data.image_files import Files
 from mixer_jax.data.source import Source
 from mixer_jax.data.splits import Span, common
 

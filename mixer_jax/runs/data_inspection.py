@@ -14,7 +14,7 @@ from mixer_jax.data.source import Source
 from mixer_jax.errors import UserError
 from mixer_jax.pictures.contact_sheets import Band, Row, contact_sheet
 from mixer_jax.runlog.progress import reading
-from mixer_jax.runs.data_splits import open_evaluated, open_train, with_held_out
+from mixer_jax.runs.data_splits import open_evaluated, open_split, open_train, with_held_out
 from mixer_jax.runs.evaluation_setup import data_of
 from mixer_jax.runs.run_config import RunConfig
 
@@ -29,15 +29,17 @@ NamedImage = tuple[str, np.ndarray]
 def check_data(data: DataConfig) -> Iterator[RecordCheck]:
   """Read and decode every record of the training split, then of the evaluation split.
 
-  Two splits that are the same records, such as those of a folder without slices, are read once.
+  Two splits that are the same records are read once, as is a folder that only has one.
 
   Raises:
     UserError: there is no such data set or split.
   """
   if not data.name:
     raise UserError('no data set: set --config.data.name, such as digits or imagenet2012')
-  data = with_held_out(data)
-  sources = [open_train(data), open_evaluated(data)]
+  if with_held_out(data) == data:
+    sources = [open_train(data), open_evaluated(data)]
+  else:
+    sources = [open_split(data, data.train_split)]
   for source in {source.name: source for source in sources}.values():
     yield check_records(source, data.max_megapixels, reading)
 

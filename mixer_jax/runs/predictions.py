@@ -12,7 +12,7 @@ from jax.sharding import Mesh
 
 from mixer_jax import checkpoints, models
 from mixer_jax.checkpoints import Checkpoint
-from mixer_jax.data import folders, pipeline, recipes
+from mixer_jax.data import image_files, pipeline, recipes
 from mixer_jax.data.batch import FILLER, Batch
 from mixer_jax.data.pipeline import DataConfig
 from mixer_jax.data.source import Source
@@ -96,7 +96,7 @@ def predict(
 
   Args:
     model: what `mixer_jax.load` takes, or a checkpoint that was read.
-    images: JPEG, PNG or WebP files, folders of such, or patterns.
+    images: image files, folders of such, or patterns.
     top: number of classes per image.
     labels: class names, or a text file with one per line, a JSON list, or a TFDS data set; None:
       those of the checkpoint.
@@ -188,7 +188,9 @@ def _find(images: str | os.PathLike | Sequence[str | os.PathLike]) -> list[epath
   images = [images] if isinstance(images, str | os.PathLike) else list(images)
   if not images or not all(isinstance(image, str | os.PathLike) for image in images):
     raise UserError(f'images are paths of files, folders or patterns, not {images!r:.80}')
-  files = processes.together(lambda: folders.find_images([os.fspath(image) for image in images]))
+  files = processes.together(
+    lambda: image_files.find_images([os.fspath(image) for image in images])
+  )
   processes.check_same({'the list of images': ' '.join(map(str, files))})
   return list(files)
 
@@ -208,7 +210,7 @@ class _Opened:
       dataclasses.replace(self.data, threads=min(_THREADS, len(files))),
       self.mesh,
       per_device * self.mesh.size,
-      Source('image', ('',), folders.Files(files, [0] * len(files))),
+      Source('image', ('',), image_files.Files(files, [0] * len(files))),
     )
     return setup.batches(self.checkpoint.config.image_size)
 

@@ -29,7 +29,7 @@ assert mixer_jax.load('tiny/M')[0] == config
 assert published.cached(entry).exists()
 source = open_source('folder:gs://bucket/photos', '')
 print(source.classes, len(source), [source[i]['label'] for i in range(len(source))])
-from mixer_jax.data.folders import find_images
+from mixer_jax.data.image_files import find_images
 print([str(path) for path in find_images(['gs://bucket/photos/ant', 'gs://bucket/photos/*/b.png'])])
 for path in ('gs://bucket/none.npz', 'gs://bucket/photos/ant/a.jpg', 'missing/M'):
   try:

@@ -302,6 +302,7 @@ def test_skipped_images_are_named_at_the_end_of_a_run_and_on_the_page(
 ):
   flags = (
     f'--config.data.name=folder:{small_images}',
+    '--config.data.eval_split=train',
     '--config.model.num_classes=2',
     '--config.data.undecodable=skip',
     '--config.eval_batch_size=16',

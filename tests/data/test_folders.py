@@ -11,7 +11,7 @@ import pytest
 import tensorflow_datasets as tfds
 from etils import epath
 
-from mixer_jax.data import folders
+from mixer_jax.data import folders, image_files
 from mixer_jax.data.catalog import open_source
 from mixer_jax.data.decode import decode
 from mixer_jax.errors import StorageError, UserError
@@ -150,7 +150,7 @@ def test_the_first_rules_are_kept_for_runs_that_began_by_them(tmp_path):
   digest = lambda name: hashlib.sha256(name.encode()).digest()
   names = sorted((f'{c}/{i}.png' for c in ('1', '2', '10') for i in range(4)), key=digest)
   wanted = [*names[:3], *names[6:9]]
-  assert isinstance(part.records, folders.Files)
+  assert isinstance(part.records, image_files.Files)
   assert list(part.records.files) == wanted
   assert [part.classes[part[i]['label']] for i in range(6)] == [n.split('/')[0] for n in wanted]
 
@@ -200,7 +200,7 @@ def test_a_folder_that_cannot_be_listed_now_is_listed_again_or_a_storage_error(t
   with pytest.raises(StorageError, match='cat cannot be read now'):
     open_source(f'folder:{tree}', '')
   with pytest.raises(StorageError, match='cat cannot be read now'):
-    folders.find_images([str(tree)])
+    image_files.find_images([str(tree)])
 
 
 FORMATS = {
@@ -228,7 +228,7 @@ def test_all_formats_that_are_decoded_are_taken(tmp_path):
   source = open_source(f'folder:{tmp_path}', '')
   assert len(source) == 2 * len(FORMATS)
   assert all(decode(source[i]['image']).shape == (24, 30, 3) for i in range(len(source)))
-  assert len(folders.find_images([str(tmp_path / 'a')])) == len(FORMATS)
+  assert len(image_files.find_images([str(tmp_path / 'a')])) == len(FORMATS)
 
 
 def test_what_is_left_out_is_counted_in_one_line(tree, caplog):
@@ -262,7 +262,7 @@ def test_what_is_left_out_is_counted_in_one_line(tree, caplog):
 
 
 def test_what_predict_leaves_out_is_counted(tree, caplog):
-  folders.find_images([str(tree)])
+  image_files.find_images([str(tree)])
   assert f'{tree}: left out hidden 1, .txt 1' in caplog.text
 
 
@@ -274,7 +274,7 @@ def test_a_missing_or_wrong_folder_is_named(tree, name, message):
 
 def test_files_are_found_by_name_folder_and_pattern(tree, monkeypatch):
   monkeypatch.chdir(tree)
-  names = lambda *patterns: [str(path) for path in folders.find_images(patterns)]
+  names = lambda *patterns: [str(path) for path in image_files.find_images(patterns)]
   assert names('cat/b.jpg') == ['cat/b.jpg']
   assert names('cat') == ['cat/a.JPEG', 'cat/b.jpg']
   assert names('.') == ['ant/d.webp', 'cat/a.JPEG', 'cat/b.jpg', 'dog/inside/c.png']
@@ -305,9 +305,9 @@ def test_pipes_and_folders_named_like_images_are_skipped(tree):
   source = open_source(f'folder:{tree}', '')
   assert [source[i]['label'] for i in range(len(source))] == [0, 1, 1, 1, 2]
   with pytest.raises(UserError, match=r'pipe\.png is not a regular file'):
-    folders.find_images([str(tree / 'cat' / 'pipe.png')])
+    image_files.find_images([str(tree / 'cat' / 'pipe.png')])
 
 
 def test_an_image_that_is_named_twice_is_used_once(tree):
-  found = folders.find_images([str(tree / 'cat'), str(tree / 'cat' / 'b.jpg')])
+  found = image_files.find_images([str(tree / 'cat'), str(tree / 'cat' / 'b.jpg')])
   assert len(found) == 2

@@ -1,6 +1,9 @@
 """Images that are evaluated are not those that are trained on, or it is said."""
 
 import logging
+import types
+from collections.abc import Mapping
+from typing import Any
 
 import pytest
 
@@ -9,6 +12,7 @@ from configs import pretrain
 from mixer_jax.data.catalog import open_source
 from mixer_jax.data.overlap import shared
 from mixer_jax.errors import UserError
+from mixer_jax.runs.config_versions import as_begun, stored_config
 from mixer_jax.runs.data_splits import open_evaluated, open_train, with_held_out
 from mixer_jax.runs.experiment import build_experiment
 from mixer_jax.runs.trained_images import check_apart, warn_if_run_trained_on, warn_if_trained_on
@@ -20,10 +24,10 @@ TWO = {'a': 20, 'b': 20}
 SPLIT = {'train/a': 8, 'train/b': 8, 'val/a': 2, 'val/b': 2, 'test/a': 1, 'test/b': 1}
 
 
-def build(name: str, classes: int = 2, **changes):
+def build(name: str, changes: Mapping[str, Any] = types.MappingProxyType({}), classes: int = 2):
   """Build the experiment of the digits config on a folder."""
-  fields = {'data.name': name, 'model.num_classes': classes, **SMALL}
-  return build_experiment(run_config('configs/digits.py', **fields, **changes))
+  fields = {'data.name': name, 'model.num_classes': classes, **SMALL, **changes}
+  return build_experiment(run_config('configs/digits.py', **fields))
 
 
 def warnings(caplog) -> list[str]:
@@ -44,37 +48,47 @@ def test_a_folder_of_classes_is_evaluated_on_a_part_that_is_held_out(tmp_path, c
 
 
 def test_a_run_by_the_first_rules_keeps_its_images_and_is_warned(tmp_path, caplog):
-  built = build(make(tmp_path, TWO), **{'data.folder_rules': 1})
+  built = build(make(tmp_path, TWO), {'data.folder_rules': 1})
   assert (len(built.source), len(built.evaluated.source)) == (40, 40)
   (line,) = warnings(caplog)
   assert line.startswith('40 of the 40 images of folder:')
 
 
+def test_a_run_that_began_without_the_field_resumes_by_the_first_rules(tmp_path):
+  now = run_config('configs/digits.py', **{'data.name': make(tmp_path, TWO)})
+  fields = now.to_fields()
+  del fields['data']['folder_rules']
+  stored = {'config': stored_config('config.json', {'config': fields}), 'format': 0}
+  assert stored['config']['data']['folder_rules'] == 1
+  assert as_begun(now, stored).data.folder_rules == 1
+  assert now.data.folder_rules == 2
+
+
 def test_images_that_are_trained_on_and_evaluated_are_a_warning(tmp_path, caplog):
   name = make(tmp_path, TWO)
-  build(name, **{'data.train_split': 'train[:80%]', 'data.eval_split': 'train[75%:]'})
+  build(name, {'data.train_split': 'train[:80%]', 'data.eval_split': 'train[75%:]'})
   (line,) = warnings(caplog)
   assert line.startswith(f'2 of the 10 images of {name}/train[75%:] are training images ({name}/')
   caplog.clear()
-  build(name, **{'data.train_split': 'train[:80%]', 'data.eval_split': 'train[80%:]'})
+  build(name, {'data.train_split': 'train[:80%]', 'data.eval_split': 'train[80%:]'})
   assert not warnings(caplog)
   fields = {'data.train_split': 'train[:50%]', 'data.eval_split': 'train[50%:]'}
-  build(name, **fields, **{'data.test_split': 'train'})
+  build(name, {**fields, 'data.test_split': 'train'})
   assert len(warnings(caplog)) == 1
 
 
 def test_words_that_are_no_split_are_refused_with_the_way_out(tmp_path):
   name = make(tmp_path, TWO)
   with pytest.raises(UserError, match=r"no split 'validation'.*Hold out a part, as in train\[:90%"):
-    build(name, **{'data.eval_split': 'validation'})
+    build(name, {'data.eval_split': 'validation'})
   with pytest.raises(UserError, match="no split 'test'"):
-    build(name, **{'data.train_split': 'train[:80%]'})
+    build(name, {'data.train_split': 'train[:80%]'})
 
 
 def test_another_folder_is_matched_by_the_names_of_its_classes(tmp_path, caplog):
   name = make(tmp_path / 'one', {'1': 3, '2': 3, '10': 3})
   other = make(tmp_path / 'two', {'10': 1, '2': 2})
-  built = build(name, 3, **{'data.eval_split': other, 'data.test_split': f'{name}/'})
+  built = build(name, {'data.eval_split': other, 'data.test_split': f'{name}/'}, 3)
   found = built.evaluated.source
   assert found.classes == built.source.classes == ('1', '2', '10')
   assert [found[i]['label'] for i in range(3)] == [1, 1, 2]
@@ -82,24 +96,24 @@ def test_another_folder_is_matched_by_the_names_of_its_classes(tmp_path, caplog)
   assert line.startswith('9 of the 9 images')
   unknown = make(tmp_path / 'three', {'1': 1, '3': 1, 'x': 1})
   with pytest.raises(UserError, match=r'has classes that .* does not have: 3, x; it has 1, 2, 10'):
-    build(name, 3, **{'data.eval_split': unknown})
+    build(name, {'data.eval_split': unknown}, 3)
   with pytest.raises(UserError, match=r'set --config\.data\.name=folder:'):
-    build(name, 3, **{'data.train_split': other, 'data.eval_split': other})
+    build(name, {'data.train_split': other, 'data.eval_split': other}, 3)
   splits = make(tmp_path / 'four', SPLIT)
   with pytest.raises(UserError, match=r'no split is given; it has train, val, test, as in folder'):
-    build(name, 3, **{'data.eval_split': splits})
+    build(name, {'data.eval_split': splits}, 3)
 
 
 def test_split_folders_are_trained_and_evaluated_as_such(tmp_path, caplog):
   name = make(tmp_path, SPLIT)
-  built = build(name, **{'data.test_split': 'val'})
+  built = build(name, {'data.test_split': 'val'})
   assert built.tested is not None
   sources = (built.source, built.evaluated.source, built.tested.source)
   assert [len(source) for source in sources] == [16, 2, 4]
   assert {source.classes for source in sources} == {('a', 'b')}
   assert not warnings(caplog)
   row = {'kind': 'classification', 'split': 'train[:25%]'}
-  build(name, evals={'more': row})
+  build(name, {'evals': {'more': row}})
   assert warnings(caplog)[0].startswith(f'4 of the 4 images of {name}/train[:25%]')
 
 
