@@ -17,6 +17,7 @@ from mixer_jax.errors import (
   UserError,
   printable,
 )
+from mixer_jax.runlog import streams
 
 COMMANDS = {
   'train': 'pre-train or fine-tune a model; the same command resumes an unfinished run',
@@ -47,8 +48,11 @@ RESUMABLE = ('train', 'transfer', 'permute', 'scaling', 'prune', 'cka-study')
 
 # The user can act on these; any other OSError is a bug of this package.
 _REFUSALS = {
-  errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.ENOENT,
-  errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENAMETOOLONG, errno.ELOOP,
+  errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST,
+  errno.ENAMETOOLONG, errno.ELOOP,
+}  # fmt: skip
+_PASSING = {
+  errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE,
 }  # fmt: skip
 _UNREACHED = {
   errno.ECONNREFUSED, errno.ECONNRESET, errno.ENETUNREACH, errno.EHOSTUNREACH, errno.ETIMEDOUT,
@@ -65,21 +69,16 @@ def main(argv: list[str] | None = None) -> int:
   """Run one command and return its exit code.
 
   0: done. 2: bad input, reported in one line. 3: the planned program does not fit. 69: the
-  processes of a pod could not connect. 74: a state could not be written, or the network does not
-  answer. 75: asked to stop. 130: interrupted.
+  processes of a pod could not connect. 74: a file could not be read or written now, or the network
+  does not answer. 75: asked to stop. 130: interrupted.
   """
   argv = sys.argv[1:] if argv is None else argv
-  if not argv or argv[0] in ('-h', '--help'):
-    print(_usage())
-    return 0 if argv else 2
-  if argv[0] == '--version':
-    print(f'mixer_jax {mixer_jax.__version__}')
-    return 0
-  if argv[0] not in COMMANDS:
-    return _report(f'no command {argv[0]!r}: there are {", ".join(COMMANDS)}')
-  _choose_platforms()
   try:
-    importlib.import_module(f'mixer_jax.commands.{argv[0].replace("-", "_")}').main(argv[1:])
+    try:
+      return _run(argv)
+    finally:
+      if sys.stdout:
+        sys.stdout.flush()  # its errors are reported here, not by the interpreter at the end
   except ApartError as error:
     _report(str(error))
     return 69
@@ -99,15 +98,29 @@ def main(argv: list[str] | None = None) -> int:
     if number in _UNREACHED or number < 0:  # below 0: a host has no address
       _report(f'the network does not answer: {error}; try again, or name a local path')
       return 74
-    if number not in _REFUSALS:
+    if number not in _REFUSALS | _PASSING:
       raise
-    return _report(f'{error.filename or "a file"}: {error.strerror}')
-  except PreemptedError as error:
-    _report(f'{error}: its state is saved; run the same command again to resume')
-    return 75
+    _report(f'{error.filename or "a file"}: {error.strerror}')
+    return 74 if number in _PASSING else 2
   except KeyboardInterrupt:
     _report(_interrupted(argv))
     return 130
+  except PreemptedError as error:
+    _report(f'{error}: its state is saved; run the same command again to resume')
+    return 75
+
+
+def _run(argv: list[str]) -> int:
+  if not argv or argv[0] in ('-h', '--help'):
+    print(_usage())
+    return 0 if argv else 2
+  if argv[0] == '--version':
+    print(f'mixer_jax {mixer_jax.__version__}')
+    return 0
+  if argv[0] not in COMMANDS:
+    return _report(f'no command {argv[0]!r}: there are {", ".join(COMMANDS)}')
+  _choose_platforms()
+  importlib.import_module(f'mixer_jax.commands.{argv[0].replace("-", "_")}').main(argv[1:])
   return 0
 
 
@@ -140,14 +153,13 @@ def entry() -> None:
   # Python's own handler raises inside imports and callbacks of libraries, which may swallow it.
   # A command that must finish something first installs that handler again.
   signal.signal(signal.SIGINT, leave)
+  streams.open_streams(output_is_result=not {*sys.argv[1:2]} & {*RESUMABLE})
   try:
     code = main()
   except Exception:  # a bug of ours; other processes must not wait for this one
     traceback.print_exc()
     code = 1
-  for stream in (sys.stdout, sys.stderr):
-    if stream:
-      stream.flush()
+  sys.stderr.flush()
   if code:
     os._exit(code)
 

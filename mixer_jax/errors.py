@@ -22,7 +22,11 @@ class ApartError(UserError):
 
 
 class PreemptedError(Exception):
-  """The run was asked to stop (SIGTERM) and has saved its state: exit code 75."""
+  """The run was asked to stop (SIGTERM and others), and its state is saved: exit code 75."""
+
+
+class InterruptedRunError(PreemptedError, KeyboardInterrupt):
+  """The run was interrupted (Ctrl-C), and its state is saved: exit code 130."""
 
 
 class DoesNotFitError(Exception):
@@ -40,6 +44,11 @@ def printable(text: str) -> str:
   Bytes that are not UTF-8 (surrogates, as `os.fsdecode` makes them) are shown as `\\xe9`.
   """
   return ''.join(c if c.isprintable() else _escaped(c) for c in text)
+
+
+def printable_lines(text: str) -> str:
+  """Return `printable` text whose lines stay lines."""
+  return '\n'.join(map(printable, text.split('\n')))
 
 
 def _escaped(character: str) -> str:

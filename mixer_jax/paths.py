@@ -10,24 +10,13 @@ from typing import IO
 
 from etils import epath
 
+from mixer_jax import storage
 from mixer_jax.errors import UserError, one_line
 
-CACHE_SETTING = 'MIXER_JAX_CACHE'
-"""Variable that names the cache folder; default: mixer_jax in $XDG_CACHE_HOME or ~/.cache."""
-
 BUCKETS = ('gs://', 's3://', 'az://')
-
 _SLASH_LOST = re.compile('(gs|s3|az|https?):/?(?=[^/])')
 """The begin of an address that a shell, `os.path.normpath` or a hand took a slash of."""
-
-
-def cache_folder() -> pathlib.Path:
-  """Return the folder of downloaded files and computed plans; it may not exist yet."""
-  default = pathlib.Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache') / 'mixer_jax'
-  chosen = re.sub('^file:(//|(?=/[^/]))', '', os.environ.get(CACHE_SETTING) or str(default))
-  if is_remote(chosen) or _SLASH_LOST.match(chosen):
-    raise UserError(f'{CACHE_SETTING}={chosen}: name a folder of this machine')
-  return pathlib.Path(chosen).expanduser()
+_ASIDE = re.compile(r'\..+\.[0-9a-f]{32}\.tmp')
 
 
 def user_path(text) -> epath.Path:
@@ -49,6 +38,8 @@ def user_path(text) -> epath.Path:
       path.exists()  # an unreachable bucket fails here, before any work is done
   except ImportError as error:
     raise UserError(f'{name}: {one_line(error)}') from error
+  if name.startswith('~/') and str(path).startswith('~/'):
+    raise UserError(f'{name}: this user has no home directory: name another path')
   return path
 
 
@@ -69,20 +60,42 @@ def open_whole(path) -> Iterator[IO[bytes]]:
   Several processes may write the same file; the last one to finish wins.
 
   Raises:
-    OSError: the disk or folder refuses; an earlier file stays as it was.
+    StorageError: the disk or bucket refuses; an earlier file stays as it was.
+    OSError: the place is wrong, see `storage.writing`.
   """
-  path = epath.Path(path)
+  with storage.writing(path), _opened_aside(epath.Path(path)) as file:
+    yield file
+
+
+def write_whole(path, data: bytes | str) -> None:
+  """Write a file completely or not at all, see `open_whole`; a disk that is full is retried."""
+
+  def write() -> None:
+    with _opened_aside(epath.Path(path)) as file:
+      file.write(data.encode() if isinstance(data, str) else data)
+
+  storage.write_retried(path, write)
+
+
+def remove_unfinished(folder) -> None:
+  """Remove what writers of complete files left in a local folder when they were killed.
+
+  No other process may be writing there.
+  """
+  if not is_remote(folder):
+    for entry in pathlib.Path(folder).glob('.*.tmp'):
+      if _ASIDE.fullmatch(entry.name):
+        entry.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def _opened_aside(path: epath.Path) -> Iterator[IO[bytes]]:
   aside = path.parent / f'.{path.name}.{uuid.uuid4().hex}.tmp'
   try:
     with aside.open('wb') as file:
       yield file
     aside.replace(path)
   except BaseException:
-    aside.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+      aside.unlink(missing_ok=True)
     raise
-
-
-def write_whole(path, data: bytes | str) -> None:
-  """Write a file completely or not at all; see `open_whole`."""
-  with open_whole(path) as file:
-    file.write(data.encode() if isinstance(data, str) else data)

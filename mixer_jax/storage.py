@@ -11,15 +11,12 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from etils import epath
-
 from mixer_jax.errors import StorageError, UserError, one_line
-from mixer_jax.paths import is_regular
 
 T = TypeVar('T')
 
 RETRY_SETTING = 'MIXER_JAX_RETRY_SECONDS'
-"""Variable: seconds for which a read that fails is retried; default 15."""
+"""Variable: seconds for which a read or write that fails is retried; default 15."""
 
 NOT_THERE = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 """Errors of a path that is wrong, which no later try mends."""
@@ -34,6 +31,7 @@ _PLACE_IS_WRONG = {
   errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST,
   errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL,
 }  # fmt: skip
+_LASTING = {errno.EROFS, errno.EFBIG}  # they do not pass within seconds
 
 
 def read_retried(name, read: Callable[[], T]) -> T:
@@ -62,6 +60,37 @@ def read_retried(name, read: Callable[[], T]) -> T:
       pause = min(2 * pause, 4.0)
 
 
+def write_retried(name, write: Callable[[], object]) -> None:
+  """Call `write`; errors of the disk or bucket are retried with growing pauses.
+
+  Args:
+    name: file that is written, for the message.
+    write: writes all of it; after an error it is called again.
+
+  Raises:
+    StorageError: it still fails after `RETRY_SETTING` seconds, or the disk is read-only.
+    OSError: the place is wrong, as in `writing`.
+  """
+  end = time.monotonic() + retry_seconds()
+  pause = 0.1
+  while True:
+    with writing(name):
+      try:
+        write()
+        return
+      except Exception as error:
+        failed = as_os_error(error)
+        may_pass = not (
+          failed is None
+          or isinstance(failed, NOT_THERE)
+          or failed.errno in _PLACE_IS_WRONG | _LASTING
+        )
+        if not may_pass or time.monotonic() + pause > end:
+          raise
+    time.sleep(pause)
+    pause = min(2 * pause, 4.0)
+
+
 def read_file(path, limit: int = _SMALL) -> bytes:
   """Return the bytes of a file that describes others; see `read_retried`.
 
@@ -72,10 +101,12 @@ def read_file(path, limit: int = _SMALL) -> bytes:
   Raises:
     UserError: it is no regular file (a pipe would block, a device has no end), or too long.
   """
+  from etils import epath  # bench and analysis run without it
+
   path = epath.Path(path)
 
   def read() -> bytes:
-    if path.exists() and not is_regular(path):
+    if '://' not in str(path) and path.exists() and not os.path.isfile(path):
       if path.is_dir():
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
       raise UserError(f'{path} is not a regular file')
@@ -90,6 +121,8 @@ def read_file(path, limit: int = _SMALL) -> bytes:
 
 def names_in(folder) -> list[str]:
   """Return the names in a folder, [] if it does not exist; see `read_retried`."""
+  from etils import epath
+
   folder = epath.Path(folder)
   try:
     return read_retried(folder, lambda: [entry.name for entry in folder.iterdir()])
@@ -98,7 +131,7 @@ def names_in(folder) -> list[str]:
 
 
 def retry_seconds() -> float:
-  """Return the seconds for which a failing read is retried."""
+  """Return the seconds for which a failing read or write is retried."""
   try:
     return max(0.0, float(os.environ.get(RETRY_SETTING, '15')))
   except ValueError:
@@ -118,10 +151,10 @@ def writing(name) -> Iterator[None]:
     yield
   except Exception as error:
     failed = as_os_error(error)
+    if isinstance(failed, FileNotFoundError) and not failed.filename:  # of a bucket's client
+      raise FileNotFoundError(errno.ENOENT, 'no such bucket or folder', str(name)) from error
     if failed is None or failed.errno in _PLACE_IS_WRONG:
       raise
-    if isinstance(failed, FileNotFoundError):  # of a bucket's client, without a number
-      raise FileNotFoundError(errno.ENOENT, 'no such bucket or folder', str(name)) from error
     raise StorageError(f'{name} cannot be written now: {reason(failed)}') from error
 
 

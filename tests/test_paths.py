@@ -2,8 +2,10 @@
 
 import pytest
 
-from mixer_jax.errors import UserError
-from mixer_jax.paths import cache_folder, is_remote, user_path, write_whole
+from mixer_jax.errors import StorageError, UserError
+from mixer_jax.home import cache_folder
+from mixer_jax.paths import is_remote, open_whole, remove_unfinished, user_path, write_whole
+from mixer_jax.storage import RETRY_SETTING
 
 
 def test_a_file_is_replaced_in_one_step(tmp_path):
@@ -22,7 +24,8 @@ def test_a_failed_write_keeps_the_old_file(tmp_path, monkeypatch):
     raise OSError(28, 'No space left on device')
 
   monkeypatch.setattr(type(epath.Path(tmp_path)), 'replace', fails)
-  with pytest.raises(OSError, match='No space'):
+  monkeypatch.setenv(RETRY_SETTING, '0')
+  with pytest.raises(StorageError, match=r'a\.json cannot be written now: No space'):
     write_whole(tmp_path / 'a.json', 'new')
   assert (tmp_path / 'a.json').read_text() == 'old'
   assert [path.name for path in tmp_path.iterdir()] == ['a.json']
@@ -54,3 +57,12 @@ def test_the_cache_is_a_folder_of_this_machine(given, monkeypatch):
   monkeypatch.setenv('MIXER_JAX_CACHE', given)
   with pytest.raises(UserError, match=f'MIXER_JAX_CACHE={given}: name a folder'):
     cache_folder()
+
+
+def test_what_a_killed_writer_left_is_removed_and_nothing_else(tmp_path):
+  with open_whole(tmp_path / 'b.json'):
+    (left,) = (path.name for path in tmp_path.iterdir())
+  for name in (left, '.own.tmp'):
+    (tmp_path / name).touch()
+  remove_unfinished(tmp_path)
+  assert sorted(path.name for path in tmp_path.iterdir()) == ['.own.tmp', 'b.json']

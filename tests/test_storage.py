@@ -5,7 +5,7 @@ import errno
 import pytest
 
 from mixer_jax.errors import StorageError, printable
-from mixer_jax.storage import RETRY_SETTING, read_retried, writing
+from mixer_jax.storage import RETRY_SETTING, read_retried, write_retried, writing
 
 
 def failing(times: int, error: OSError):
@@ -43,6 +43,22 @@ def test_a_disk_that_refuses_is_a_storage_error(number):
     writing('rows.jsonl'),
   ):
     raise OSError(number, 'no')
+
+
+def test_a_disk_that_is_full_for_a_moment_is_retried(monkeypatch):
+  monkeypatch.setenv(RETRY_SETTING, '5')
+  write_retried('rows.jsonl', failing(2, OSError(errno.ENOSPC, 'No space left on device')))
+
+
+@pytest.mark.parametrize(
+  ('number', 'seconds', 'expected'),
+  [(errno.ENOSPC, '0.3', StorageError), (errno.EROFS, '99', StorageError),
+   (errno.EACCES, '99', PermissionError)],
+)  # fmt: skip
+def test_a_write_that_cannot_succeed_ends(monkeypatch, number, seconds, expected):
+  monkeypatch.setenv(RETRY_SETTING, seconds)
+  with pytest.raises(expected, match='no'):
+    write_retried('rows.jsonl', failing(99, OSError(number, 'no')))
 
 
 def test_a_wrong_place_is_not():

@@ -20,6 +20,7 @@ from mixer_jax.checkpoints.store import Store
 from mixer_jax.models.parameters import flatten
 from mixer_jax.parallel import mesh as meshes
 from mixer_jax.parallel import processes
+from mixer_jax.parallel.preemption import Preemption
 from mixer_jax.runlog.metrics import MetricsFile
 from mixer_jax.runlog.progress import Progress
 from mixer_jax.runs.base_hooks import BaseHooks
@@ -78,7 +79,7 @@ class Loop:
     self._hooks = _Rounds(
       self.store,
       progress,
-      processes.Preemption(),
+      Preemption(),
       log_every=log_every,
       tensorboard=None,
       startup=None,

@@ -7,6 +7,7 @@ Reading has three ends: the state; `DamagedError`, where bytes that were read ar
 import asyncio
 import contextlib
 import errno
+import json
 import os
 from collections.abc import Coroutine, Iterator
 from typing import Any
@@ -22,7 +23,7 @@ from mixer_jax.checkpoints import state_metadata
 from mixer_jax.checkpoints.digest import digest
 from mixer_jax.checkpoints.state_metadata import DamagedError
 from mixer_jax.errors import StorageError, UserError, one_line
-from mixer_jax.paths import is_regular, is_remote
+from mixer_jax.paths import is_regular, is_remote, write_whole
 
 METADATA = '_CHECKPOINT_METADATA'
 """Orbax's file in each step's folder."""
@@ -62,6 +63,16 @@ def read_metadata(path: epath.Path) -> dict[str, Any]:
   except UserError as error:  # a pipe, or too long
     raise DamagedError(str(error)) from error
   return state_metadata.parse(data, path.name)
+
+
+def write_metadata(path: epath.Path, metadata: dict[str, Any]) -> None:
+  """Replace the metadata of a state that is saved; its arrays stay as they are.
+
+  Raises:
+    StorageError: the disk or bucket refuses; the metadata before is intact.
+  """
+  content = json.loads(storage.read_file(path / METADATA, _LONGEST))
+  write_whole(path / METADATA, json.dumps({**content, 'custom_metadata': metadata}))
 
 
 def read_arrays(path: epath.Path, abstract: dict[str, Any]) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from mixer_jax import models
+from mixer_jax.checkpoints.state_format import format_of
 from mixer_jax.errors import UserError, one_line
 from mixer_jax.models import parameters
 
@@ -33,6 +34,7 @@ def parse(data: bytes, folder: str) -> dict[str, Any]:
 
   Raises:
     DamagedError: it is not what was saved.
+    UserError: a newer version of mixer_jax wrote it.
   """
   try:
     metadata = json.loads(data)['custom_metadata']
@@ -40,6 +42,7 @@ def parse(data: bytes, folder: str) -> dict[str, Any]:
     raise DamagedError(f'its metadata cannot be read: {one_line(error, 100)}') from error
   if not isinstance(metadata, dict) or metadata.pop('checksum', None) != checksum(metadata):
     raise DamagedError('its metadata is not what was saved')
+  format_of(f'the state of step {metadata.get("step")!s:.20}', metadata)
   for name in ('step', 'digests'):
     if name not in metadata:
       raise DamagedError(f'its metadata has no {name}')

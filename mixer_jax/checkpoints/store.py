@@ -18,6 +18,7 @@ from etils import epath
 from mixer_jax import storage
 from mixer_jax.checkpoints import pod_reading, state_files, state_metadata
 from mixer_jax.checkpoints.digest import digest
+from mixer_jax.checkpoints.state_format import stamp
 from mixer_jax.checkpoints.state_metadata import DamagedError
 from mixer_jax.errors import NotFiniteError, StorageError, UserError, one_line
 from mixer_jax.models import Weights, join
@@ -86,15 +87,35 @@ class Store:
         f'the state of step {step} is not finite (first: {broken[0]}): it was not saved; '
         'lower the learning rate or check the data'
       )
-    metadata = {**metadata, 'step': step, 'best_step': best, 'digests': digests}
-    metadata['checksum'] = state_metadata.checksum(metadata)
     try:
       self._check_writable()
-      response = state_files.start_write(self.directory / str(step), parts, metadata)
+      response = state_files.start_write(
+        self.directory / str(step), parts, _stored(metadata, step, best, digests)
+      )
     except Exception as error:
       raise self._refused(step, error) from error
     self._pending = (step, response)
     self._best[step] = best
+
+  def amend(self, step: int, metadata: dict[str, Any], *, best: int | None = None) -> None:
+    """Replace the metadata of a saved state, after `wait`; its arrays are not written again.
+
+    Args:
+      step, metadata, best: as in `save`.
+
+    Raises:
+      StorageError: the disk or bucket refuses, or the state is not there any more.
+    """
+    self.wait()
+    self._best[step] = best
+    if processes.is_main():
+      path = self.directory / str(step)
+      try:
+        digests = state_files.read_metadata(path)['digests']
+        state_files.write_metadata(path, _stored(metadata, step, best, digests))
+      except (OSError, DamagedError) as error:
+        raise self._refused(step, error) from error
+      self._remove_old(step)
 
   def wait(self) -> None:
     """Wait until the last save is written; raise its error if it failed."""
@@ -271,6 +292,11 @@ def best_state(workdir) -> epath.Path:
   raise UserError(f'{workdir} holds no checkpoint of this project')
 
 
+def has_states(workdir) -> bool:
+  """Return True if a run has states, intact or not."""
+  return bool(_steps(_absolute(workdir) / _FOLDER))
+
+
 def remove_states(workdir) -> None:
   """Remove all states of a run. Only one process calls it."""
   (_absolute(workdir) / _FOLDER).rmtree(missing_ok=True)
@@ -305,6 +331,14 @@ def read_params(path) -> tuple[dict[str, Any], Weights]:
   if faults:
     raise UserError(f'no state in {path} is intact; the newest: {faults[0]}')
   raise UserError(f'{path} holds no checkpoint of this project')
+
+
+def _stored(
+  metadata: dict[str, Any], step: int, best: int | None, digests: dict[str, Any]
+) -> dict[str, Any]:
+  """Return the metadata of a state as it is stored."""
+  metadata = {**stamp(), **metadata, 'step': step, 'best_step': best, 'digests': digests}
+  return {**metadata, 'checksum': state_metadata.checksum(metadata)}
 
 
 def _read_on_host(path: epath.Path) -> tuple[dict[str, Any], Weights]:

@@ -1,8 +1,9 @@
 """`mixer-jax data`: prepare a data set, check every record, or show it as training sees it."""
 
+from mixer_jax import storage
 from mixer_jax.commands import flags
 from mixer_jax.data.preparation import prepare_data_set
-from mixer_jax.errors import UserError
+from mixer_jax.errors import UserError, printable
 from mixer_jax.paths import user_path
 from mixer_jax.runlog import console
 from mixer_jax.runs import data_inspection
@@ -49,7 +50,7 @@ def _check(argv: list[str]) -> None:
   data = RunConfig.from_fields(load_config(args.config, overrides)).data
   unusable = 0
   for result in data_inspection.check_data(data):
-    print('\n'.join([*result.fault_lines(), result.summary()]))
+    flags.show('\n'.join([*map(printable, result.fault_lines()), result.summary()]))
     unusable += len(result.faults)
   if unusable:
     raise UserError(
@@ -66,7 +67,8 @@ def _show(argv: list[str]) -> None:
   terminal = console.setup_console()
   flags.check_targets({'output': args.output})
   config = RunConfig.from_fields(load_config(args.config, overrides))
-  user_path(args.output).write_bytes(data_inspection.training_sheet(config))
+  sheet = data_inspection.training_sheet(config)
+  storage.write_retried(args.output, lambda: user_path(args.output).write_bytes(sheet))
   terminal.say(
     f'{args.output}: {config.data.name} as training sees it, and all operations of RandAugment'
   )

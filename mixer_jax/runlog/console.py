@@ -5,6 +5,7 @@ import os
 import sys
 import warnings
 
+from mixer_jax.runlog import streams
 from mixer_jax.runlog.terminal import Terminal, install
 
 
@@ -20,7 +21,8 @@ def setup_console() -> Terminal:
   # Orbax and TFDS log at length and with tracebacks here; their errors also reach us as
   # exceptions.
   logging.getLogger('absl').handlers = []
-  for name in ('absl', 'asyncio'):
+  # Matplotlib also logs that it cannot keep its list of fonts where there is no home directory.
+  for name in ('absl', 'asyncio', 'matplotlib'):
     logging.getLogger(name).setLevel(logging.CRITICAL)
   # If several reads fail at once, Orbax awaits only one of them.
   warnings.filterwarnings('ignore', message='coroutine .* was never awaited')
@@ -32,6 +34,8 @@ def silence_libraries() -> None:
 
   The CPU collectives (Gloo) report their connections there, among our results.
   """
+  if sys.stdout is None:
+    return
   sys.stdout.flush()
   try:
     own = os.dup(1)
@@ -39,4 +43,4 @@ def silence_libraries() -> None:
     return
   with open(os.devnull, 'wb') as null:
     os.dup2(null.fileno(), 1)
-  sys.stdout = open(own, 'w', encoding=sys.stdout.encoding)  # noqa: SIM115
+  streams.move_stdout(own)

@@ -6,56 +6,57 @@ appear again.
 """
 
 import json
-import time
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from etils import epath
 
-from mixer_jax.paths import is_remote
+from mixer_jax import storage
+from mixer_jax.runlog.appended import AppendedFile
 
 FILE_NAME = 'metrics.jsonl'
 
-_REMOTE_FLUSH_SECONDS = 30
 _MAX_LISTED = 20
+
+_WHOLE, _NUMBER, _TEXT = (int,), (int, float), (str,)
+_TYPES: dict[str, tuple[type, ...]] = {
+  **dict.fromkeys(('step', 'process', 'devices', 'images', 'best_step'), _WHOLE),
+  **dict.fromkeys(('loss', 'accuracy', 'learning_rate', 'grad_norm'), _NUMBER),
+  **dict.fromkeys(('top1', 'top5', 'real', 'seconds', 'blocked', 'time'), _NUMBER),
+  **dict.fromkeys(('device_hours', 'core_days'), _NUMBER),
+  **dict.fromkeys(('event', 'data', 'evaluator'), _TEXT),
+  'images_per_second': (int, float, type(None)),
+  'names': (list,),
+}
+"""Types of the fields that a reader uses."""
+_NEEDED = {'end': ('step', 'device_hours'), 'diverged': ('reason',)}
 
 
 class MetricsFile:
-  """Appends rows to a workdir's metrics; local or in a bucket.
+  """Appends rows to a workdir's metrics; local or in a bucket, see `AppendedFile`.
 
-  A local row is on disk when `write` returns. An object in a bucket cannot be appended to, so the
-  complete file is written again, at most every half minute or with an event.
+  An incomplete last row, of a process that was killed while it wrote, is removed.
+
+  Raises:
+    StorageError: the disk or bucket refuses; the rows before are intact.
   """
 
   def __init__(self, workdir):
-    self._path = epath.Path(workdir) / FILE_NAME
-    self._local = not is_remote(self._path)
-    self._remote_text, self._flushed = '', time.monotonic()
-    text = _text(self._path)
-    if text and not text.endswith('\n'):
-      text += '\n'  # a process was killed while writing a row; readers skip it
-      if self._local:
-        with self._path.open('a') as file:
-          file.write('\n')
-    if not self._local:
-      self._remote_text = text
+    path = epath.Path(workdir) / FILE_NAME
+    data = _read(path)
+    complete = data[: data.rfind(b'\n') + 1]
+    self._file = AppendedFile(path, complete)
+    if self._file.is_local and complete != data:
+      storage.write_retried(path, lambda: os.truncate(path, len(complete)))
 
   def write(self, row: dict[str, Any]) -> None:
     """Append one row."""
-    line = json.dumps(row) + '\n'
-    if self._local:
-      with self._path.open('a') as file:
-        file.write(line)
-      return
-    self._remote_text += line
-    if 'event' in row or time.monotonic() - self._flushed > _REMOTE_FLUSH_SECONDS:
-      self.flush()
+    self._file.append(json.dumps(row).encode() + b'\n', flush='event' in row)
 
   def flush(self) -> None:
     """Write rows that are held back."""
-    if not self._local:
-      self._path.write_text(self._remote_text)
-      self._flushed = time.monotonic()
+    self._file.flush()
 
 
 def read_metrics(workdir) -> list[dict[str, Any]]:
@@ -64,22 +65,35 @@ def read_metrics(workdir) -> list[dict[str, Any]]:
 
 
 def rows_and_damaged(workdir) -> tuple[list[dict[str, Any]], int]:
-  """Return all rows in the order they were written, and the number of lines without one."""
+  """Return all rows in the order they were written, and the number of lines that hold none.
+
+  The known fields of a row have the types that this package writes; further fields may have any.
+  """
   rows, damaged = [], 0
-  for line in _text(epath.Path(workdir) / FILE_NAME).splitlines():
+  for line in _read(epath.Path(workdir) / FILE_NAME).decode(errors='replace').splitlines():
     try:
       row = json.loads(line)
     except (ValueError, RecursionError):
       row = None
-    if isinstance(row, dict):
+    if isinstance(row, dict) and _is_row(row):
       rows.append(row)
     else:
       damaged += 1
   return rows, damaged
 
 
-def _text(path: epath.Path) -> str:
-  return path.read_bytes().decode(errors='replace') if path.exists() else ''
+def _is_row(row: dict[str, Any]) -> bool:
+  if not all(type(row[name]) in _TYPES[name] for name in _TYPES.keys() & row.keys()):
+    return False
+  needed = _NEEDED.get(row.get('event', ''), ('step',))
+  return row.keys() >= {*needed} and row.get('step', 0) >= 0
+
+
+def _read(path: epath.Path) -> bytes:
+  try:
+    return storage.read_retried(path, path.read_bytes)
+  except FileNotFoundError:
+    return b''
 
 
 def undecodable(rows: Sequence[Mapping[str, Any]]) -> list[str]:

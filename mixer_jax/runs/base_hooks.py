@@ -1,13 +1,14 @@
 """Hooks that every training loop needs: logging, checkpointing, interruption."""
 
 import logging
-import os
 import time
 from typing import Any
 
 from mixer_jax.checkpoints.store import Store
+from mixer_jax.errors import PreemptedError
 from mixer_jax.parallel import processes
-from mixer_jax.parallel.processes import Preemption
+from mixer_jax.parallel.preemption import Preemption
+from mixer_jax.runlog import streams
 from mixer_jax.runlog.progress import Progress
 from mixer_jax.runlog.startup import Startup
 from mixer_jax.training.step import TrainState
@@ -36,7 +37,7 @@ class BaseHooks:
     self._store, self._progress, self._preemption = store, progress, preemption
     self._log_every, self._startup = log_every, startup
     self._tensorboard = _writer(tensorboard) if tensorboard else None
-    self._interrupted = False
+    self._lost_outputs: set[str] = set()
 
   def step(self, step: int, metrics: dict[str, float]) -> None:
     """Logs a step."""
@@ -44,17 +45,20 @@ class BaseHooks:
       self._log_startup(self._startup, step)
       self._startup = None
     self._progress.step(step, metrics)
-    if self._interrupted:
-      raise KeyboardInterrupt
+    self._log_lost_outputs(step)
     if self._tensorboard and step % self._log_every == 0:
-      self._tensorboard.write_scalars(step, metrics)
+      self._tensorboard.scalars(step, metrics)
 
   def should_stop(self, step: int) -> bool:
-    """Return True if a SIGTERM arrived; all processes agree."""
-    stops = self._preemption.reached(step)
+    """Return True if a signal asks for it; all processes agree."""
+    stops = self._preemption.reached()
     if stops:
       self._progress.event('preempted', step=step)
     return stops
+
+  def stopped(self, step: int) -> PreemptedError:
+    """Return the error of a run that stops after this step."""
+    return self._preemption.error(f'preempted at step {step}')
 
   def save_state(
     self, step: int, state: TrainState, metadata: dict[str, Any], best: int | None = None
@@ -65,20 +69,18 @@ class BaseHooks:
     self._progress.event('save', step=step, blocked=round(time.monotonic() - started, 4))
     self._progress.pause()
 
-  def interrupt(self, *_) -> None:
-    """Handles SIGINT: the run ends after the current step, at the second call at once.
-
-    An exception raised here could be swallowed by a callback of a library.
-    """
-    if self._interrupted:
-      os._exit(130)
-    self._interrupted = True
-
   def close(self) -> None:
     """Writes what is buffered."""
     self._progress.flush()
     if self._tensorboard:
       self._tensorboard.flush()
+
+  def _log_lost_outputs(self, step: int) -> None:
+    """Writes a row for each standard stream that has failed; the run does not need it."""
+    for stream, reason in streams.lost().items():
+      if stream not in self._lost_outputs:
+        self._lost_outputs.add(stream)
+        self._progress.event('output_lost', step=step, stream=stream, reason=reason)
 
   def _log_startup(self, startup: Startup, step: int) -> None:
     startup.mark('first step')
@@ -89,9 +91,6 @@ class BaseHooks:
 def _writer(folder: str):
   if not processes.is_main():
     return None
-  # TensorFlow writes files here and computes nothing, so its start-up messages are not wanted.
-  os.environ.setdefault('TF_ENABLE_ONEDNN_OPTS', '0')
-  os.environ.setdefault('TF_CPP_MIN_LOG_LEVEL', '3')
-  from clu.metric_writers import SummaryWriter  # imports TensorFlow
+  from mixer_jax.runlog.tensorboard import TensorBoardFile  # bench runs without its checksums
 
-  return SummaryWriter(folder)
+  return TensorBoardFile(folder)

@@ -8,9 +8,10 @@ import os
 from typing import Any
 
 from mixer_jax.checkpoints.store import Store
+from mixer_jax.errors import PreemptedError
 from mixer_jax.evaluation.classify import Evaluation
 from mixer_jax.parallel import processes
-from mixer_jax.parallel.processes import Preemption
+from mixer_jax.parallel.preemption import Preemption
 from mixer_jax.runlog.progress import Progress
 from mixer_jax.runlog.startup import Startup
 from mixer_jax.runs.base_hooks import BaseHooks
@@ -32,6 +33,7 @@ class RunHooks(BaseHooks):
     rows: the evaluations of this start, as `metrics.jsonl` holds them.
 
   Args:
+    saved_step: step of the state that was restored; 0: none was.
     skipped: names of training images that did not decode; grows during training.
   """
 
@@ -44,6 +46,7 @@ class RunHooks(BaseHooks):
     folder: str,
     startup: Startup,
     standing: Standing,
+    saved_step: int,
     skipped: set[str],
   ):
     super().__init__(
@@ -56,7 +59,7 @@ class RunHooks(BaseHooks):
     )
     self._experiment = experiment
     self._metadata = experiment.metadata()
-    self.standing = standing
+    self.standing, self._saved_step = standing, saved_step
     self.rows: list[dict[str, Any]] = []
     self._skipped, self._logged_skipped = skipped, set[str]()
 
@@ -87,14 +90,18 @@ class RunHooks(BaseHooks):
 
   def _evaluate(self, evaluator: Evaluator, step: int, params: dict) -> dict[str, float]:
     """Logs an evaluation; returns its figures under the names that they have among all."""
-    numbers = evaluator(step, params)
+    try:
+      numbers = evaluator(step, params)
+    except PreemptedError:
+      self._progress.event('preempted', step=step)
+      raise
     log.info('step %d: %s', step, evaluator.summary(numbers))
     row = {'step': step, **evaluator.labels(), **numbers}
     self._progress.event(evaluator.row.event, **row)
     self.rows.append({'event': evaluator.row.event, **row})
     if self._tensorboard:
       group = evaluator.row.name if evaluator.row.is_extra else evaluator.row.event
-      self._tensorboard.write_scalars(step, {f'{group}/{k}': v for k, v in numbers.items()})
+      self._tensorboard.scalars(step, {f'{group}/{k}': v for k, v in numbers.items()})
     self._progress.pause()
     return {evaluator.qualified(name): value for name, value in numbers.items()}
 
@@ -119,10 +126,17 @@ class RunHooks(BaseHooks):
     return Verdict(save=is_best, stop=stop)
 
   def save(self, step: int, state: TrainState) -> None:
-    """Starts to save the state, with the metadata that it needs to be used alone."""
+    """Starts to save the state, with the metadata that it needs to be used alone.
+
+    Of a state that is saved already, the metadata is written.
+    """
     metadata = {**self._metadata, 'standing': dataclasses.asdict(self.standing)}
-    best = self.standing.best_step if self._experiment.config.keeps_best else 0
-    self.save_state(step, state, metadata, best=best or None)
+    best = (self.standing.best_step if self._experiment.config.keeps_best else 0) or None
+    if self._saved_step == step:
+      self._store.amend(step, metadata, best=best)
+      return
+    self.save_state(step, state, metadata, best=best)
+    self._saved_step = step
     if self._experiment.evaluated.data.undecodable == 'skip':
       self._log_skipped(step)
 

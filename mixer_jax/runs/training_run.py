@@ -1,32 +1,29 @@
 """A training run, from its config to the trained state in its workdir; resumes where it stopped."""
 
+import contextlib
 import dataclasses
 import logging
 import os
-import signal
-import threading
 import time
-from typing import Any
 
 import jax
 import numpy as np
-from etils import epath
 from jax.sharding import Mesh
 
 from mixer_jax import models
 from mixer_jax.checkpoints.store import Store
-from mixer_jax.data import pipeline, recipes
+from mixer_jax.data import pipeline
 from mixer_jax.errors import NotFiniteError, PreemptedError, UserError
-from mixer_jax.evaluation.classify import Evaluation
 from mixer_jax.parallel import mesh as meshes
 from mixer_jax.parallel import processes
-from mixer_jax.paths import write_whole
-from mixer_jax.pictures import run_pictures
+from mixer_jax.parallel.memory import remedies_named
+from mixer_jax.parallel.preemption import preemptible
+from mixer_jax.paths import remove_unfinished
 from mixer_jax.runlog import terminal
-from mixer_jax.runlog.metrics import MetricsFile, device_hours, listed, read_metrics, undecodable
+from mixer_jax.runlog.metrics import MetricsFile, read_metrics
 from mixer_jax.runlog.progress import Progress
 from mixer_jax.runlog.startup import Startup
-from mixer_jax.runlog.terminal import duration
+from mixer_jax.runs import run_report
 from mixer_jax.runs.evaluation_setup import this_process
 from mixer_jax.runs.experiment import Experiment, build_experiment
 from mixer_jax.runs.hooks import RunHooks
@@ -43,8 +40,8 @@ log = logging.getLogger(__name__)
 def train(config: RunConfig, workdir, *, startup: Startup | None = None) -> TrainResult:
   """Trains a run of `config` in `workdir`, or resumes it; all processes call it alike.
 
-  Everything is checked before anything is written. A Ctrl-C ends the run after the current step
-  and a SIGTERM after a save, if this is the main thread.
+  Everything is checked before anything is written. Ctrl-C, SIGTERM, SIGUSR1 and SIGHUP end the run
+  after a save, if this is the main thread; a second Ctrl-C ends the process at once.
 
   Args:
     workdir: local or in a bucket.
@@ -53,7 +50,7 @@ def train(config: RunConfig, workdir, *, startup: Startup | None = None) -> Trai
   Raises:
     UserError: the config is wrong or does not fit the data, the devices or `workdir`.
     NotFiniteError: the run diverged.
-    PreemptedError: a SIGTERM arrived; the state was saved.
+    PreemptedError: one of these signals arrived; the state was saved.
   """
   if not isinstance(config, RunConfig):
     raise UserError(f'train takes a RunConfig, as load_config returns, not {config!r:.80}')
@@ -84,6 +81,7 @@ def train_experiment(
   if not stored:
     write_run(folder, experiment.config, dataclasses.asdict(experiment.model))
   with held(folder):
+    remove_unfinished(folder)
     return _train(experiment, folder, startup, show_parameters)
 
 
@@ -124,50 +122,61 @@ def _train(exp: Experiment, folder: str, startup: Startup, show_parameters: bool
     process=this_process(),
     skipped=skipped,
   )
-  preemption = processes.Preemption()
-  hooks = RunHooks(exp, store, progress, preemption, folder, startup, standing, skipped)
-  # Python lets the main thread alone handle signals.
-  handles_signals = threading.current_thread() is threading.main_thread()
-  on_interrupt = signal.signal(signal.SIGINT, hooks.interrupt) if handles_signals else None
-  try:
-    with preemption:
+  with preemptible() as preemption:
+    hooks = RunHooks(
+      exp, store, progress, preemption, folder, startup, standing, first_step, skipped
+    )
+    try:
       if not standing.is_over(config.early_stopping):
-        state = loop.train(
-          state,
-          _first_marked(train_step, startup),
-          meshes.put_all(mesh, batches),
-          hooks,
-          first_step=first_step,
-          evaluated_step=standing.step,
-          total_steps=exp.total_steps,
-          eval_every=config.eval_every,
-          save_every=config.checkpoint_every,
-        )
-    store.wait()
-  except BaseException as error:
-    terminal.finish()
-    # A save in progress is completed, also when the run stops here; but a fault of this process
-    # alone must not make it wait for others, which wait for it.
-    if processes.is_alone() or isinstance(error, PreemptedError | NotFiniteError):
+        with remedies_named('training', lambda: _remedies(exp)):
+          state = loop.train(
+            state,
+            _first_marked(train_step, startup),
+            meshes.put_all(mesh, batches),
+            hooks,
+            first_step=first_step,
+            evaluated_step=standing.step,
+            total_steps=exp.total_steps,
+            eval_every=config.eval_every,
+            save_every=config.checkpoint_every,
+          )
       store.wait()
-    raise
-  finally:
-    if handles_signals:
-      signal.signal(signal.SIGINT, on_interrupt)
-    terminal.finish()
-    hooks.close()
-  last = step = int(jax.device_get(state.step))
-  params = state.weights
-  if config.keeps_best and hooks.standing.best_step not in (0, last):
-    del state, params  # there may be no room for both
-    step = hooks.standing.best_step
-    params = _saved_params(exp, store, step)
-  evaluation = hooks.report(step, params)
-  end = _end(exp, last, step, progress, folder)
+      last = step = int(jax.device_get(state.step))
+      params = state.weights
+      if config.keeps_best and hooks.standing.best_step not in (0, last):
+        del state, params  # there may be no room for both
+        step = hooks.standing.best_step
+        params = _saved_params(exp, store, step)
+      evaluation = hooks.report(step, params)
+    except BaseException as error:
+      terminal.finish()
+      # A save in progress is completed, also when the run stops here; but a fault of this process
+      # alone must not make it wait for others, which wait for it.
+      if processes.is_alone() or isinstance(error, PreemptedError | NotFiniteError):
+        store.wait()
+      raise
+    finally:
+      terminal.finish()
+      hooks.close()
+    end = run_report.finish(exp, evaluation, last, step, progress, folder)
   result = result_from([*earlier, *hooks.rows], end)
   if processes.is_main():
-    _write_report(exp, evaluation, result, end, folder)
+    run_report.log_result(evaluation, result, folder)
   return result
+
+
+def _remedies(exp: Experiment) -> list[str]:
+  """Return the changes of the config that need less memory; the first ones keep the result."""
+  config, mesh, found = exp.config, exp.evaluated.mesh, []
+  with contextlib.suppress(UserError):
+    meshes.check_batch(mesh, config.batch_size, 2 * config.accumulate)
+    found.append(f'--config.accumulate={2 * config.accumulate}')
+  if getattr(exp.model, 'remat', None) is False:  # not every family has the field
+    found.append('--config.model.remat=True')
+  ways = mesh.shape['data'] * mesh.shape['fsdp']
+  if mesh.shape['fsdp'] < ways:
+    found.append(f'--config.mesh.data=1 --config.mesh.fsdp={ways}')
+  return [*found, 'a smaller --config.batch_size']
 
 
 def _saved_params(exp: Experiment, store: Store, step: int) -> dict:
@@ -251,57 +260,4 @@ def _log_model(model: models.ModelConfig, mesh: Mesh, *, table: bool) -> None:
   gflop = models.forward_flops(model) / 1e9
   log.info(
     '%s\n%s\n%.3g GFLOP per image, forward; %s as %s', parameters, model, gflop, device, sizes
-  )
-
-
-def _end(
-  exp: Experiment, last: int, reported: int, progress: Progress, folder: str
-) -> dict[str, Any]:
-  """Return the last row of the run's metrics, the same in all processes; process 0 writes it."""
-  hours = 0.0
-  if processes.is_main():
-    hours = device_hours([*read_metrics(folder), {'seconds': progress.seconds()}])
-  hours = processes.agreed(hours)
-  best = {'best_step': reported} if exp.config.keeps_best else {}
-  end = {'step': last, **best, 'device_hours': hours, 'core_days': hours / 24}
-  progress.event('end', **end)
-  return end
-
-
-def _write_report(
-  exp: Experiment, evaluation: Evaluation, result: TrainResult, end: dict[str, Any], folder: str
-) -> None:
-  """Writes the pictures into the workdir and logs the result.
-
-  Args:
-    evaluation: of the state that the run is reported by.
-  """
-  rows = read_metrics(folder)
-  if names := undecodable(rows):
-    log.warning('training images that did not decode and were replaced: %s', listed(names))
-  on = exp.reported
-  shown = run_pictures.mistakes_first(
-    evaluation.labels, evaluation.predictions, evaluation.confidences, 40
-  )
-  recipe, fraction = on.data.eval_recipe, on.data.eval_crop_fraction
-  draw = lambda i: recipes.eval_image(on.source[i]['image'], exp.model.image_size, recipe, fraction)
-  pictures = {
-    'curves.png': run_pictures.curves(rows),
-    'predictions.png': run_pictures.predictions(
-      [np.rint(draw(i)).astype(np.uint8) for i in shown],
-      evaluation.labels[shown],
-      evaluation.predictions[shown],
-      evaluation.confidences[shown],
-      on.source.classes,
-    ),
-  }
-  for name, png in pictures.items():
-    write_whole(epath.Path(folder) / name, png)
-  log.info(
-    'done: top-1 %.2f %%%s, %s on %d device(s); curves.png and predictions.png are in %s',
-    evaluation.top1,
-    f' of step {result.best_step}, the best of {result.step}' if result.best_step else '',
-    duration(3600 * result.device_hours / jax.device_count()),
-    jax.device_count(),
-    folder,
   )

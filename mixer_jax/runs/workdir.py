@@ -9,8 +9,10 @@ from typing import Any
 
 from etils import epath
 
+from mixer_jax.checkpoints.state_format import stamp
 from mixer_jax.errors import UserError
 from mixer_jax.paths import is_remote, write_whole
+from mixer_jax.runs.config_versions import stored_config
 from mixer_jax.runs.fields import flatten
 from mixer_jax.runs.run_config import RunConfig, affects_result, normalized
 
@@ -33,7 +35,7 @@ def stored_run(workdir) -> dict[str, Any] | None:
     raise UserError(f'{path} is damaged ({error}): take another --workdir') from error
   if not isinstance(config, dict) or not isinstance(model, dict):
     raise UserError(f'{path} is not of this project: take another --workdir')
-  return {'config': config, 'model': model}
+  return {'config': stored_config(path, run), 'model': model}
 
 
 def check_stored(workdir, config: RunConfig) -> dict[str, Any] | None:
@@ -97,7 +99,7 @@ def held(workdir) -> Iterator[None]:
 def write_run(workdir, config: RunConfig, model: dict[str, Any]) -> None:
   """Makes `workdir` this run's, completely or not at all."""
   try:
-    text = json.dumps({'config': config.to_fields(), 'model': model}, indent=2) + '\n'
+    text = json.dumps({**stamp(), 'config': config.to_fields(), 'model': model}, indent=2) + '\n'
   except TypeError as error:
     raise UserError(f'the config holds a value that JSON does not have: {error}') from error
   folder = epath.Path(workdir)

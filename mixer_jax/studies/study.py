@@ -10,11 +10,14 @@ import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
+from mixer_jax.checkpoints import store
 from mixer_jax.errors import PreemptedError, UserError
 from mixer_jax.parallel import processes
+from mixer_jax.parallel.preemption import preemptible, stop_point
 from mixer_jax.parallel.processes import ProcessesConfig
 from mixer_jax.paths import user_path, write_whole
-from mixer_jax.runs import pod
+from mixer_jax.pictures.drawing import tolerated
+from mixer_jax.runs import pod, run_report
 from mixer_jax.runs.experiment import Experiment, build_experiment
 from mixer_jax.runs.run_config import RunConfig
 from mixer_jax.runs.train_result import TrainResult, result_of
@@ -187,7 +190,9 @@ def train_all(plan: Sequence[Planned]) -> list[Trained]:
 
 
 def train_one(run: Run, label: str, experiment: Experiment | None = None) -> TrainResult:
-  """Trains a run, unless it ended before.
+  """Trains a run, unless it ended before and nothing of it is missing.
+
+  Pictures that are missing are made again as long as the run has states.
 
   Args:
     label: logged before its name: 'run 3 of 18'.
@@ -198,12 +203,15 @@ def train_one(run: Run, label: str, experiment: Experiment | None = None) -> Tra
   """
   result = result_of(run.folder)
   processes.check_same({f'whether {run.folder} holds a run that ended': str(result is not None)})
-  if result:
+  if result and (run_report.has_pictures(run.folder) or not store.has_states(run.folder)):
     return result
   log.info('%s: %s', label, run.name)
   try:
     experiment = experiment or _checked(run).experiment
-    return train_experiment(experiment, run.folder, show_parameters=False)
+    with preemptible():
+      result = train_experiment(experiment, run.folder, show_parameters=False)
+      stop_point(f'after {run.name}')  # a request that the run had no use for ends the study
+    return result
   except PreemptedError:
     processes.leave_together()
     raise
@@ -238,7 +246,9 @@ def write(
   """Writes `name`.json and the other files of a study, each completely or not at all."""
   text = json.dumps(values, indent=2)
   values = json.loads(text)  # the reporter sees what a reader of the file sees
-  files = {f'{name}.json': f'{text}\n', **(more or {}), **reporter.files(values)}
+  files: dict[str, bytes | str] = {f'{name}.json': f'{text}\n', **(more or {})}
+  with tolerated(f'the picture of {name}.json'):
+    files |= reporter.files(values)
   folder = user_path(workdir)
   for file, data in files.items():
     write_whole(folder / file, data)

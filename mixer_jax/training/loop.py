@@ -1,4 +1,4 @@
-"""The training loop: dispatch, check, log, evaluate, save, in this order, and stop.
+"""The training loop: dispatch, check, log, save, evaluate, in this order, and stop.
 
 It knows no model, data set or file; they are arguments. Step n is dispatched before the metrics
 of step n-1 are read, so that the device always has work.
@@ -31,15 +31,27 @@ class Hooks(Protocol):
     ...
 
   def evaluate(self, step: int, state: TrainState) -> Verdict:
-    """Called when an evaluation is due. All processes return the same verdict."""
+    """Called when an evaluation is due. All processes return the same verdict.
+
+    Raises:
+      PreemptedError: the run was asked to exit, and the evaluation is left out.
+    """
     ...
 
   def should_stop(self, step: int) -> bool:
     """Return True if the run should save its state and exit. Called after every step."""
     ...
 
+  def stopped(self, step: int) -> PreemptedError:
+    """Return the error that a run exits with."""
+    ...
+
   def save(self, step: int, state: TrainState) -> None:
-    """Called when a save is due. The state may be donated as soon as this returns."""
+    """Called when a save is due. The state may be donated as soon as this returns.
+
+    Called again for a step that was evaluated after its save: the arrays are the same, and what is
+    stored with them has changed.
+    """
     ...
 
 
@@ -57,9 +69,10 @@ def train(
 ) -> TrainState:
   """Train from `first_step` (steps already taken) to `total_steps`, or until a verdict stops.
 
-  Evaluates and saves every `eval_every` and `save_every` steps (0: never) and at the end. A run
-  that was preempted had no time for an evaluation: if one was due at `first_step` and
-  `evaluated_step`, the step of the last one, is earlier, it is made first.
+  Saves and evaluates every `save_every` and `eval_every` steps (0: never) and at the end; the save
+  comes first, since an evaluation takes time that a preempted run does not have. If an evaluation
+  was due at `first_step` and `evaluated_step`, the step of the last one, is earlier, it is made
+  first.
 
   Args:
     batches: global arrays on the mesh.
@@ -71,8 +84,11 @@ def train(
   """
   due = lambda every, step: step == total_steps or (every > 0 and step % every == 0)
   is_overdue = evaluated_step < first_step and due(eval_every, first_step)
-  if is_overdue and hooks.evaluate(first_step, state).stop:  # the state is saved already
-    return state
+  if is_overdue:
+    verdict = hooks.evaluate(first_step, state)
+    hooks.save(first_step, state)
+    if verdict.stop:
+      return state
   pending: tuple[int, dict[str, jax.Array]] | None = None
   for step in range(first_step + 1, total_steps + 1):
     batch = next(batches)
@@ -82,18 +98,30 @@ def train(
       _settle(hooks, *pending)
     pending = (step, metrics)
     exits = step < total_steps and hooks.should_stop(step)
-    if exits or due(eval_every, step) or due(save_every, step):
+    saves, evaluates = exits or due(save_every, step), not exits and due(eval_every, step)
+    if saves or evaluates:
       _settle(hooks, *pending)
-      pending, verdict = None, Verdict(save=exits, stop=False)
-      if due(eval_every, step) and not exits:
-        verdict = hooks.evaluate(step, state)
-      if due(save_every, step) or verdict.save or verdict.stop:
-        hooks.save(step, state)
-      if verdict.stop:
-        return state
+      pending = None
+    if saves:
+      hooks.save(step, state)
     if exits:
-      raise PreemptedError(f'preempted at step {step}')
+      raise hooks.stopped(step)
+    if evaluates and _evaluated(hooks, step, state, is_saved=saves).stop:
+      return state
   return state
+
+
+def _evaluated(hooks: Hooks, step: int, state: TrainState, *, is_saved: bool) -> Verdict:
+  """Evaluate, and save where the verdict asks for it or changes what a saved state stores."""
+  try:
+    verdict = hooks.evaluate(step, state)
+  except PreemptedError:
+    if not is_saved:
+      hooks.save(step, state)
+    raise
+  if is_saved or verdict.save or verdict.stop:
+    hooks.save(step, state)
+  return verdict
 
 
 def _settle(hooks: Hooks, step: int, metrics: dict[str, jax.Array]) -> None:

@@ -1,8 +1,14 @@
 """`metrics.jsonl` after restarts and kills, and the device-hours computed from it."""
 
+import errno
+import resource
+
 import pytest
 
+from mixer_jax.errors import StorageError
+from mixer_jax.runlog import appended
 from mixer_jax.runlog.metrics import MetricsFile, device_hours, read_metrics
+from mixer_jax.storage import RETRY_SETTING
 
 
 def test_rows_survive_restarts_and_incomplete_ones_are_skipped(tmp_path):
@@ -13,6 +19,38 @@ def test_rows_survive_restarts_and_incomplete_ones_are_skipped(tmp_path):
   again.write({'event': 'start', 'step': 1})
   again.flush()
   assert read_metrics(tmp_path) == [{'step': 1, 'loss': 0.5}, {'event': 'start', 'step': 1}]
+  assert (tmp_path / 'metrics.jsonl').read_text().count('\n') == 2
+
+
+def test_a_row_is_written_completely_or_not_at_all(tmp_path, monkeypatch):
+  monkeypatch.setenv(RETRY_SETTING, '0')
+  file = MetricsFile(tmp_path)
+  file.write({'step': 1})
+  limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+  try:
+    resource.setrlimit(resource.RLIMIT_FSIZE, (40, limits[1]))
+    with pytest.raises(StorageError, match=r'metrics\.jsonl cannot be written now: File too large'):
+      file.write({'step': 2, 'loss': 'x' * 40})
+  finally:
+    resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+  assert (tmp_path / 'metrics.jsonl').read_text() == '{"step": 1}\n'
+  file.write({'step': 2})
+  assert read_metrics(tmp_path) == [{'step': 1}, {'step': 2}]
+
+
+def test_a_row_waits_for_a_disk_that_is_full_for_a_moment(tmp_path, monkeypatch):
+  file, left = MetricsFile(tmp_path), [2]
+
+  def full(*how, **more):
+    if left[0] and 'ab' in how:
+      left[0] -= 1
+      raise OSError(errno.ENOSPC, 'No space left on device')
+    return open(*how, **more)
+
+  monkeypatch.setattr(appended, 'open', full, raising=False)
+  file.write({'step': 1})
+  assert left == [0]
+  assert read_metrics(tmp_path) == [{'step': 1}]
 
 
 def test_a_new_run_has_no_rows(tmp_path):

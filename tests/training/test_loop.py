@@ -40,6 +40,9 @@ class Recorder:
   def should_stop(self, step):
     return step == self.told_at
 
+  def stopped(self, step):
+    return PreemptedError(f'preempted at step {step}')
+
   def save(self, step, state):
     assert state.step == step
     self.events.append(('save', step))
@@ -66,7 +69,7 @@ def test_a_step_is_dispatched_before_the_last_one_is_read():
   assert run(recorder).step == 4
   kinds = [event[:2] for event in recorder.events]
   assert kinds[:4] == [('dispatch', 1), ('dispatch', 2), ('step', 1), ('dispatch', 3)]
-  assert kinds[-3:] == [('step', 4), ('evaluate', 4), ('save', 4)]
+  assert kinds[-4:] == [('step', 4), ('save', 4), ('evaluate', 4), ('save', 4)]
   assert [event[2] for event in recorder.events if event[0] == 'dispatch'] == [0, 1, 2, 3]
 
 
@@ -76,7 +79,7 @@ def test_evaluation_and_saving_come_when_due_behind_their_own_step():
   rest = [event for event in recorder.events if event[0] != 'dispatch']
   assert rest == [
     ('step', 2), ('evaluate', 2), ('step', 3), ('save', 3), ('step', 4), ('evaluate', 4),
-    ('step', 5), ('evaluate', 5), ('save', 5),
+    ('step', 5), ('save', 5), ('evaluate', 5), ('save', 5),
   ]  # fmt: skip
 
 
@@ -117,15 +120,31 @@ def test_a_run_that_is_told_at_its_last_step_just_ends():
   assert recorder.events[-1][0] != 'dispatch'
 
 
+@pytest.mark.parametrize('save_every', [0, 2])
+def test_a_run_that_is_told_in_an_evaluation_has_saved_that_step(save_every):
+  recorder = Recorder()
+
+  def evaluate(step, state):
+    recorder.events.append(('evaluate', step))
+    raise PreemptedError('preempted during an evaluation')
+
+  recorder.evaluate = evaluate
+  with pytest.raises(PreemptedError):
+    run(recorder, eval_every=2, save_every=save_every)
+  order = [('save', 2), ('evaluate', 2)]
+  assert behind_dispatch(recorder) == (order if save_every else order[::-1])
+
+
 def behind_dispatch(recorder) -> list[tuple]:
   return [event for event in recorder.events if event[0] not in ('dispatch', 'step')]
 
 
-def test_a_best_state_is_saved_where_no_save_is_due_and_once_where_one_is():
+def test_a_best_state_is_saved_where_no_save_is_due_and_before_the_evaluation_where_one_is():
   recorder = Recorder(verdicts={step: Verdict(save=True, stop=False) for step in (1, 2)})
   run(recorder, total=3, eval_every=1, save_every=2)
   assert behind_dispatch(recorder) == [
-    ('evaluate', 1), ('save', 1), ('evaluate', 2), ('save', 2), ('evaluate', 3), ('save', 3),
+    ('evaluate', 1), ('save', 1),
+    ('save', 2), ('evaluate', 2), ('save', 2), ('save', 3), ('evaluate', 3), ('save', 3),
   ]  # fmt: skip
 
 
@@ -144,10 +163,12 @@ def test_an_evaluation_that_there_was_no_time_for_comes_first():
   recorder = Recorder()
   run(recorder, first=2, evaluated=0, total=4, eval_every=2)
   assert recorder.events[0] == ('evaluate', 2)
-  assert behind_dispatch(recorder) == [('evaluate', 2), ('evaluate', 4), ('save', 4)]
+  assert behind_dispatch(recorder) == [
+    ('evaluate', 2), ('save', 2), ('save', 4), ('evaluate', 4), ('save', 4),
+  ]  # fmt: skip
   recorder = Recorder()
   run(recorder, first=3, evaluated=2, total=4, eval_every=2)  # none was due at step 3
   assert recorder.events[0] == ('dispatch', 4, 0)
   recorder = Recorder(verdicts={2: Verdict(save=False, stop=True)})
   assert run(recorder, first=2, evaluated=0, eval_every=2).step == 2
-  assert recorder.events == [('evaluate', 2)]
+  assert recorder.events == [('evaluate', 2), ('save', 2)]

@@ -1,41 +1,71 @@
 """Faults on demand: Python imports this at its start if a test puts its folder on PYTHONPATH.
 
-FAULT is 'KIND PROCESS STEP FILE', or several of them separated by semicolons: process PROCESS has
-the fault after step STEP of its training; once, since FILE is made at that time.
+FAULT is 'KIND PROCESS STEP FILE', or several of them separated by semicolons: process PROCESS (0
+if it is the only one) has the fault after step STEP of its training, or at the first occasion after
+it; once, since FILE is made at that time.
+
+* kill, stop, term, int, usr1, hup: a signal; save: SIGKILL after a save has begun; end: SIGKILL
+  after the `end` row; raise: an exception.
+* disk: the next save finds no space. full: all writes below FULL_DISK, a small file system, find
+  no space; readonly: it is remounted so; limit: no file grows. They last until the process ends;
+  where FAULT_SECONDS is set, `full` lasts that long.
+* read: one error of reading a record. passing: the next three reads of files below READ_FROM
+  fail; unreadable: all do.
 
 Two more kinds are for `evaluate`: 'refuse' when its data is opened, and 'wait' there forever.
 
 DIGESTS is a file to which process 0 appends, for each step, digests of the global batch.
 """
 
+import builtins
 import errno
+import io
 import os
 import pathlib
+import resource
 import signal
+import subprocess
 import time
 
 
 def _install(kind: str, step: int, mark: pathlib.Path) -> None:
   from mixer_jax.checkpoints.store import Store
   from mixer_jax.data.source import Source
+  from mixer_jax.runlog.progress import Progress
   from mixer_jax.runs.hooks import RunHooks
 
-  signals = {'kill': signal.SIGKILL, 'stop': signal.SIGSTOP, 'term': signal.SIGTERM}
+  signals = {
+    'kill': signal.SIGKILL,
+    'stop': signal.SIGSTOP,
+    'term': signal.SIGTERM,
+    'int': signal.SIGINT,
+    'usr1': signal.SIGUSR1,
+    'hup': signal.SIGHUP,
+  }
+  worlds = {
+    'full': _fill_disk,
+    'readonly': _make_readonly,
+    'limit': _limit_files,
+    'passing': lambda: _fail_reads(3),
+    'unreadable': lambda: _fail_reads(10**9),
+  }
   log_step, saved, read = RunHooks.step, RunHooks.save, Source.__getitem__
-  checked = Store._check_writable
+  checked, logged = Store._check_writable, Progress.event
   reached = 0
 
   def meets(kinds: tuple[str, ...], now: int) -> bool:
     nonlocal reached
     reached = now
-    if kind not in kinds or now != step or mark.exists():
+    if kind not in kinds or now < step or mark.exists():
       return False
     mark.write_text('')
     return True
 
   def step_and_fault(self, now, metrics):
     log_step(self, now, metrics)
-    if meets((*signals, 'raise'), now):
+    if meets((*signals, *worlds, 'raise'), now):
+      if kind in worlds:
+        return worlds[kind]()
       if kind == 'raise':
         raise RuntimeError('a fault that a test asked for')
       os.kill(os.getpid(), signals[kind])
@@ -43,6 +73,12 @@ def _install(kind: str, step: int, mark: pathlib.Path) -> None:
   def save_and_die(self, now, state):
     saved(self, now, state)
     if meets(('save',), now):
+      os.kill(os.getpid(), signal.SIGKILL)
+
+  def end_and_die(self, event, **values):
+    logged(self, event, **values)
+    if event == 'end' and kind == 'end' and not mark.exists():
+      mark.write_text('')
       os.kill(os.getpid(), signal.SIGKILL)
 
   def write_and_fail(self):
@@ -58,7 +94,63 @@ def _install(kind: str, step: int, mark: pathlib.Path) -> None:
   setattr(RunHooks, 'step', step_and_fault)  # noqa: B010
   setattr(Store, '_check_writable', write_and_fail)  # noqa: B010
   setattr(RunHooks, 'save', save_and_die)  # noqa: B010
+  setattr(Progress, 'event', end_and_die)  # noqa: B010
   setattr(Source, '__getitem__', read_and_fail)  # noqa: B010
+
+
+def _fill_disk() -> None:
+  filler = pathlib.Path(os.environ['FULL_DISK']) / 'filler'
+  descriptor = os.open(filler, os.O_WRONLY | os.O_CREAT)
+  try:
+    for size in (2**16, 1):
+      while True:
+        try:
+          os.write(descriptor, b'0' * size)
+        except OSError:
+          break
+  finally:
+    os.close(descriptor)
+  if seconds := os.environ.get('FAULT_SECONDS'):
+    subprocess.Popen(['sh', '-c', f'sleep {seconds}; rm -f "$0"', str(filler)])
+
+
+def _make_readonly() -> None:
+  # Refused while a file is open for writing, as that of TensorBoard is.
+  subprocess.run(['mount', '-o', 'remount,ro', os.environ['FULL_DISK']], check=False)
+
+
+def _limit_files() -> None:
+  resource.setrlimit(resource.RLIMIT_FSIZE, (64, 64))
+
+
+def _fail_reads(times: int) -> None:
+  folder, left = os.environ['READ_FROM'], times
+  opened, descriptor_opened, read_at = builtins.open, os.open, os.pread
+
+  def fail(path) -> None:
+    nonlocal left
+    if left > 0 and isinstance(path, str | os.PathLike) and os.fspath(path).startswith(folder):
+      left -= 1
+      raise OSError(errno.EIO, os.strerror(errno.EIO), os.fspath(path))
+
+  def open_and_fail(file, mode='r', *args, **kwargs):
+    if not set(mode) & set('wax+'):
+      fail(file)
+    return opened(file, mode, *args, **kwargs)
+
+  def descriptor_and_fail(path, flags, *args, **kwargs):
+    if not flags & (os.O_WRONLY | os.O_RDWR | os.O_DIRECTORY):
+      fail(path)
+    return descriptor_opened(path, flags, *args, **kwargs)
+
+  def read_and_fail(descriptor, *args):
+    fail(os.readlink(f'/proc/self/fd/{descriptor}'))
+    return read_at(descriptor, *args)
+
+  setattr(builtins, 'open', open_and_fail)  # noqa: B010
+  setattr(io, 'open', open_and_fail)  # noqa: B010
+  setattr(os, 'open', descriptor_and_fail)  # noqa: B010
+  setattr(os, 'pread', read_and_fail)  # noqa: B010
 
 
 def _at_the_data(kind: str) -> None:
@@ -99,10 +191,10 @@ def _record_batches(file: str) -> None:
   setattr(loop, 'train', train_and_record)  # noqa: B010
 
 
-if 'MIXER_JAX_PROCESS_ID' in os.environ:
+if 'FAULT' in os.environ or 'DIGESTS' in os.environ:
   for _fault in filter(None, os.environ.get('FAULT', '').split(';')):
     _kind, _process, _step, _mark = _fault.split(' ', 3)
-    if os.environ['MIXER_JAX_PROCESS_ID'] == _process:
+    if os.environ.get('MIXER_JAX_PROCESS_ID', '0') == _process:
       if _kind in ('refuse', 'wait'):
         _at_the_data(_kind)
       else:

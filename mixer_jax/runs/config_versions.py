@@ -1,0 +1,98 @@
+"""Stored configs of earlier formats, completed with the fields that they did not have.
+
+A run keeps its config in `config.json` and in every state. A field that was added later gets, for
+a run that began before, the value that means what was computed then, so that the run resumes with
+the same bits and is evaluated in the same way.
+
+To add a field that decides a result: add it to the last row of `_ADDED`, with that value.
+"""
+
+import copy
+import types
+from collections.abc import Mapping
+from typing import Any
+
+from mixer_jax.checkpoints.state_format import FORMAT, format_of
+from mixer_jax.errors import UserError
+
+_ADDED: Mapping[int, Mapping[str, Any]] = types.MappingProxyType(
+  {
+    # Format 0 is several: fields were added while runs stored no number. Each run lacks those that
+    # came after it began.
+    1: {
+      'mixup': 0.0,
+      'mixup_per': 'batch',
+      'total_epochs': 0.0,
+      'init_head': 'zero',
+      'init_blocks': '',
+      'keep_best': False,
+      'early_stopping.metric': 'top1',
+      'early_stopping.patience': 0,
+      'fewshot.every': 0,
+      'fewshot.name': 'imagenet2012',
+      'fewshot.train_split': 'train',
+      'fewshot.eval_split': 'validation',
+      'fewshot.shots': '5',
+      'fewshot.seeds': 3,
+      'fewshot.l2': 1024.0,
+      'fewshot.constant': 100.0,
+      'fewshot.max_reads': 0,
+      'data.test_split': '',
+      'data.folder_rules': 1,
+      'data.max_crop_area': 1.0,
+      'data.min_crop_aspect': 3 / 4,
+      'data.max_crop_aspect': 4 / 3,
+      'data.randaugment_layers': 0,
+      'data.randaugment_magnitude': 0.0,
+      'data.permutation': 'none',
+      'data.permutation_patch': 16,
+      'data.permutation_seed': 0,
+      'data.undecodable': 'fatal',
+      'data.max_megapixels': 134,
+      'processes.distributed': 'auto',
+      'processes.start_seconds': 300,
+      'processes.heartbeat_seconds': 100,
+      'processes.shutdown_seconds': 60,
+    },
+  }
+)
+"""Format -> fields that it added, by dotted name -> their value for runs of earlier formats."""
+
+assert max(_ADDED) <= FORMAT
+
+_RECIPES = {'resmall': 'resmall-crop', 'resize': 'resize-crop'}
+"""Value of `data.eval_resize` -> value of `data.eval_recipe`, which replaced it in format 0."""
+
+
+def stored_config(name, stored: Mapping[str, Any]) -> dict[str, Any]:
+  """Return the config of a run as `RunConfig.from_fields` takes it; a fresh copy.
+
+  Args:
+    name: the file or state, for messages.
+    stored: content of a `config.json`, or the metadata of a state.
+
+  Raises:
+    UserError: a newer version of mixer_jax wrote it, or it holds no config.
+  """
+  number = format_of(name, stored)
+  fields = copy.deepcopy(stored.get('config'))
+  if not isinstance(fields, dict):
+    raise UserError(f'{name} holds no config of a run')
+  data = fields.get('data')
+  if number == 0 and isinstance(data, dict) and 'eval_resize' in data:
+    resize = data.pop('eval_resize')
+    data.setdefault('eval_recipe', _RECIPES.get(resize, resize))
+  for added in range(number + 1, FORMAT + 1):
+    for field, value in _ADDED.get(added, {}).items():
+      _set_missing(fields, field, value)
+  return fields
+
+
+def _set_missing(fields: dict[str, Any], name: str, value: Any) -> None:
+  """Sets a field, given by its dotted name, unless it is there."""
+  *groups, last = name.split('.')
+  for group in groups:
+    fields = fields.setdefault(group, {})
+    if not isinstance(fields, dict):
+      return  # `RunConfig.from_fields` names the fault
+  fields.setdefault(last, value)
