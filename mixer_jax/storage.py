@@ -119,6 +119,20 @@ def read_file(path, limit: int = _SMALL) -> bytes:
   return read_retried(path, read)
 
 
+def exists(path) -> bool:
+  """Return True for a file or folder that is there; see `read_retried`.
+
+  The clients of buckets answer False where they may not look.
+  """
+  from etils import epath
+
+  try:
+    read_retried(path, epath.Path(path).stat if '://' in str(path) else lambda: os.stat(path))
+  except NOT_THERE:
+    return False
+  return True
+
+
 def names_in(folder) -> list[str]:
   """Return the names in a folder, [] if it does not exist; see `read_retried`."""
   from etils import epath

@@ -9,6 +9,7 @@ from typing import Any
 
 from etils import epath
 
+from mixer_jax import storage
 from mixer_jax.checkpoints.state_format import stamp
 from mixer_jax.errors import UserError
 from mixer_jax.paths import is_remote, write_whole
@@ -26,12 +27,14 @@ def stored_run(workdir) -> dict[str, Any] | None:
     UserError: there is one, and it cannot be read.
   """
   path = epath.Path(workdir) / _CONFIG
-  if not path.exists():
+  if not storage.exists(path):
     return None
   try:
-    run = json.loads(path.read_text())
+    run = json.loads(storage.read_file(path))
     config, model = run['config'], run['model']
-  except (ValueError, KeyError, TypeError) as error:
+  except UserError:
+    raise
+  except (ValueError, KeyError, TypeError, RecursionError) as error:
     raise UserError(f'{path} is damaged ({error}): take another --workdir') from error
   if not isinstance(config, dict) or not isinstance(model, dict):
     raise UserError(f'{path} is not of this project: take another --workdir')
@@ -103,11 +106,12 @@ def write_run(workdir, config: RunConfig, model: dict[str, Any]) -> None:
   except TypeError as error:
     raise UserError(f'the config holds a value that JSON does not have: {error}') from error
   folder = epath.Path(workdir)
-  was_there = folder.exists()
-  folder.mkdir(parents=True, exist_ok=True)
+  was_there = is_remote(folder) or folder.exists()
   try:
+    with storage.writing(folder):
+      folder.mkdir(parents=True, exist_ok=True)
     write_whole(folder / _CONFIG, text)
   except OSError as error:
-    if not was_there:
+    if not was_there and folder.exists():
       folder.rmdir()
     raise UserError(f'{folder} cannot be written: {error.strerror or error}') from error
