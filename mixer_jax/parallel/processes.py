@@ -18,7 +18,7 @@ from typing import Any, TypeVar, cast
 import jax
 import numpy as np
 
-from mixer_jax.errors import ApartError, StorageError, UserError, one_line
+from mixer_jax.errors import ApartError, UserError, one_line
 from mixer_jax.hardware import has_tpu
 from mixer_jax.parallel import membership, rendezvous
 
@@ -188,7 +188,7 @@ def together(make: Callable[[], T]) -> T:
   """Return the result of `make` in every process; if it is refused in one, all of them exit.
 
   Raises:
-    UserError: `make` raised it here, or in another process; a `StorageError` likewise.
+    UserError: `make` raised it here, or in another process.
   """
   if is_alone():
     return make()
@@ -199,14 +199,11 @@ def together(make: Callable[[], T]) -> T:
     made = make()
   except UserError as refusal:
     error = refusal
-  kind = 0 if error is None else 1 if isinstance(error, StorageError) else 2
-  kinds = multihost_utils.process_allgather(np.array(kind))
+  refused = np.flatnonzero(multihost_utils.process_allgather(np.array(error is not None)))
   if error is not None:
     raise error
-  if kinds.max() == 2:
-    raise UserError(f'process {kinds.argmax()} rejected its input: see its own message')
-  if kinds.max() == 1:
-    raise StorageError(f'process {kinds.argmax()} cannot read its input now: see its own message')
+  if refused.size:
+    raise UserError(f'process {refused[0]} rejected its input: see its own message')
   return cast(T, made)
 
 
