@@ -26,13 +26,13 @@ def cache_folder() -> pathlib.Path:
 
   Raises:
     FileNotFoundError: this user has no home directory, and no variable names a folder.
-    UserError: the variable names a bucket or another address.
+    UserError: the variable names a bucket.
   """
   default = pathlib.Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache') / 'mixer_jax'
-  chosen = os.environ.get(CACHE_SETTING, '').removeprefix('file://')
-  if re.match('(gs|s3|az|https?):', chosen):
+  chosen = re.sub('^file:(//|(?=/[^/]))', '', os.environ.get(CACHE_SETTING) or str(default))
+  if re.match('[a-z][a-z0-9]+:', chosen):  # also of an address that lost a slash
     raise UserError(f'{CACHE_SETTING}={chosen}: name a folder of this machine')
-  return expanded(pathlib.Path(chosen or default))
+  return expanded(pathlib.Path(chosen))
 
 
 def expanded(path: pathlib.Path) -> pathlib.Path:

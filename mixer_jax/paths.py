@@ -14,8 +14,10 @@ from mixer_jax import storage
 from mixer_jax.errors import UserError, one_line
 
 BUCKETS = ('gs://', 's3://', 'az://')
+
 _SLASH_LOST = re.compile('(gs|s3|az|https?):/?(?=[^/])')
 """The begin of an address that a shell, `os.path.normpath` or a hand took a slash of."""
+
 _ASIDE = re.compile(r'\..+\.[0-9a-f]{32}\.tmp')
 
 

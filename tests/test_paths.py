@@ -36,6 +36,15 @@ def test_buckets_are_remote():
   assert not is_remote('/tmp/run')
 
 
+def test_what_a_killed_writer_left_is_removed_and_nothing_else(tmp_path):
+  with open_whole(tmp_path / 'b.json'):
+    (left,) = (path.name for path in tmp_path.iterdir())
+  for name in (left, '.own.tmp'):
+    (tmp_path / name).touch()
+  remove_unfinished(tmp_path)
+  assert sorted(path.name for path in tmp_path.iterdir()) == ['.own.tmp', 'b.json']
+
+
 @pytest.mark.parametrize(
   'given', ['gs:/bucket/run', 'gs:bucket/run', 's3:/bucket/run', 'az:/b/run']
 )
@@ -57,12 +66,3 @@ def test_the_cache_is_a_folder_of_this_machine(given, monkeypatch):
   monkeypatch.setenv('MIXER_JAX_CACHE', given)
   with pytest.raises(UserError, match=f'MIXER_JAX_CACHE={given}: name a folder'):
     cache_folder()
-
-
-def test_what_a_killed_writer_left_is_removed_and_nothing_else(tmp_path):
-  with open_whole(tmp_path / 'b.json'):
-    (left,) = (path.name for path in tmp_path.iterdir())
-  for name in (left, '.own.tmp'):
-    (tmp_path / name).touch()
-  remove_unfinished(tmp_path)
-  assert sorted(path.name for path in tmp_path.iterdir()) == ['.own.tmp', 'b.json']
