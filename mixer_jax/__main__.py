@@ -18,6 +18,7 @@ from mixer_jax.errors import (
   printable,
 )
 from mixer_jax.runlog import streams
+from mixer_jax.storage import as_os_error, reason
 
 COMMANDS = {
   'train': 'pre-train or fine-tune a model; the same command resumes an unfinished run',
@@ -108,6 +109,12 @@ def main(argv: list[str] | None = None) -> int:
   except PreemptedError as error:
     _report(f'{error}: its state is saved; run the same command again to resume')
     return 75
+  except Exception as error:
+    failed = as_os_error(error)
+    if failed is None:
+      raise
+    _report(f'a bucket does not answer: {reason(failed)}; try again')  # only its client's are left
+    return 74
 
 
 def _run(argv: list[str]) -> int:

@@ -27,6 +27,7 @@ def user_path(text) -> epath.Path:
 
   Raises:
     UserError: an address of another kind, or its client is not installed.
+    StorageError: a bucket does not answer, or refuses to.
   """
   name = os.fspath(text)
   name = re.sub('^file:(//|(?=/[^/]))', '', name)
@@ -38,7 +39,7 @@ def user_path(text) -> epath.Path:
   try:
     path = epath.Path(name).expanduser()
     if separator:
-      path.exists()  # an unreachable bucket fails here, before any work is done
+      storage.exists(path)  # an unreachable bucket fails here, before any work is done
   except ImportError as error:
     raise UserError(f'{name}: {one_line(error)}') from error
   if name.startswith('~/') and str(path).startswith('~/'):

@@ -11,8 +11,6 @@ import time
 from collections.abc import Callable, Iterator
 from typing import TypeVar
 
-from etils import epath
-
 from mixer_jax.errors import StorageError, UserError, one_line
 
 T = TypeVar('T')
@@ -82,7 +80,11 @@ def write_retried(name, write: Callable[[], object]) -> None:
         return
       except Exception as error:
         failed = as_os_error(error)
-        may_pass = failed is not None and failed.errno not in _PLACE_IS_WRONG | _LASTING
+        may_pass = not (
+          failed is None
+          or isinstance(failed, NOT_THERE)
+          or failed.errno in _PLACE_IS_WRONG | _LASTING
+        )
         if not may_pass or time.monotonic() + pause > end:
           raise
     time.sleep(pause)
@@ -99,6 +101,8 @@ def read_file(path, limit: int = _SMALL) -> bytes:
   Raises:
     UserError: it is no regular file (a pipe would block, a device has no end), or too long.
   """
+  from etils import epath  # bench and analysis run without it
+
   path = epath.Path(path)
 
   def read() -> bytes:
@@ -115,8 +119,24 @@ def read_file(path, limit: int = _SMALL) -> bytes:
   return read_retried(path, read)
 
 
+def exists(path) -> bool:
+  """Return True for a file or folder that is there; see `read_retried`.
+
+  The clients of buckets answer False where they may not look.
+  """
+  from etils import epath
+
+  try:
+    read_retried(path, epath.Path(path).stat if '://' in str(path) else lambda: os.stat(path))
+  except NOT_THERE:
+    return False
+  return True
+
+
 def names_in(folder) -> list[str]:
   """Return the names in a folder, [] if it does not exist; see `read_retried`."""
+  from etils import epath
+
   folder = epath.Path(folder)
   try:
     return read_retried(folder, lambda: [entry.name for entry in folder.iterdir()])
@@ -145,10 +165,10 @@ def writing(name) -> Iterator[None]:
     yield
   except Exception as error:
     failed = as_os_error(error)
+    if isinstance(failed, FileNotFoundError) and not failed.filename:  # of a bucket's client
+      raise FileNotFoundError(errno.ENOENT, 'no such bucket or folder', str(name)) from error
     if failed is None or failed.errno in _PLACE_IS_WRONG:
       raise
-    if isinstance(failed, FileNotFoundError):  # of a bucket's client, without a number
-      raise FileNotFoundError(errno.ENOENT, 'no such bucket or folder', str(name)) from error
     raise StorageError(f'{name} cannot be written now: {reason(failed)}') from error
 
 

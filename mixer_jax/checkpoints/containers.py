@@ -28,7 +28,7 @@ from etils import epath
 
 from mixer_jax.errors import StorageError, UserError, one_line
 from mixer_jax.paths import is_regular, is_remote
-from mixer_jax.storage import read_retried, reason
+from mixer_jax.storage import exists, read_retried, reason
 
 SUFFIXES = ('.npz', '.safetensors')
 
@@ -83,7 +83,7 @@ def open_container(path: epath.Path) -> Iterator[Container]:
   Raises:
     UserError: no such file, or its contents are not of its suffix; naming the file.
   """
-  if not path.exists():
+  if not exists(path):
     raise UserError(f'no weights file {path}')
   if not is_regular(path):
     raise UserError(f'{path} is not a regular file')

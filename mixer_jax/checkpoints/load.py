@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+from mixer_jax import storage
 from mixer_jax.checkpoints import layouts, published
 from mixer_jax.checkpoints.containers import SUFFIXES
 from mixer_jax.checkpoints.published import Released
@@ -116,7 +117,7 @@ def read(path_or_name) -> Checkpoint:
   text = str(path_or_name)
   path = None if text.startswith(('https://', 'http://')) else user_path(path_or_name)
   entry = published.find(text)
-  if entry and ('://' in text or path is None or not path.exists()):
+  if entry and ('://' in text or path is None or not storage.exists(path)):
     file, weights = published.read(entry)
     return Checkpoint(
       weights.config, weights.params, weights.layout, str(file), weights.dtypes, published=entry
@@ -127,7 +128,7 @@ def read(path_or_name) -> Checkpoint:
     from mixer_jax.checkpoints import store  # Orbax takes seconds to import
 
     path = store.best_state(path.parent)
-  if not path.exists():
+  if not storage.exists(path):
     kind = 'weights file' if path.suffix in SUFFIXES else 'checkpoint'
     raise UserError(
       f'no {kind} {text}: name a workdir, one of its steps, an .npz or .safetensors file, or a '

@@ -18,8 +18,8 @@ def setup_console() -> Terminal:
   root.handlers = [terminal]
   root.setLevel(logging.WARNING)
   logging.getLogger('mixer_jax').setLevel(logging.INFO)
-  # Orbax and TFDS log at length and with tracebacks here; their errors also reach us as
-  # exceptions.
+  # Orbax, TFDS and the buckets' client log at length and with tracebacks here; their errors also
+  # reach us as exceptions.
   logging.getLogger('absl').handlers = []
   # Matplotlib also logs that it cannot keep its list of fonts where there is no home directory.
   for name in ('absl', 'asyncio', 'matplotlib'):

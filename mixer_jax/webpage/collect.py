@@ -12,7 +12,7 @@ from mixer_jax import models
 from mixer_jax.checkpoints import published
 from mixer_jax.errors import UserError, one_line
 from mixer_jax.models import paper
-from mixer_jax.paths import is_remote, user_path
+from mixer_jax.paths import is_regular, is_remote, user_path
 from mixer_jax.runlog import metrics
 from mixer_jax.runs import workdir
 from mixer_jax.runs.fields import flatten
@@ -179,6 +179,9 @@ def _read_bytes(path: epath.Path, faults: list[str]) -> bytes | None:
   """Return the content of a file; None where there is no file or it is too large to be shown."""
   try:
     if not path.exists() or path.is_dir():
+      return None
+    if not is_regular(path):  # a pipe would block
+      faults.append(f'{path.name} is left out: it is not a regular file')
       return None
     limit = _MAX_BYTES[path.suffix]
     if path.stat().length > limit:

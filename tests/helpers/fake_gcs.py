@@ -10,6 +10,7 @@ import itertools
 import json
 import re
 import threading
+from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, NamedTuple, NoReturn
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -43,6 +44,8 @@ class FakeGcs:
   def __init__(self, bucket: str, objects: dict[str, bytes] | None = None):
     self.bucket = bucket
     self.unknown: list[str] = []
+    self.refuse: Callable[[str, str], int | None] = lambda method, path: None
+    """(method, path) of a request -> status to answer instead."""
     self._lock = threading.Lock()
     self._generations = itertools.count(1)
     self._objects: dict[str, _Object] = {}
@@ -146,6 +149,8 @@ class _Handler(BaseHTTPRequestHandler):
     url = urlsplit(self.path)
     query = dict(parse_qsl(url.query, keep_blank_values=True))
     try:
+      if status := self._gcs.refuse(self.command, self.path):
+        raise _Refusal(status)
       for method, pattern, act in _ROUTES:
         match = re.fullmatch(pattern, url.path)
         if method == self.command and match:
