@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from mixer_jax import models
+from mixer_jax.errors import StorageError
 from mixer_jax.models import paper
 from mixer_jax.paths import CACHE_SETTING, cache_folder, write_whole
 from mixer_jax.planning import topologies
@@ -163,7 +164,10 @@ def plan_program(program: Program, data: str = '', *, folder: pathlib.Path | Non
   folder = cache_folder() / 'plans' if folder is None else folder
   path = folder / f'{_key(program)}.json'
   try:
-    kept = Plan(program, data, facts_from(json.loads(path.read_text())))
+    stored = json.loads(path.read_text())
+    if stored['checksum'] != _checksum(stored['facts']):
+      raise ValueError
+    kept = Plan(program, data, facts_from(stored['facts']))
     kept.report()
     return kept
   except Exception:  # there is none, or it is damaged in whatever way
@@ -172,10 +176,15 @@ def plan_program(program: Program, data: str = '', *, folder: pathlib.Path | Non
     facts = compile_program(program, waiting)
   try:
     folder.mkdir(parents=True, exist_ok=True)
-    write_whole(path, json.dumps(dataclasses.asdict(facts)))
-  except OSError as error:
+    fields = json.loads(json.dumps(dataclasses.asdict(facts)))  # as they will be read
+    write_whole(path, json.dumps({'facts': fields, 'checksum': _checksum(fields)}))
+  except (OSError, StorageError) as error:
     log.warning('the plan is not cached (%s): set another folder with %s', error, CACHE_SETTING)
   return Plan(program, data, facts)
+
+
+def _checksum(facts: dict[str, Any]) -> str:
+  return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 @contextlib.contextmanager
