@@ -78,12 +78,17 @@ def get_config() -> ConfigDict:
   config.model.remat = False  # recompute blocks in the backward pass to save memory
 
   config.data = ConfigDict()  # fields of mixer_jax.data.pipeline.DataConfig
-  # TFDS name, 'digits', a task ('vtab/clevr_count'), or 'folder:DIR' with a folder per class.
+  # TFDS name, 'digits', a task ('vtab/clevr_count'), or 'folder:DIR' with a folder per class, or
+  # with train/, val/ and test/ that have these inside.
   config.data.name = ''
   config.data.data_dir = ''  # of TFDS; '': $TFDS_DATA_DIR or ~/tensorflow_datasets
   config.data.train_split = 'train'  # TFDS slicing, as in 'train[:99%]'; of a task: 'train800'
-  config.data.eval_split = 'test'  # for evaluations during training, and early stopping
-  config.data.test_split = ''  # for the final report; '': eval_split
+  # For evaluations during training, and early stopping: of data.name, or 'folder:DIR', another
+  # folder whose classes are matched by name. A folder without it holds out a tenth of train.
+  config.data.eval_split = 'test'
+  config.data.test_split = ''  # for the final report, likewise; '': eval_split
+  # Rules by which folder:DIR is read: 2; or 1, those of runs that were begun without this field.
+  config.data.folder_rules = 2
   config.data.min_crop_area = 0.05  # inception crop: share of the image's area, from …
   config.data.max_crop_area = 1.0  # … to
   config.data.min_crop_aspect = 0.75  # width over height, from …
@@ -102,6 +107,8 @@ def get_config() -> ConfigDict:
   config.data.permutation_seed = 0
   # Training images that do not decode: 'fatal' stops the run, 'skip' logs and replaces them.
   config.data.undecodable = 'fatal'
+  # Larger images count as images that do not decode. Decoding takes 4 to 20 MB per megapixel.
+  config.data.max_megapixels = 134  # 1 to 178
   config.data.threads = 16  # for reading and decoding; 0: the thread of the loop, between steps
   config.data.prefetch = 512  # examples kept ready
 
@@ -119,7 +126,7 @@ def get_config() -> ConfigDict:
 
   config.processes = ConfigDict()  # fields of mixer_jax.parallel.processes.ProcessesConfig
   config.processes.distributed = 'auto'  # join other processes if there are TPUs; 'on', 'off'
-  config.processes.start_seconds = 300  # for all processes to connect
+  config.processes.start_seconds = 0  # for all processes to connect; 0: by their number
   config.processes.heartbeat_seconds = 100  # without a heartbeat a process counts as dead
   config.processes.shutdown_seconds = 60  # that a process waits at its end for the others
 

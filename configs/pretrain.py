@@ -12,7 +12,7 @@ from ml_collections import ConfigDict
 from configs import common
 from mixer_jax import VARIANTS, UserError
 from mixer_jax.data.catalog import class_ids
-from mixer_jax.data.folders import class_folders
+from mixer_jax.data.folders import class_names, split_folders
 from mixer_jax.models.paper import IMAGES
 
 # JFT-300M's number is that of Sun et al. 2017 (arXiv 1707.02968).
@@ -65,6 +65,8 @@ def get_config(arg: str) -> ConfigDict:
   config.data.eval_split = 'train[99%:]'
   if config.data.name == 'imagenet2012':
     config.data.test_split = 'validation'  # the split of the paper's figures
+  elif config.data.name.startswith('folder:'):
+    _use_split_folders(config.data)
   if magnitude is not None:
     config.data.randaugment_layers = 2
     config.data.randaugment_magnitude = float(magnitude)
@@ -74,8 +76,16 @@ def get_config(arg: str) -> ConfigDict:
   return config
 
 
+def _use_split_folders(data: ConfigDict) -> None:
+  """Evaluate on val/ in place of a part of train/, and report on test/, if they are there."""
+  splits = split_folders(data.name.removeprefix('folder:'))
+  if 'validation' in splits:
+    data.train_split, data.eval_split = 'train', splits['validation']
+  data.test_split = splits.get('test', '')
+
+
 def _classes(data: str) -> int:
   """Return the number of classes; the data set need not be prepared."""
   if data.startswith('folder:'):
-    return len(class_folders(data.removeprefix('folder:')))
+    return len(class_names(data.removeprefix('folder:')))
   return _CLASSES.get(data) or len(class_ids(data))

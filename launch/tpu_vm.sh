@@ -1,17 +1,23 @@
 #!/usr/bin/env bash
 # Runs a command on all workers of a Cloud TPU VM, from a laptop that may lose its connection.
 # Usage: launch/tpu_vm.sh COMMAND NAME --zone=ZONE [FLAGS] [-- MIXER_JAX_COMMAND …]
-#   create    create the TPU: --type=v3-8 [--spot | --reserved] [--queued [--valid-until=6h]] [--version=RUNTIME]
+#   create    create the TPU: --type=v3-8 [--queued [--valid-until=6h]] [--version=RUNTIME], and one of
+#             [--spot | --reserved | --reservation=NAME | --flex-start=HOURSh]
 #   setup     install this checkout and its exact versions on every worker;
 #             [--mount=BUCKET:DIR] mounts a bucket with gcsfuse
-#   run       start `mixer-jax MIXER_JAX_COMMAND …` on all workers, follow it, exit with its code
+#   run       start `mixer-jax MIXER_JAX_COMMAND …` on all workers, follow it, exit with its code;
+#             [--env=NAME=VALUE]… sets a variable there
 #   status    print the state of the TPU, its queued resource, and the run on every worker
-#   logs      print the log of the newest run: [--worker=N], [--follow] to its end
+#   logs      print the log of the newest run: [--worker=N | --worker=all], [--follow] to its end
+#   profile   record a profile of the run on every worker: [--seconds=5] [--to=gs://BUCKET/DIR]
 #   stop      let the run save and exit (75); after TPU_STOP_SECONDS it is killed
 #   delete    delete the TPU and its queued resource
 #   babysit   create, setup and run, again after each preemption, until the run is complete
 # Every command accepts every flag, so that one variable can hold NAME and the flags of all.
 #   --project=P, TPU_PROJECT  (gcloud's default)     --zone=ZONE, TPU_ZONE
+#   --network=N  --subnetwork=N  --internal-ips  --service-account=EMAIL  --scopes=…  --labels=K=V,…
+#   --tags=…  --metadata=K=V,…  --data-disk=source=DISK,mode=read-only       as for gcloud's create
+#   --iap             connect through an IAP tunnel; needs --queued
 #   TPU_POLL          seconds between two checks (30)
 #   TPU_BACKOFF       seconds before the first retry (10); doubled each time, at most 600
 #   TPU_FAILURES      failures without a preemption in between, after which babysit gives up (5)
@@ -24,6 +30,8 @@ set -u
 root=$(cd "$(dirname "$0")/.." && pwd)
 # shellcheck source=launch/retry.sh
 . "$root/launch/retry.sh"
+# shellcheck source=launch/gcloud.sh
+. "$root/launch/gcloud.sh"
 
 say() { echo "tpu_vm: $*" >&2; }
 
@@ -32,128 +40,6 @@ fail() {
   say "$2"
   exit "$1"
 }
-
-# Runs gcloud: its output is in $scratch/out, its errors in $scratch/err, its exit code in $asked.
-ask() {
-  local line
-  set -- gcloud compute tpus "$@" --zone="$zone" ${project:+"--project=$project"} --quiet
-  if [[ -n $dry ]]; then
-    line=$(printf ' %q' "$@")
-    echo "${line# }"
-    set -- true
-  fi
-  "$@" </dev/null >"$scratch/out" 2>"$scratch/err"
-  asked=$?
-  return "$asked"
-}
-
-# Prints why gcloud failed: refused (permanently), full (no quota or chips now), missing, exists or
-# broken.
-why() {
-  # ssh's "Permission denied (publickey)" is not meant: a new VM may not have the key yet.
-  local refused='PERMISSION_DENIED|permission denied on|not have permission|INVALID_ARGUMENT'
-  refused="$refused|UNAUTHENTICATED|active account|reauthentication|has not been used"
-  complains() { grep -Eqi "$1" "$scratch/err"; }
-  if ((asked == 2)) || complains "$refused"; then
-    echo refused
-  elif complains 'RESOURCE_EXHAUSTED|more capacity|quota|insufficient|"code": (8|429)'; then
-    echo full
-  elif complains 'NOT_FOUND|was not found'; then
-    echo missing
-  elif complains 'ALREADY_EXISTS|already exists'; then
-    echo exists
-  else
-    echo broken
-  fi
-}
-
-# Prints the errors of gcloud; exits if a retry cannot help.
-complain() {
-  sed 's/^/tpu_vm: gcloud: /' "$scratch/err" >&2
-  [[ $(why) != refused ]] || fail 1 "gcloud refuses, and a retry would not help: solve this for $name first"
-}
-
-unreachable() {
-  complain
-  fail 1 "the workers of $name cannot all be reached"
-}
-
-describe() { ask "$1" describe "$name" --format="value($2)"; }
-
-# Sets $state: gcloud's state of the TPU; QUEUED_… if there is only a queued resource; NOT_FOUND.
-look() {
-  if [[ -n $dry ]]; then
-    describe tpu-vm state
-    describe queued-resources state.state
-    state=${dry%% *} dry=${dry#* }
-  elif describe tpu-vm state; then
-    state=$(<"$scratch/out")
-  elif [[ $(why) == missing ]] && describe queued-resources state.state; then
-    state=QUEUED_$(<"$scratch/out")
-  elif [[ $(why) == missing ]]; then
-    state=NOT_FOUND
-  else
-    complain
-    return 1
-  fi
-}
-
-is_gone() {
-  case $state in
-    PREEMPTED | TERMINATED | UNKNOWN | NOT_FOUND | QUEUED_FAILED | QUEUED_SUSPENDED) ;;
-    *) return 1 ;;
-  esac
-}
-
-runtime() {
-  case $type in
-    *[!0-9a-z-]* | *-*[!0-9]*) ;; # no number at its end
-    v[234]-[1-9]*) echo tpu-ubuntu2204-base ;;
-    v5litepod-[1-9]*) echo v2-alpha-tpuv5-lite ;;
-    v5p-[1-9]*) echo v2-alpha-tpuv5 ;;
-    v6e-[1-9]*) echo v2-alpha-tpuv6e ;;
-  esac
-}
-
-create() {
-  say "requesting $name: $type${tier:+, $tier}${queued:+, queued}"
-  if [[ -n $queued ]]; then
-    ask queued-resources create "$name" --node-id="$name" --accelerator-type="$type" \
-      --runtime-version="$version" ${tier:+"--$tier"} \
-      ${valid_until:+"--valid-until-duration=$valid_until"}
-  else
-    ask tpu-vm create "$name" --accelerator-type="$type" --version="$version" ${tier:+"--$tier"}
-  fi
-}
-
-delete() {
-  local found=''
-  # A queued TPU can only be deleted with its queued resource.
-  if ask queued-resources delete "$name" --force; then found=1; else is_missing || return; fi
-  if ask tpu-vm delete "$name"; then found=1; else is_missing || return; fi
-  if [[ -n $found ]]; then say "$name is deleted"; else say "there is no $name to delete"; fi
-}
-
-is_missing() { [[ $(why) == missing ]] || { complain && return 1; }; }
-
-# Runs a command on workers; a dead connection is noticed within a minute.
-on_workers() {
-  ask tpu-vm ssh "$name" --worker="$1" --ssh-flag=-oConnectTimeout=30 \
-    --ssh-flag=-oServerAliveInterval=15 --ssh-flag=-oServerAliveCountMax=4 --command="$2"
-}
-
-# Runs a task on all workers; $said has their answers, one per line. Fails if one is unreachable.
-workers() {
-  local task
-  said=''
-  task="bash tpu_worker.sh $1"
-  shift
-  (($# == 0)) || task+=$(printf ' %q' "$@")
-  on_workers all "$task || echo \"@ \$(hostname) unset (run setup)\"" || return
-  said=$(sed -n 's/^@ //p' "$scratch/out" | sort -u)
-}
-
-answers() { [[ -z $said ]] || echo "$said"; }
 
 any() { answers | grep -q "^[^ ]* $1"; }
 
@@ -176,8 +62,8 @@ setup() {
   [[ -n $dry ]] || (cd "$root" && git ls-files -z |
     COPYFILE_DISABLE=1 tar --null -czf "$scratch/mixer_jax.tar.gz" -T -) ||
     fail 2 "$root cannot be packed: setup needs a git checkout in which no tracked file is missing"
-  if retry ask tpu-vm scp "$scratch/mixer_jax.tar.gz" "$root/launch/tpu_worker.sh" \
-    "$root/launch/retry.sh" "$name:" --worker=all && retry workers setup "$mount"; then
+  if retry to_workers "$scratch/mixer_jax.tar.gz" "$root/launch/tpu_worker.sh" \
+    "$root/launch/retry.sh" && retry workers setup "$mount"; then
     agree ready && answers
   else
     complain
@@ -186,37 +72,57 @@ setup() {
 }
 
 # Starts the run $1 on the workers that have not started it yet.
-start() { retry workers start "$@" && agree started; }
-
-# Sets $id of a new run: the checksum of the command and a unique part.
-new_id() {
-  serial=$((serial + 1))
-  id=$(printf '%s\n' "$@" | cksum | cut -d' ' -f1)-$(date +%s)-$$-$serial
+start() {
+  local id=$1
+  shift
+  retry workers start "$id" "${#variables[@]}" ${variables[@]+"${variables[@]}"} "$@" && agree started
 }
 
-# Prints the log after the first $shown lines.
+# Sets $id of a new run: the checksum of the command with its variables, and a unique part.
+new_id() {
+  serial=$((serial + 1))
+  id=$(printf '%s\n' ${variables[@]+"${variables[@]}"} "$@" | cksum | cut -d' ' -f1)
+  id+=-$(date +%s)-$$-$serial
+}
+
+# Prints the log after the first $shown lines; $shown_host is the host that it is of.
 show_log() {
-  local lines
+  local end
   on_workers "$worker" "bash tpu_worker.sh log $shown" || return
-  lines=$(tail -n 1 "$scratch/out")
-  [[ $lines =~ ^[0-9]+$ ]] || return
+  end=$(tail -n 1 "$scratch/out")
+  [[ $end =~ ^([0-9]+)\ (.+)$ ]] || return
+  shown=${BASH_REMATCH[1]} shown_host=${BASH_REMATCH[2]}
   sed '$d' "$scratch/out"
-  shown=$lines
+}
+
+# Names the worker that failed first, and prints the end of its log if it was not shown.
+blame() {
+  local host=$1
+  say "worker $host failed first, with code $code"
+  [[ $host != "$shown_host" ]] || return 0
+  on_workers all 'bash tpu_worker.sh end' && grep -F "$host: " "$scratch/out" >&2
 }
 
 # Follows the run to its end on all workers, also if ssh fails. $code: that of the worker that
 # failed first, or 0; 75 if the TPU is gone.
 follow() {
-  local limit=''
-  shown=0
+  local limit='' first blamed=''
+  shown=0 shown_host=''
   while :; do
     show_log
     if workers state; then
       # HOST WORD ID CODE TIME; a worker that knows no run was created again.
-      code=$(answers | awk '$2 != "running" && $4 != "0" { print $3 ~ /-/ ? $5 " " $4 : "0 137" }' |
-        sort -n | head -n 1 | cut -d' ' -f2)
+      first=$(answers |
+        awk '$2 != "running" && $4 != "0" { print ($3 ~ /-/ ? $5 " " $4 : "0 137"), $1 }' |
+        sort -n | head -n 1 | cut -d' ' -f2-)
+      code=${first%% *}
       code=${code:-0}
-      any running || break
+      any running || show_log
+      if [[ -z $blamed && $code != 0 && $code != 75 ]] && ! any stopped; then
+        blamed=1
+        blame "${first#* }"
+      fi
+      any running || return
       ((code == 0)) || limit=${limit:-$((SECONDS + ${TPU_PATIENCE:-600}))}
       if [[ -n $limit ]] && ((SECONDS >= limit)); then
         say "a worker exited with code $code but others did not: killing them"
@@ -231,7 +137,6 @@ follow() {
     fi
     sleep "$poll"
   done
-  show_log
 }
 
 run() {
@@ -251,11 +156,19 @@ status() {
 
 logs() {
   shown=0
-  if [[ -n $following ]]; then
+  if [[ $worker == all ]]; then
+    on_workers all 'bash tpu_worker.sh end all' || unreachable
+    [[ -n $dry ]] || sort -s -t: -k1,1 "$scratch/out"
+  elif [[ -n $following ]]; then
     follow
   elif ! show_log; then
     [[ -n $dry ]] || fail 1 "worker $worker of $name cannot be reached, or has had no run"
   fi
+}
+
+profile() {
+  workers profile "$seconds" "$to" || unreachable
+  agree profiled && answers
 }
 
 stop() {
@@ -340,7 +253,7 @@ usage() { sed -n '2,/^set -u/s/^# //p' "$0"; }
 
 command=${1:-}
 case $command in
-  create | setup | run | status | logs | stop | delete | babysit) shift ;;
+  create | setup | run | status | logs | profile | stop | delete | babysit) shift ;;
   -h | --help)
     usage
     exit
@@ -351,7 +264,8 @@ case $command in
     ;;
   *) fail 2 "no command '$command': $0 --help lists them" ;;
 esac
-name='' type='' version='' tier='' queued='' valid_until='' mount='' following='' worker=0
+name='' type='' version='' tier='' queued='' valid_until='' mount='' following='' worker=0 seconds=5
+to='' internal='' iap='' track='' known=0 shown_host='' create_flags=() variables=()
 zone=${TPU_ZONE:-} project=${TPU_PROJECT:-} poll=${TPU_POLL:-30} dry=${DRY_RUN:+READY} serial=0 said=''
 while (($#)); do
   case $1 in
@@ -359,10 +273,17 @@ while (($#)); do
     --project=?*) project=${1#*=} ;;
     --type=?*) type=${1#*=} ;;
     --version=?*) version=${1#*=} ;;
-    --spot | --reserved)
+    --spot | --reserved | --reservation=?* | --flex-start=?*)
       [[ -z $tier || $tier == "${1#--}" ]] || fail 2 "$1 and --$tier exclude each other"
       tier=${1#--}
       ;;
+    --network=?* | --subnetwork=?* | --service-account=?* | --scopes=?* | --labels=?* | --tags=?* | \
+      --metadata=?* | --data-disk=?*) create_flags+=("$1") ;;
+    --internal-ips) internal=1 create_flags+=("$1") ;;
+    --iap) iap=1 ;;
+    --env=?*=*) variables+=("${1#*=}") ;;
+    --seconds=?*) seconds=${1#*=} ;;
+    --to=?*) to=${1#*=} ;;
     --queued) queued=1 ;;
     --valid-until=?*) valid_until=${1#*=} ;;
     --mount=?*:?*) mount=${1#*=} ;;
@@ -381,7 +302,19 @@ done
   fail 2 "'$name' is not a TPU name: lower-case letters, digits and -, as in $0 $command my-tpu"
 [[ $zone =~ ^[a-z]+-[a-z]+[0-9]+-[a-z0-9]+$ ]] ||
   fail 2 "'$zone' is not a zone: use --zone=us-central1-a, or TPU_ZONE"
-[[ $worker =~ ^[0-9]+$ ]] || fail 2 "--worker=$worker must be the number of a worker, from 0"
+[[ $worker =~ ^[0-9]+$ || $worker == all ]] ||
+  fail 2 "--worker=$worker must be the number of a worker, from 0, or all"
+[[ $worker != all || -z $following ]] || fail 2 '--follow shows one worker: use --worker=N'
+[[ -z $iap || -n $queued ]] ||
+  fail 2 '--iap needs --queued: only the ssh of queued resources can use a tunnel'
+[[ $tier != flex-start=* || -n $queued ]] || fail 2 '--flex-start needs --queued'
+[[ $tier != flex-start=* || $tier =~ =[0-9a-z]+$ ]] ||
+  fail 2 "--$tier must be a duration, such as 6h"
+for variable in ${variables[@]+"${variables[@]}"}; do
+  [[ $variable =~ ^[A-Za-z_][A-Za-z0-9_]*= ]] || fail 2 "--env=$variable must be NAME=VALUE"
+done
+[[ $seconds =~ ^[1-9][0-9]?$ ]] || fail 2 "--seconds=$seconds must be an integer in 1..99"
+[[ -z $to || $to == gs://?* ]] || fail 2 "--to=$to must be a folder in a bucket, gs://BUCKET/DIR"
 [[ -z $mount || $mount =~ ^[a-z0-9._-]+:[A-Za-z0-9_/-]+$ ]] ||
   fail 2 "--mount=$mount must be BUCKET:DIR without gs:// and dots, with DIR in the home folder"
 [[ -z $valid_until || $valid_until =~ ^[0-9a-z]+$ ]] ||
@@ -405,6 +338,11 @@ esac
 (($#)) && shift # --
 [[ -n $dry ]] || command -v gcloud >/dev/null ||
   fail 2 'gcloud is not on PATH: https://cloud.google.com/sdk/docs/install'
+
+group=tpu-vm route=''
+[[ -z $queued ]] || group='queued-resources'
+[[ -z $internal ]] || route=--internal-ip
+[[ -z $iap ]] || route=--tunnel-through-iap
 
 scratch=$(mktemp -d) || exit
 trap 'rm -rf "$scratch"' EXIT

@@ -79,13 +79,14 @@ worker_start() {
   answer started
 }
 
-# Runs in a session of its own, which a disconnect of ssh does not reach.
+# ID, the number of variables, NAME=VALUE…, the command. Runs in a session of its own, which a
+# disconnect of ssh does not reach.
 supervise() {
   local id=$1 pid
   shift
   cd "$code_dir" || exit
   trap : TERM # a shutdown signals all processes; the code of the run is still written
-  PYTHONUNBUFFERED=1 .venv/bin/python -m mixer_jax "$@" &
+  env PYTHONUNBUFFERED=1 MIXER_JAX_PROFILES="$run_dir/$id.profiles" "${@:2:$1}" .venv/bin/python -m mixer_jax "${@:2+$1}" &
   pid=$!
   echo "$$ $pid" >"$run_dir/$id.pids"
   while kill -0 "$pid" 2>/dev/null; do wait "$pid"; done
@@ -110,13 +111,44 @@ worker_signal() {
   worker_state
 }
 
-# Prints the complete lines after the first $1, then their total number.
+# The first USR2 starts a profile of the run, the second ends it after $1 seconds; copies it to $2.
+worker_profile() {
+  local id leader pid profiles before left=120
+  id=$(newest)
+  profiles=$run_dir/$id.profiles
+  if ! is_running || ! read -r leader pid 2>/dev/null <"$run_dir/$id.pids"; then
+    answer 'idle: nothing runs that could be profiled'
+    return
+  fi
+  before=$(count_profiles "$profiles")
+  kill -USR2 "$pid" && sleep "$1" && kill -USR2 "$pid"
+  while (($(count_profiles "$profiles") == before && left--)); do sleep 0.5; done
+  if ((left < 0)); then
+    answer 'failed: no profile was written'
+  elif [[ -n $2 ]] && ! gcloud storage cp --quiet --recursive "$profiles" "${2%/}/$(hostname)/" >&2; then
+    answer "failed: not copied to $2"
+  else
+    answer "profiled ~/${profiles#"$HOME"/}${2:+, copied to ${2%/}}"
+  fi
+}
+
+count_profiles() { find "$1" -name '*.xplane.pb' 2>/dev/null | wc -l; }
+
+# Prints the complete lines after the first $1, then their total number and the host.
 worker_log() {
   local file lines
   file=$run_dir/$(newest).log
   lines=$(wc -l <"$file") || return
   head -n "$((lines))" "$file" | tail -n "+$(($1 + 1))"
-  echo "$((lines))"
+  echo "$((lines)) $(hostname)"
+}
+
+# Prints the last lines, or all, after the name of the host.
+worker_end() {
+  local lines=(-n 20) host
+  host=$(hostname)
+  [[ -z ${1:-} ]] || lines=(-n +1)
+  tail "${lines[@]}" "$run_dir/$(newest).log" 2>/dev/null | sed "s/^/$host: /"
 }
 
 worker_setup() {

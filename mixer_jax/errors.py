@@ -46,6 +46,11 @@ def printable(text: str) -> str:
   return ''.join(c if c.isprintable() else _escaped(c) for c in text)
 
 
+def printable_lines(text: str) -> str:
+  """Return `printable` text whose lines stay lines."""
+  return '\n'.join(map(printable, text.split('\n')))
+
+
 def _escaped(character: str) -> str:
   number = ord(character)
   return f'\\x{number - 0xDC00:02x}' if 0xDC80 <= number <= 0xDCFF else repr(character)[1:-1]

@@ -13,17 +13,8 @@ from etils import epath
 from mixer_jax import storage
 from mixer_jax.errors import UserError, one_line
 
-CACHE_SETTING = 'MIXER_JAX_CACHE'
-"""Variable that names the cache folder; default: mixer_jax in $XDG_CACHE_HOME or ~/.cache."""
-
 _BUCKETS = ('gs://', 's3://', 'az://')
 _ASIDE = re.compile(r'\..+\.[0-9a-f]{32}\.tmp')
-
-
-def cache_folder() -> pathlib.Path:
-  """Return the folder of downloaded files and computed plans; it may not exist yet."""
-  default = pathlib.Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache') / 'mixer_jax'
-  return pathlib.Path(os.environ.get(CACHE_SETTING) or default).expanduser()
 
 
 def user_path(text) -> epath.Path:
@@ -44,6 +35,8 @@ def user_path(text) -> epath.Path:
       path.exists()  # an unreachable bucket fails here, before any work is done
   except ImportError as error:
     raise UserError(f'{name}: {one_line(error)}') from error
+  if name.startswith('~/') and str(path).startswith('~/'):
+    raise UserError(f'{name}: this user has no home directory: name another path')
   return path
 
 

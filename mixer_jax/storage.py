@@ -36,19 +36,18 @@ _PLACE_IS_WRONG = {
 _LASTING = {errno.EROFS, errno.EFBIG}  # they do not pass within seconds
 
 
-def read_retried(name, read: Callable[[], T], *, seconds: float | None = None) -> T:
+def read_retried(name, read: Callable[[], T]) -> T:
   """Return `read()`; its errors of reading are retried with growing pauses.
 
   Args:
     name: what is read, for the message.
     read: reads and does not parse. A file that is not there is not retried.
-    seconds: how long it is retried; None: `RETRY_SETTING`.
 
   Raises:
-    StorageError: it still fails then.
+    StorageError: it still fails after `RETRY_SETTING` seconds.
     FileNotFoundError, NotADirectoryError, IsADirectoryError: from `read`.
   """
-  end = time.monotonic() + (retry_seconds() if seconds is None else seconds)
+  end = time.monotonic() + retry_seconds()
   pause = 0.1
   while True:
     try:

@@ -13,6 +13,8 @@ os.environ['XLA_FLAGS'] = '--xla_force_host_platform_device_count=8'
 
 import pytest
 
+from mixer_jax import home
+
 
 @contextlib.contextmanager
 def _shared(tmp_path_factory, name: str) -> Iterator[pathlib.Path]:
@@ -23,6 +25,12 @@ def _shared(tmp_path_factory, name: str) -> Iterator[pathlib.Path]:
   with (root / f'{name}.lock').open('w') as lock:
     fcntl.flock(lock, fcntl.LOCK_EX)
     yield root
+
+
+@pytest.fixture(autouse=True)
+def warned_of_no_cache(monkeypatch):
+  """Each test is told that the cache cannot be used, not only the first one of a process."""
+  monkeypatch.setattr(home, '_warned', set())
 
 
 @pytest.fixture

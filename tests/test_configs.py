@@ -88,7 +88,7 @@ def test_epochs_of_a_stand_in_are_counted_in_its_images(tmp_path):
   rates = [float(checked.schedule(step)) for step in (10, 31, 52)]
   np.testing.assert_allclose(rates, [3e-3, 3e-3 / 2, 0], rtol=1e-6, atol=1e-9)
   config.data.test_split = 'validation'
-  with pytest.raises(UserError, match='of a folder is all of it: slice it'):
+  with pytest.raises(UserError, match="no split 'validation'"):
     build_experiment(run_config(config))
 
 

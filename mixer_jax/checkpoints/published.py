@@ -11,9 +11,9 @@ from typing import Any
 from mixer_jax.checkpoints import layouts
 from mixer_jax.checkpoints.download import UnreachableError, download, held
 from mixer_jax.errors import UserError
+from mixer_jax.home import CACHE_SETTING, cache_folder, expanded
 from mixer_jax.models import arithmetic, family, variant_of
 from mixer_jax.models.files import PublishedFile
-from mixer_jax.paths import CACHE_SETTING, cache_folder
 
 log = logging.getLogger(__name__)
 
@@ -105,8 +105,13 @@ def near(text: str) -> str:
 
 
 def cached(entry: Released) -> pathlib.Path:
-  """Path of the file once it is downloaded."""
-  return cache_folder() / entry.file
+  """Path of the file once it is downloaded; raises `UserError` if there is no cache folder."""
+  try:
+    return cache_folder() / entry.file
+  except FileNotFoundError as error:
+    raise UserError(
+      f'{entry.name} cannot be stored ({error.strerror}): name a folder with {CACHE_SETTING}'
+    ) from error
 
 
 def mirrored(entry: Released) -> pathlib.Path | None:
@@ -118,7 +123,7 @@ def mirrored(entry: Released) -> pathlib.Path | None:
   mirror = os.environ.get(MIRROR_SETTING, '').removeprefix('file://')
   if not mirror or re.match('(https?|gs)://[^/]', mirror):
     return None
-  folder = pathlib.Path(mirror).expanduser()
+  folder = expanded(pathlib.Path(mirror))
   if '://' in mirror or not folder.is_dir():
     raise UserError(f'{MIRROR_SETTING}={mirror} is neither a folder nor gs://… nor https://…')
   return folder / entry.file

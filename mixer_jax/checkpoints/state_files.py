@@ -5,6 +5,7 @@ Reading has three ends: the state; `DamagedError`, where bytes that were read ar
 """
 
 import asyncio
+import contextlib
 import errno
 import json
 import os
@@ -15,6 +16,7 @@ import jax
 from etils import epath
 from orbax.checkpoint import v1 as ocp
 from orbax.checkpoint._src import asyncio_utils
+from orbax.checkpoint._src.futures.synchronization import OperationIdGenerator
 
 from mixer_jax import storage
 from mixer_jax.checkpoints import state_metadata
@@ -87,9 +89,6 @@ def read_arrays(path: epath.Path, abstract: dict[str, Any]) -> dict[str, Any]:
     StorageError: they cannot be read now.
   """
   read = lambda: _load(path, abstract)
-  if jax.process_count() > 1:
-    # Another try would put Orbax's count of operations out of step with that of other processes.
-    return storage.read_retried(path, read, seconds=0)
   try:
     return storage.read_retried(path, read)
   except DamagedError:  # perhaps by an error that has passed and was not recognised
@@ -98,7 +97,10 @@ def read_arrays(path: epath.Path, abstract: dict[str, Any]) -> dict[str, Any]:
 
 def stored_shapes(path: epath.Path, part: str) -> Any:
   """Return the tree of a part with leaves that have a shape and dtype; reads no array."""
-  return _outcome(path, lambda: ocp.checkpointables_metadata(path).metadata[part])
+  with _without_peers():
+    return storage.read_retried(
+      path, lambda: _outcome(path, lambda: ocp.checkpointables_metadata(path).metadata[part])
+    )
 
 
 def verify(parts: dict[str, Any], digests: dict[str, int]) -> None:
@@ -117,16 +119,37 @@ def verify(parts: dict[str, Any], digests: dict[str, int]) -> None:
     raise DamagedError(f'{wrong[0]}{more}: not the bits that were saved')
 
 
+def operations() -> int:
+  """Return the number of Orbax's operations in this process, which names its barriers."""
+  return int(OperationIdGenerator.get_current_operation_id())
+
+
+def skip_operations(number: int) -> None:
+  """Count on to `number`. Where a read fails or is tried again, processes differ in their count,
+  and the next save would wait for ever.
+  """
+  while operations() < number:
+    OperationIdGenerator.next_operation_id()
+
+
 def _load(path: epath.Path, abstract: dict[str, Any]) -> dict[str, Any]:
   for file in [] if is_remote(path) else _files(path):
     if not is_regular(file):  # a pipe would block, and a device has no end
       raise DamagedError(f'{file.name} in it is not a regular file')
-  own = {jax.process_index()}
-  options = ocp.options.MultiprocessingOptions(
-    primary_host=None, active_processes=own, barrier_sync_key_prefix=f'process_{min(own)}'
-  )
-  with ocp.Context(multiprocessing_options=options):
+  with _without_peers():
     return _outcome(path, lambda: ocp.load_checkpointables(path, abstract))
+
+
+def _without_peers() -> contextlib.AbstractContextManager:
+  """Make Orbax read in this process of a pod alone, without barriers."""
+  if jax.process_count() == 1:
+    return contextlib.nullcontext()
+  own = jax.process_index()
+  return ocp.Context(
+    multiprocessing_options=ocp.options.MultiprocessingOptions(
+      primary_host=None, active_processes={own}, barrier_sync_key_prefix=f'process_{own}'
+    )
+  )
 
 
 def _outcome(path: epath.Path, read) -> Any:

@@ -16,11 +16,11 @@ import numpy as np
 from etils import epath
 
 from mixer_jax import storage
-from mixer_jax.checkpoints import state_files, state_metadata
+from mixer_jax.checkpoints import pod_reading, state_files, state_metadata
 from mixer_jax.checkpoints.digest import digest
 from mixer_jax.checkpoints.state_format import stamp
 from mixer_jax.checkpoints.state_metadata import DamagedError
-from mixer_jax.errors import ApartError, NotFiniteError, StorageError, UserError, one_line
+from mixer_jax.errors import NotFiniteError, StorageError, UserError, one_line
 from mixer_jax.models import Weights, join
 from mixer_jax.parallel import processes
 from mixer_jax.paths import is_remote
@@ -39,11 +39,9 @@ _REFUSALS = (
 )
 """Messages of the operating system, searched for in the longer messages of libraries."""
 
-_PEER_LOST = ('barrier', 'DEADLINE_EXCEEDED', 'UNAVAILABLE', 'heartbeat')
-"""Words of JAX when another process does not answer."""
 
-_INTACT, _DAMAGED, _UNREAD = 'intact', 'damaged: ', 'unread: '
-"""First words of a process's verdict on a state."""
+class _BestDamagedError(Exception):
+  """The best state that a state names is damaged."""
 
 
 class Store:
@@ -156,7 +154,9 @@ class Store:
     """Steps that have a folder, oldest first. Only a restore finds out whether they are intact."""
     return _steps(self.directory)
 
-  def restore(self, abstract: dict[str, Any]) -> tuple[int, dict[str, Any]] | None:
+  def restore(
+    self, abstract: dict[str, Any], *, with_best: bool = False
+  ) -> tuple[int, dict[str, Any]] | None:
     """Return the newest state that verifies, as (step, parts); None in a new run.
 
     A damaged state is logged and skipped; once an older one is found, it is renamed to
@@ -164,45 +164,71 @@ class Store:
 
     Args:
       abstract: parts with a `jax.ShapeDtypeStruct` with a sharding for each leaf.
+      with_best: skip a state as well if the best state that it names is damaged: a run that resumes
+        from an earlier one arrives at that best state again.
 
     Raises:
       UserError: there are states whose saves had finished, and none verifies.
       StorageError: the newest that is not damaged cannot be read now; none is renamed.
     """
-    skipped: list[epath.Path] = []
-    found, lost = None, []
+    damaged: dict[epath.Path, str] = {}
+    found, has_lost = None, False
     for step in reversed(processes.together(self.steps)):
       path = self.directory / str(step)
       try:
-        found = step, _read(path, abstract)
+        if with_best:
+          self._check_best(path, abstract, damaged)
+        found = step, pod_reading.read(path, abstract)
         break
       except DamagedError as error:
         log.warning('checkpoint %s is damaged (%s): it is skipped', path, error)
-      skipped.append(path)
-      lost += [path] if _is_finished(path) else []
-    if found is None and lost:
+        damaged[path] = str(error)
+      except _BestDamagedError as error:
+        log.warning('checkpoint %s is skipped: %s', path, error)
+      has_lost = has_lost or _is_finished(path)
+    if found is None and has_lost:
       raise UserError(
         f'every state in {self.directory} is damaged: take another --workdir, or remove this one'
       )
     if processes.is_main():
-      for path in skipped:
+      for path in damaged:
         _set_aside(path)
     processes.barrier('damaged states are set aside')
     return found
+
+  def _check_best(
+    self, path: epath.Path, abstract: dict[str, Any], damaged: dict[epath.Path, str]
+  ) -> None:
+    """Check the weights of the best state that a state names; adds it to `damaged` if it is.
+
+    Raises:
+      _BestDamagedError: it is damaged.
+      DamagedError: the state that names it has no readable metadata.
+    """
+    metadata = pod_reading.agreed(path, lambda: state_files.read_metadata(path))
+    best = self.directory / str(metadata.get('best_step') or path.name)
+    if best != path and best not in damaged:
+      weights = {part: tree for part, tree in abstract.items() if part != 'optimizer'}
+      try:
+        pod_reading.read(best, weights)
+      except DamagedError as error:
+        damaged[best] = str(error)
+    if best in damaged:
+      raise _BestDamagedError(f'its best state, {best}, is damaged ({damaged[best]})')
 
   def read(self, step: int, abstract: dict[str, Any]) -> dict[str, Any]:
     """Return the parts of one state that `abstract` names, as in `restore`.
 
     Raises:
-      UserError: it is damaged.
-      StorageError: it cannot be read now.
+      StorageError: it is damaged, or cannot be read now. Another start of the run resumes from an
+        earlier state, if there is one.
     """
     try:
-      return _read(self.directory / str(step), abstract)
+      return pod_reading.read(self.directory / str(step), abstract)
     except DamagedError as error:
-      raise UserError(
-        f'checkpoint {self.directory / str(step)} is damaged ({error}): train again, in another '
-        '--workdir'
+      raise StorageError(
+        f'checkpoint {self.directory / str(step)} is damaged ({error}): the same command resumes '
+        'from a state before it'
       ) from error
 
   def metadata(self, step: int) -> dict[str, Any]:
@@ -219,16 +245,29 @@ class Store:
   def _remove_unfinished(self):
     """Remove what interrupted saves have left."""
     if processes.is_main():
-      for folder in self.directory.glob('*.orbax-checkpoint-tmp*'):
-        folder.rmtree(missing_ok=True)
+      try:
+        for folder in self.directory.glob('*.orbax-checkpoint-tmp*'):
+          folder.rmtree(missing_ok=True)
+      except OSError as error:
+        log.warning('what an interrupted save has left was not removed: %s', one_line(error))
 
   def _refused(self, step: int, error: Exception) -> StorageError:
     text = one_line(error, 10_000)
     known = [reason for reason in _REFUSALS if reason in text]
     return StorageError(
       f'the state of step {step} could not be written to {self.directory}: '
-      f'{known[0] if known else text[:300]}; saved states are intact, the same command resumes'
+      f'{known[0] if known else text[:300]}; {self._left(step)}'
     )
+
+  def _left(self, failed: int) -> str:
+    """Return the end of a message about a save that failed: what the next start finds."""
+    try:
+      steps = [step for step in self.steps() if step != failed]
+    except StorageError:
+      return 'run the same command again to resume'
+    if steps:
+      return f'saved states are intact, the same command resumes from step {steps[-1]}'
+    return 'there is no saved state, the same command starts at step 0'
 
 
 def best_state(workdir) -> epath.Path:
@@ -320,37 +359,6 @@ def _read_on_host(path: epath.Path) -> tuple[dict[str, Any], Weights]:
   return metadata, join(parts['params'], parts.get('model_state', {}))
 
 
-def _read(path: epath.Path, abstract: dict[str, Any]) -> dict[str, Any]:
-  """Return the parts of a state. All processes call it, and all return or raise alike.
-
-  Raises:
-    DamagedError: it is damaged, for this process or another.
-    StorageError: it cannot be read now, by this process or another.
-  """
-  digests, parts, verdict = {}, {}, _INTACT
-  try:
-    digests = state_files.read_metadata(path)['digests']
-    parts = state_files.read_arrays(path, abstract)
-  except DamagedError as error:
-    verdict = f'{_DAMAGED}{error}'
-  except StorageError as error:
-    verdict = f'{_UNREAD}{error}'
-  try:
-    verdicts = processes.gathered(verdict)
-    for kind, failure in ((_UNREAD, StorageError), (_DAMAGED, DamagedError)):
-      for found in (verdict, *verdicts):
-        if found.startswith(kind):
-          raise failure(found.removeprefix(kind))
-    state_files.verify(parts, digests)
-  except (DamagedError, UserError):
-    raise
-  except Exception as error:
-    if jax.process_count() > 1 and any(sign in str(error) for sign in _PEER_LOST):
-      raise ApartError(f'{path} is read by all processes, and one has exited') from error
-    raise
-  return parts
-
-
 def _absolute(path) -> epath.Path:
   """Return an absolute path, which Orbax needs; a bucket's path is one."""
   path = epath.Path(path)
@@ -370,6 +378,7 @@ def _is_finished(path: epath.Path) -> bool:
 
 def _set_aside(path: epath.Path):
   aside = path.parent / f'{path.name}.damaged'
-  if aside.exists():
-    aside.rmtree()
-  path.rename(aside)
+  with storage.writing(path):
+    if aside.exists():
+      aside.rmtree()
+    path.rename(aside)

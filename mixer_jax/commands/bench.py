@@ -1,7 +1,6 @@
 """`mixer-jax bench`: speed of a model on this machine: images/s, and shares of the peak."""
 
 import json
-import sys
 from typing import Any
 
 from mixer_jax.bench import settings as bench_settings
@@ -52,15 +51,14 @@ def main(argv: list[str]) -> None:
   )
   pod.join('bench', pod.settings_of(vars(args)))
   is_main = processes.is_main()
-  screen = sys.stderr if args.json == '-' else sys.stdout
 
   def show(report: dict[str, Any], part: str | None) -> None:
     if not is_main:
       return
     if part is None:
-      print(report_text.heading(report), file=screen, flush=True)
+      flags.show(report_text.heading(report), args.json)
       return
-    print(report_text.part(part, report['parts'][part]), file=screen, flush=True)
+    flags.show(report_text.part(part, report['parts'][part]), args.json)
     if args.json != '-':  # results so far are kept if a later part fails
       flags.write(args.json, json.dumps(report, indent=2) + '\n')
 

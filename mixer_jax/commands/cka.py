@@ -26,6 +26,6 @@ def main(argv: list[str]) -> None:
     return
   png = heatmaps.heatmap(found.cka, found.names_x, found.names_y, found.title(), found.checkpoints)
   similarity_flags.write(args.output, found.npz(), png)
-  print(found.title())
+  flags.show(found.title())
   n_x, n_y = found.cka.shape
-  print(f'{args.output}.npz, {args.output}.png: {n_x} × {n_y} layers')
+  flags.show(f'{args.output}.npz, {args.output}.png: {n_x} × {n_y} layers')

@@ -1,6 +1,6 @@
 """`mixer-jax cka-study`: CKA and probes of Mixers of several depths, widths and seeds."""
 
-from mixer_jax.commands.flags import Parser
+from mixer_jax.commands.flags import Parser, show
 
 
 def main(argv: list[str]) -> None:
@@ -28,4 +28,4 @@ def main(argv: list[str]) -> None:
   config = config_file.load_config(args.config, overrides)
   report = cka.run(config, args.workdir)
   if report:
-    print(report)
+    show(report)

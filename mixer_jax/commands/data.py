@@ -3,7 +3,7 @@
 from mixer_jax import storage
 from mixer_jax.commands import flags
 from mixer_jax.data.preparation import prepare_data_set
-from mixer_jax.errors import UserError
+from mixer_jax.errors import UserError, printable
 from mixer_jax.paths import user_path
 from mixer_jax.runlog import console
 from mixer_jax.runs import data_inspection
@@ -50,7 +50,7 @@ def _check(argv: list[str]) -> None:
   data = RunConfig.from_fields(load_config(args.config, overrides)).data
   unusable = 0
   for result in data_inspection.check_data(data):
-    print('\n'.join([*result.fault_lines(), result.summary()]))
+    flags.show('\n'.join([*map(printable, result.fault_lines()), result.summary()]))
     unusable += len(result.faults)
   if unusable:
     raise UserError(

@@ -1,7 +1,6 @@
 """`mixer-jax evaluate`: accuracy of a checkpoint on a complete split, every image counted once."""
 
 import json
-import sys
 
 from mixer_jax.commands import flags
 from mixer_jax.runlog import console
@@ -28,8 +27,7 @@ def main(argv: list[str]) -> None:
   report = evaluate(loaded)
   if not pod.leave():
     return
-  summary = sys.stderr if '-' in (args.json, args.per_class) else sys.stdout
-  print(report.summary(), file=summary)
+  flags.show(report.summary(), args.json, args.per_class)
   if args.per_class:
     flags.write(args.per_class, report.per_class_csv())
   flags.write(args.json, json.dumps(report.to_json()) + '\n')

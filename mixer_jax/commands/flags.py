@@ -8,9 +8,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any, NoReturn, TypedDict
 
-from mixer_jax import storage
-from mixer_jax.errors import UserError
-from mixer_jax.paths import is_remote, user_path
+from mixer_jax.errors import UserError, printable_lines
+from mixer_jax.paths import is_remote, user_path, write_whole
 
 CHECKPOINT = (
   'a workdir, WORKDIR/best, one of its steps, an .npz or .safetensors file, or a published name '
@@ -122,16 +121,28 @@ def check_targets(files: dict[str, str | None]) -> None:
 
 def report(text: str, figures: Mapping[str, Any], json_file: str | None) -> None:
   """Print `text`, and write `figures` to the file of --json; with `-`, `text` goes to stderr."""
-  print(text, file=sys.stderr if json_file == '-' else sys.stdout)
+  show(text, json_file)
   write(json_file, json.dumps(figures) + '\n')
 
 
+def show(text: object, *files: str | None) -> None:
+  """Print text that may have names from files: control characters are escaped.
+
+  Args:
+    files: of flags; if one is `-`, stdout is for it, and `text` goes to stderr.
+  """
+  print(printable_lines(str(text)), file=sys.stderr if '-' in files else sys.stdout, flush=True)
+
+
 def write(file: str | None, text: str) -> None:
-  """Write `text` to the file of a flag; `-` is stdout, None is nowhere."""
+  """Write `text` as UTF-8 to the file of a flag; `-` is stdout, None is nowhere."""
+  data = text.encode(errors='backslashreplace')
   if file == '-':
-    sys.stdout.write(text)
+    sys.stdout.flush()
+    sys.stdout.buffer.write(data)
+    sys.stdout.flush()
   elif file:
     try:
-      storage.write_retried(file, lambda: user_path(file).write_text(text))
+      write_whole(user_path(file), data)
     except OSError as error:
       raise UserError(f'{file} was not written: {error.strerror or error}') from error

@@ -3,7 +3,7 @@
 import json
 
 from mixer_jax.checkpoints import describe, read
-from mixer_jax.commands.flags import CHECKPOINT, Parser
+from mixer_jax.commands.flags import CHECKPOINT, Parser, show
 from mixer_jax.runlog import console
 
 
@@ -15,4 +15,4 @@ def main(argv: list[str]) -> None:
   args = parser.parse_flags(argv)
   console.setup_console()
   about = {'checkpoint': args.checkpoint, **describe.describe(read(args.checkpoint))}
-  print(json.dumps(about) if args.json else describe.as_text(about))
+  show(json.dumps(about) if args.json else describe.as_text(about))

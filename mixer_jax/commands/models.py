@@ -2,7 +2,7 @@
 
 from mixer_jax.checkpoints import catalogue
 from mixer_jax.checkpoints.published import MIRROR_SETTING
-from mixer_jax.commands.flags import Parser
+from mixer_jax.commands.flags import Parser, show
 from mixer_jax.pictures.text_tables import aligned
 
 
@@ -11,11 +11,11 @@ def main(argv: list[str]) -> None:
   parser = Parser('models', __doc__ or '')
   parser.parse_flags(argv)
   for header, *rows in catalogue.variants():
-    print(aligned(header, rows, left=0))
-  print('224 px, 1000 classes. GFLOP: matrix multiplies of one forward pass, 2 per multiply-add.\n')
+    show(aligned(header, rows, left=0))
+  show('224 px, 1000 classes. GFLOP: matrix multiplies of one forward pass, 2 per multiply-add.\n')
   header, *rows = catalogue.published_files()
-  print(aligned(header, rows, left=len(header)))
-  print(
+  show(aligned(header, rows, left=len(header)))
+  show(
     'Accuracies as published, on ImageNet at 224 px, percent. Load a file by its name, as in\n'
     '`mixer-jax evaluate --checkpoint=imagenet1k/Mixer-B_16 '
     '--config=configs/evaluate.py:imagenet2012`;\n'

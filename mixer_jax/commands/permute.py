@@ -1,6 +1,6 @@
 """`mixer-jax permute`: what shuffled pixels cost a Mixer and a ResNet (section 3.4)."""
 
-from mixer_jax.commands.flags import Parser
+from mixer_jax.commands.flags import Parser, show
 
 
 def main(argv: list[str]) -> None:
@@ -26,4 +26,4 @@ def main(argv: list[str]) -> None:
   config = config_file.load_config(args.config, overrides)
   report = permutation.run(config, args.workdir)
   if report:
-    print(report)
+    show(report)

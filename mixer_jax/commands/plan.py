@@ -2,7 +2,6 @@
 
 import json
 import signal
-import sys
 from typing import Any
 
 from mixer_jax import storage
@@ -22,7 +21,7 @@ def main(argv: list[str]) -> None:
   parser = flags.Parser('plan', __doc__ or '')
   parser.add_config(required=True, example='configs/pretrain.py:L/16,imagenet21k')
   where = parser.add_mutually_exclusive_group(required=True)
-  where.add_argument('--topology', metavar='NAME', help='a slice, such as v3:4x4: 16 chips')
+  where.add_argument('--topology', metavar='NAME', help='a slice: v3:4x4, or v3-32: 16 chips')
   where.add_argument('--topologies', metavar='NAMES', help='a table of several, as v3:2x2,v3:4x4')
   parser.add_argument('--json', metavar='FILE', help='also write the plan there; - is stdout')
   parser.add_argument('--plot', metavar='FILE', help='PNG of time and cost of --topologies')
@@ -44,15 +43,14 @@ def main(argv: list[str]) -> None:
   names = args.topologies.split(',') if args.topologies else [args.topology]
   plans = plan.plan_all(config, names)
   reports = [made.report() for made in plans]
-  screen = sys.stderr if args.json == '-' else sys.stdout
   if args.topologies:
     rows = plan_text.table([made.program.topology for made in plans], reports)
-    print(f'{rows}\n{plan_text.NOTE}', file=screen)
+    flags.show(f'{rows}\n{plan_text.NOTE}', args.json)
   else:
-    print(plan_text.full(plans[0], args.config), file=screen)
+    flags.show(plan_text.full(plans[0], args.config), args.json)
   if args.suggest:
     tried = {change: made.report() for change, made in plan.try_suggestions(plans[0]).items()}
-    print(plan_text.table(list(tried), list(tried.values())), file=screen)
+    flags.show(plan_text.table(list(tried), list(tried.values())), args.json)
     reports[0]['suggestions'] = tried
   flags.write(args.json, json.dumps(reports if args.topologies else reports[0], indent=2) + '\n')
   if args.plot:

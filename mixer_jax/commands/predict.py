@@ -38,9 +38,9 @@ def main(argv: list[str]) -> None:
     if not processes.is_main():
       continue
     if args.json:
-      print(json.dumps(prediction.to_json()), flush=True)
+      flags.show(json.dumps(prediction.to_json()))
     elif prediction.top is not None:
-      print(prediction.text(), flush=True)
+      flags.show(prediction.text())
   if undecodable:
     names = ', '.join(undecodable)
     raise UserError(f'{len(undecodable)} of {count} images did not decode: {names}')

@@ -1,6 +1,6 @@
 """`mixer-jax prune`: what a Mixer loses without some blocks, and what training on recovers."""
 
-from mixer_jax.commands.flags import CHECKPOINT, Parser, reading
+from mixer_jax.commands.flags import CHECKPOINT, Parser, reading, show
 
 
 def main(argv: list[str]) -> None:
@@ -28,4 +28,4 @@ def main(argv: list[str]) -> None:
   config = config_file.load_config(args.config, overrides)
   report = pruning.run(config, args.workdir, args.checkpoint, **reading(args))
   if report:
-    print(report)
+    show(report)

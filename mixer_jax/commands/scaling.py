@@ -1,6 +1,6 @@
 """`mixer-jax scaling`: accuracy of models that are trained on parts of the training images."""
 
-from mixer_jax.commands.flags import Parser
+from mixer_jax.commands.flags import Parser, show
 
 
 def main(argv: list[str]) -> None:
@@ -26,4 +26,4 @@ def main(argv: list[str]) -> None:
   config = config_file.load_config(args.config, overrides)
   report = scaling.run(config, args.workdir)
   if report:
-    print(report)
+    show(report)

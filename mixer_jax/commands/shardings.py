@@ -2,7 +2,7 @@
 
 import json
 
-from mixer_jax.commands.flags import Parser
+from mixer_jax.commands.flags import Parser, show
 from mixer_jax.planning.run_shardings import run_shardings
 from mixer_jax.runlog import console
 from mixer_jax.runs.config_file import load_config
@@ -19,4 +19,4 @@ def main(argv: list[str]) -> None:
   console.setup_console()
   config = RunConfig.from_fields(load_config(args.config, overrides))
   shardings = run_shardings(config, args.devices)
-  print(json.dumps(shardings.to_json()) if args.json else shardings)
+  show(json.dumps(shardings.to_json()) if args.json else shardings)

@@ -1,6 +1,6 @@
 """`mixer-jax transfer`: a checkpoint fine-tuned to many tasks, each at its best learning rate."""
 
-from mixer_jax.commands.flags import CHECKPOINT, Parser
+from mixer_jax.commands.flags import CHECKPOINT, Parser, show
 
 
 def main(argv: list[str]) -> None:
@@ -40,5 +40,5 @@ def main(argv: list[str]) -> None:
     checkpoint=args.checkpoint or '',
   )
   if report:
-    print(report)
+    show(report)
     transfer_report.check_complete(report.values)

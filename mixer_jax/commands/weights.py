@@ -28,5 +28,5 @@ def main(argv: list[str]) -> None:
   write_whole(user_path(f'{args.output}.npz'), found.npz())
   for kind, png in {'tokens': found.tokens, 'stem': found.stem}.items():
     write_whole(user_path(f'{args.output}_{kind}.png'), png)
-  print('\n'.join(found.titles))
-  print(f'{args.output}_tokens.png, {args.output}_stem.png, {args.output}.npz')
+  flags.show('\n'.join(found.titles))
+  flags.show(f'{args.output}_tokens.png, {args.output}_stem.png, {args.output}.npz')

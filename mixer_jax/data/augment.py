@@ -1,7 +1,17 @@
 """Random changes of a training image, as functions of (image, generator)."""
 
+import math
+
 import cv2
 import numpy as np
+
+from mixer_jax.data.resize import bilinear
+
+CROPS = ('tensorflow', 'uniform-area')
+"""Kinds of inception crops: see `inception_crop`."""
+
+_ATTEMPTS = 100
+"""Draws before the complete image is used: TensorFlow's default, which the authors keep."""
 
 
 def flip(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -17,13 +27,22 @@ def inception_crop(
   *,
   areas: tuple[float, float],
   aspects: tuple[float, float],
+  crop: str,
 ) -> np.ndarray:
-  """Return a random crop of the image, resized to size × size (bilinear).
+  """Return a random crop of the image, resized to size × size (bilinear), uint8.
 
   Its share of the area is in `areas`, its aspect ratio (width over height) in `aspects`; 5–100 %
-  and 3/4–4/3 in the paper's code (Szegedy et al. 2015). After ten draws that do not fit, the
-  complete image is used.
+  and .75–1.33 in the authors' code (Szegedy et al. 2015). Where no draw fits, it is the complete
+  image.
+
+  Args:
+    crop: 'tensorflow', as the authors' code: `draw_box`, then TensorFlow's resize, truncated.
+      'uniform-area', as earlier versions: area and aspect ratio are drawn uniformly, at most ten
+      times, and OpenCV's resize rounds.
   """
+  if crop == 'tensorflow':
+    top, left, height, width = draw_box(*image.shape[:2], rng, areas=areas, aspects=aspects)
+    return bilinear(image[top : top + height, left : left + width], size, size, size, np.uint8)
   height, width = image.shape[:2]
   for _ in range(10):
     area = rng.uniform(*areas) * height * width
@@ -34,3 +53,40 @@ def inception_crop(
       image = image[top : top + h, left : left + w]
       break
   return cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)
+
+
+def draw_box(
+  height: int,
+  width: int,
+  rng: np.random.Generator,
+  *,
+  areas: tuple[float, float],
+  aspects: tuple[float, float],
+) -> tuple[int, int, int, int]:
+  """Draw a box as TensorFlow's `sample_distorted_bounding_box` does, by this generator.
+
+  The aspect ratio is drawn uniformly, then the height, uniformly between the least and the largest
+  that area and image allow. The area is therefore not uniform: small boxes are likelier. The last
+  possible row and column are never the first of a smaller box.
+
+  Returns:
+    (top, left, height, width); the complete image if 100 draws do not fit.
+  """
+  if areas[0] == 1:
+    return 0, 0, height, width
+  least, most = (share * height * width for share in areas)
+  for _ in range(_ATTEMPTS):
+    # One call for all four draws: each would take as long as the rest of this loop.
+    ratio, taller, down, right = rng.random(4).tolist()
+    ratio = aspects[0] + ratio * (aspects[1] - aspects[0])
+    limit = min(round(math.sqrt(most / ratio)), int((width + 0.5 - 1e-7) / ratio), height)
+    h = min(round(math.sqrt(least / ratio)), limit)
+    h += int(taller * (limit - h + 1))
+    if h * round(h * ratio) < least:  # rounding alone may have left the bounds
+      h += 1
+    if h * round(h * ratio) > most:
+      h -= 1
+    w = round(h * ratio)
+    if least <= h * w <= most and 0 < h <= height and 0 < w <= width:
+      return int(down * (height - h)), int(right * (width - w)), h, w
+  return 0, 0, height, width

@@ -5,9 +5,9 @@ import concurrent.futures
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-from mixer_jax.data import decode
+from mixer_jax.data import decode, limits
 from mixer_jax.data.source import Source
-from mixer_jax.errors import UserError
+from mixer_jax.errors import StorageError, UserError
 
 _THREADS = 16
 _PART = 1024  # records per step of the progress
@@ -42,21 +42,30 @@ class RecordCheck(NamedTuple):
     ]
 
 
-def check_records(source: Source, progress: Progress | None = None) -> RecordCheck:
+def check_records(
+  source: Source, max_megapixels: int, progress: Progress | None = None
+) -> RecordCheck:
   """Read and decode every record of a source.
 
   Args:
+    max_megapixels: as in `DataConfig`.
     progress: shows the progress, such as `runlog.progress.reading`.
+
+  Raises:
+    StorageError: a record cannot be read now, which says nothing about it.
   """
 
   def check(index: int) -> tuple[int | None, str | None]:
     """Return (label, fault) of one record."""
     try:
       record = source[index]
+    except StorageError:
+      raise
     except UserError as error:  # it is damaged, or has no label
       return None, str(error)
     try:
-      decode.decode(record['image'])
+      with limits.admitted(record['image'], max_megapixels):
+        decode.decode(record['image'])
     except decode.UndecodableError as error:
       return record['label'], f'{record["name"]}: {error}'
     return record['label'], None

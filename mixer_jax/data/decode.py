@@ -1,17 +1,31 @@
 """Decode images to uint8 RGB arrays, with the same levels as TensorFlow's decoders."""
 
+import contextlib
+import functools
 import io
+import logging
+import warnings
+from collections.abc import Iterator
 
 import cv2
 import numpy as np
 import simplejpeg
 from PIL import Image
 
-from mixer_jax.data import MAX_PIXELS
 from mixer_jax.errors import one_line
 
 # The pipeline has one image per thread; OpenCV's own pool would compete with it.
 cv2.setNumThreads(0)
+
+# Pillow's remarks do not name the file; whoever reads it reports an image that does not decode.
+warnings.filterwarnings('ignore', module=r'PIL\b')
+logging.getLogger('PIL').setLevel(logging.CRITICAL)
+
+_FORMATS = ('JPEG', 'PNG', 'WEBP', 'GIF', 'BMP', 'TIFF', 'AVIF', 'JPEG2000', 'PPM')
+"""Formats that are read. Pillow has more, one of which runs a program of the system."""
+
+_JPEG, _PNG = b'\xff\xd8\xff', b'\x89PNG\r\n\x1a\n'
+_BAND = 2**22  # pixels that are converted at once
 
 
 class UndecodableError(Exception):
@@ -19,40 +33,95 @@ class UndecodableError(Exception):
 
 
 def decode(data: bytes) -> np.ndarray:
-  """Decode JPEG, PNG, WebP, … bytes to (H, W, 3) uint8 RGB; grey is repeated, alpha dropped.
+  """Decode an image to (H, W, 3) uint8 RGB.
 
+  Grey is repeated, alpha dropped; of 16 bits the upper 8 are used; of an animation the first frame.
   JPEGs are decoded with the fast integer DCT and smooth chroma, TensorFlow's default and therefore
   the input of the authors' networks. The EXIF orientation is ignored, as in TensorFlow.
+
+  Raises:
+    UndecodableError: `data` is not an image. Its size is not checked, see `limits.admitted`.
   """
-  if data[:3] == b'\xff\xd8\xff' and (jpeg := _decode_jpeg(data)) is not None:
+  if data[:3] == _JPEG and (jpeg := _decode_jpeg(data)) is not None:
     return jpeg
-  flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-  try:
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
-  except cv2.error as error:
-    raise UndecodableError(one_line(error)) from error
-  if image is None:
-    raise UndecodableError(f'{len(data)} bytes that are not an image')
-  return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+  if is_webp(data) and (webp := _decode_webp(data)) is not None:
+    return webp
+  with opened(data) as image:  # not OpenCV: its libpng prints errors without the name of a file
+    return _levels(image)
 
 
 def decode_as_pillow(data: bytes) -> Image.Image:
-  """Decode with Pillow to mode RGB, as PyTorch users do."""
+  """Decode with Pillow to mode RGB, as PyTorch users do; 16 bits as in `decode`.
+
+  Raises:
+    UndecodableError: as `decode`.
+  """
+  if is_webp(data) and (webp := _decode_webp(data)) is not None:
+    return Image.fromarray(webp)  # the same levels
+  with opened(data) as image:
+    image.load()
+    return image if image.mode == 'RGB' else _to_rgb(image)
+
+
+@contextlib.contextmanager
+def opened(data: bytes) -> Iterator[Image.Image]:
+  """Provide the image as Pillow opens it: its header is read, its levels are not.
+
+  Raises:
+    UndecodableError: `data` is not an image; also for what Pillow raises in the context.
+  """
   try:
-    with Image.open(io.BytesIO(data)) as image:
-      if image.width * image.height > MAX_PIXELS:
-        raise UndecodableError(f'{image.width} × {image.height} pixels exceed the limit')
-      return image.convert('RGB')
-  except (OSError, ValueError, SyntaxError, EOFError, Image.DecompressionBombError) as error:
+    with Image.open(io.BytesIO(data), formats=_formats()) as image:
+      yield image
+  except (UndecodableError, MemoryError):
+    raise
+  except Image.UnidentifiedImageError as error:
+    raise UndecodableError(f'{len(data)} bytes that are not an image') from error
+  except Exception as error:  # the readers of the formats raise many kinds
     raise UndecodableError(one_line(error)) from error
 
 
+@functools.cache
+def _formats() -> tuple[str, ...]:
+  """Return those of `_FORMATS` that this Pillow has."""
+  Image.init()
+  return tuple(name for name in _FORMATS if name in Image.OPEN)
+
+
+def has_16_bits(data: bytes) -> bool:
+  """Return True for an encoded image with 16 bits per level, as far as its header says it."""
+  if data[:8] == _PNG:
+    return data[24:25] == b'\x10'
+  if data[:4] not in (b'II*\0', b'MM\0*', b'\0\0\0\x0c'):  # TIFF, JPEG 2000
+    return False
+  with opened(data) as image:
+    return image.mode.startswith('I;16') or ';16' in str(image.tile)
+
+
+def _levels(image: Image.Image) -> np.ndarray:
+  """Convert band by band: at once, a large image would be in memory three times."""
+  image.load()
+  levels = np.empty((image.height, image.width, 3), np.uint8)
+  for rows in _bands(image.height, image.width):
+    all_rows = rows == slice(0, image.height)
+    band = image if all_rows else image.crop((0, rows.start, image.width, rows.stop))
+    levels[rows] = np.asarray(band if band.mode == 'RGB' else _to_rgb(band))
+  return levels
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+  """Convert to mode RGB; Pillow alone would clip 16 bits to 255."""
+  if image.mode.startswith('I;16'):
+    image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+  elif image.mode in ('I', 'F'):
+    raise UndecodableError('levels of 32 bits: save it with 8 or 16 bits per level')
+  return image.convert('RGB')
+
+
 def _decode_jpeg(data: bytes) -> np.ndarray | None:
-  """Return None for a malformed JPEG, which OpenCV may still read."""
+  """Return None for a malformed JPEG, which Pillow may still read."""
   try:
-    height, width, colours, _ = simplejpeg.decode_jpeg_header(data, strict=False)
-    if height * width > MAX_PIXELS:
-      raise UndecodableError(f'{width} × {height} pixels exceed the limit')
+    _, _, colours, _ = simplejpeg.decode_jpeg_header(data, strict=False)
     if colours in ('CMYK', 'YCCK'):
       return _from_cmyk(_decoded(data, 'CMYK'), inverted=_is_adobe(data))
     return _decoded(data, 'RGB')
@@ -70,12 +139,38 @@ def _decoded(data: bytes, colours: str) -> np.ndarray:
     return simplejpeg.decode_jpeg(data, colours, fastdct=True, strict=False)
 
 
+def is_webp(data: bytes) -> bool:
+  """Return True for the header of a WebP; OpenCV would print a message about a shorter one."""
+  return data[:4] == b'RIFF' and data[8:12] == b'WEBP' and len(data) >= 32
+
+
+def _decode_webp(data: bytes) -> np.ndarray | None:
+  """Decode with OpenCV, twice as fast as with Pillow; None if it is malformed or an animation."""
+  if data[12:16] == b'VP8X' and data[20] & 2:
+    return None
+  flags = cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
+  try:
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
+  except cv2.error:
+    return None
+  return None if image is None else cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
+
+
 def _from_cmyk(cmyk: np.ndarray, *, inverted: bool) -> np.ndarray:
   """Convert as TensorFlow does, truncated to integer levels."""
-  ink = cmyk.astype(np.uint32)
-  if not inverted:
-    ink = 255 - ink
-  return (ink[..., :3] * ink[..., 3:] // 255).astype(np.uint8)
+  levels = np.empty((*cmyk.shape[:2], 3), np.uint8)
+  for band in _bands(cmyk.shape[0], cmyk.shape[1]):
+    ink = cmyk[band].astype(np.uint16)  # products are below 2^16
+    if not inverted:
+      ink = 255 - ink
+    levels[band] = ink[..., :3] * ink[..., 3:] // 255
+  return levels
+
+
+def _bands(height: int, width: int) -> Iterator[slice]:
+  """Yield the rows of an image in parts of `_BAND` pixels."""
+  rows = max(_BAND // width, 1)
+  return (slice(top, min(top + rows, height)) for top in range(0, height, rows))
 
 
 def _is_adobe(data: bytes) -> bool:

@@ -1,93 +1,377 @@
-"""Image files in folders, local or in a bucket: one folder per class, or single files."""
+"""Image files in folders, local or in a bucket: folders of splits, of classes, or single files."""
 
+import collections
 import glob
 import hashlib
-import logging
-import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import SupportsIndex
 
 from etils import epath
 
+from mixer_jax.data.class_names import are_numbers, positions, some
+from mixer_jax.data.image_files import (
+  FIRST_SUFFIXES,
+  SUFFIXES,
+  LeftOut,
+  images_below,
+  listed,
+  real_path,
+  report,
+  subfolders,
+)
 from mixer_jax.data.source import Record, Source
-from mixer_jax.data.splits import ranges
-from mixer_jax.errors import UserError
+from mixer_jax.data.splits import names_in, spans, warn_of_repeats
+from mixer_jax.errors import UserError, printable
 from mixer_jax.paths import is_regular, is_remote, user_path
+from mixer_jax.storage import read_retried
 
-log = logging.getLogger(__name__)
+RULES = 2
+"""Rules by which a folder is read. Rules 1 are those of runs that were begun before there was a
+choice: four file formats, any word for the only split, slices without regard to classes."""
 
-SUFFIXES = ('.jpg', '.jpeg', '.png', '.webp')
+_SPLIT_OF = {
+  **dict.fromkeys(('train', 'training'), 'train'),
+  **dict.fromkeys(('val', 'valid', 'validation'), 'validation'),
+  **dict.fromkeys(('test', 'testing'), 'test'),
+}
+"""Name of a folder, in lower case -> split."""
 
 
 class Files(Sequence):
-  """Records of image files, each read on access."""
+  """Records of image files, each read on access.
 
-  def __init__(self, files: Sequence[epath.Path], labels: Sequence[int]):
-    self._files, self._labels = files, labels
+  Attributes:
+    files: names, below `root` if there is one.
+    labels: one for each file.
+    root: folder; '' if the names are complete.
+    places: folders of the splits that the files are from, without links.
+  """
+
+  def __init__(
+    self,
+    files: Sequence[str | epath.Path],
+    labels: Sequence[int],
+    root: str = '',
+    places: Sequence[str] = (),
+  ):
+    self.files, self.labels, self.root, self.places = files, labels, root, places
 
   def __len__(self) -> int:
-    return len(self._files)
+    return len(self.files)
 
   def __getitem__(self, index: SupportsIndex) -> Record:  # pyright: ignore[reportIncompatibleMethodOverride]
     index = index.__index__()
+    path = self.path(index)
     try:
-      data = self._files[index].read_bytes()
-    except OSError:
-      data = b''  # reported and left out like an image that does not decode
-    return {'image': data, 'label': self._labels[index], 'file_name': str(self._files[index])}
+      data = read_retried(path, epath.Path(path).read_bytes)
+    except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
+      raise UserError(
+        f'{printable(path)} was removed after its folder was listed: start again without it'
+      ) from error
+    return {'image': data, 'label': self.labels[index], 'file_name': path}
+
+  def path(self, index: int) -> str:
+    """Return the complete name of a file."""
+    return f'{self.root}/{self.files[index]}' if self.root else str(self.files[index])
+
+  def shared_with(self, other: 'Files') -> int:
+    """Return the number of files of `other` that are here as well."""
+    if not self.is_near(other.places):
+      return 0
+    here, there = real_path(self.root), real_path(other.root)
+    if here == there:
+      mine, theirs = set(self.files), other.files
+    else:
+      mine = {f'{here}/{name}' for name in self.files}
+      theirs = (f'{there}/{name}' for name in other.files)
+    return sum(name in mine for name in theirs)
+
+  def is_near(self, places: Iterable[str]) -> bool:
+    """Return True if one of these folders is one of `self.places`, or inside or above one."""
+    pairs = [(f'{one}/', f'{other}/') for one in self.places for other in places]
+    return any(one.startswith(other) or other.startswith(one) for one, other in pairs)
 
 
-def class_folders(folder: str) -> list[str]:
-  """Return the names of the folders in a folder, in the order of class numbers."""
+# --- Splits and classes.
+
+
+def split_folders(folder: str) -> dict[str, str]:
+  """Return split -> name of its folder, of a folder with folders such as train/ and val/.
+
+  Such a folder has folders of images inside. Splits are 'train', 'validation' and 'test'.
+
+  Returns:
+    Empty if the folders are classes.
+
+  Raises:
+    UserError: there is no such folder, or it could be one or the other.
+  """
+  root = _existing(folder)
+  names = subfolders(root)
+  named = [name for name in names if name.lower() in _SPLIT_OF]
+  if not named:
+    return {}
+  direct = {name for name in named if _has_images_inside(f'{root}/{name}')}
+  nested = [name for name in named if any(_class_folders(f'{root}/{name}'))]
+  if not nested:
+    return {}
+  others = (name for name in names if name not in named and _has_image(f'{root}/{name}'))
+  classes = [*sorted(direct), *others]
+  if classes:
+    raise UserError(
+      f'folder:{folder} has folders of images in {_and(nested)}, as splits have, and images in '
+      f'{_and(classes)}, as classes have: move one or the other away, or name the folder of one '
+      f'split, folder:{folder}/{nested[0]}'
+    )
+  splits: dict[str, str] = {}
+  for name in nested:
+    split = _SPLIT_OF[name.lower()]
+    if split in splits:
+      raise UserError(
+        f'folder:{folder} has {_and([splits[split], name])}, both for the {split} split: merge '
+        f'them, or name one, folder:{folder}/{name}'
+      )
+    splits[split] = name
+  return {split: splits[split] for split in dict.fromkeys(_SPLIT_OF.values()) if split in splits}
+
+
+def has_only_train(folder: str) -> bool:
+  """Return True if a folder has no split to evaluate on, as one of class folders."""
+  return not set(split_folders(folder)) - {'train'}
+
+
+def class_names(folder: str) -> tuple[str, ...]:
+  """Return the classes of a folder by label: those that have an image, in any split.
+
+  They are in the order of their names, or of their values if all are integers.
+
+  Raises:
+    UserError: there is no such folder, or no image.
+  """
+  root = _existing(folder)
+  places = _places(folder)
+  return _united(folder, [_class_folders(_join(root, place)) for place in places.values()])
+
+
+def open_folder(folder: str, split: str = '', rules: int = RULES) -> Source:
+  """Open the images of a folder that has one folder per class, or one per split with these inside.
+
+  Splits are the folders train/, val/ (or valid/, validation/) and test/. Without them, the folder
+  is its only split, 'train', and '' is all of it. All splits have the same classes: those that
+  have an image in any of them, see `class_names`. Names that differ in case alone are one class.
+
+  For slices, such as 'train[:99%]', images are first put in an order in which every part has about
+  the same share of each class; within a class it is that of a hash of the path. 'train[99%:]' is
+  therefore a held-out part of all classes, the same wherever the folder is, and adding or removing
+  an image moves few others between parts.
+
+  Args:
+    rules: see `RULES`.
+
+  Raises:
+    UserError: no such folder, no class folder with an image, no such split or slice.
+  """
+  root = _existing(folder)
+  if rules == 1:
+    return _open_by_first_rules(folder, root, split)
+  places = _places(folder)
+  if not split and '' not in places.values():
+    known = ', '.join(places.values())
+    raise UserError(
+      f'folder:{folder}: no split is given; it has {known}, as in folder:{folder}/'
+      f'{next(iter(places.values()))}'
+    )
+  expression = split or 'train'
+  used = {name: _place_of(folder, name, split, places) for name in names_in(expression)}
+  found = {place: _by_class(_join(root, place)) for place in used.values()}
+  names = [
+    list(found[place]) if place in found else _class_folders(_join(root, place))
+    for place in places.values()
+  ]
+  classes = _united(folder, names)
+  parts = {name: _labelled(found[place], classes) for name, place in used.items()}
+  order = _balanced_order if '[' in split else None
+  files, labels = _chosen(folder, expression, parts, used, order)
+  is_all = '[' not in split and '' in places.values()
+  name = f'folder:{folder}' if is_all else f'folder:{folder}/{split}'
+  return Source(name, classes, Files(files, labels, root, _real(root, used.values())))
+
+
+def places_of(folder: str, split: str, rules: int = RULES) -> tuple[str, ...]:
+  """Return the folders that a split is in, without links; lists few of their files.
+
+  Raises:
+    UserError: there is no such folder or split.
+  """
+  root = _existing(folder)
+  if rules == 1:
+    return (real_path(root),)
+  places = _places(folder)
+  return _real(root, {_place_of(folder, n, split, places) for n in names_in(split or 'train')})
+
+
+Labelled = tuple[list[str], list[int]]
+"""Files and their labels."""
+Order = Callable[[Sequence[str], Sequence[int]], list[int]]
+"""Returns the positions of files in an order for slices."""
+
+
+def _existing(folder: str) -> str:
   root = user_path(folder)
   if not root.is_dir():
     raise UserError(f'no folder {folder}: folder:DIR needs a folder with one folder per class')
-  names = [entry.name for entry in root.iterdir() if entry.is_dir() and entry.name[0] != '.']
-  return sorted(names, key=int if are_numbers(names) else str)
+  return str(root)
 
 
-def open_folder(folder: str, split: str = '') -> Source:
-  """Open the images of a folder that has one folder per class.
+def _join(folder: str, name: str) -> str:
+  return f'{folder}/{name}' if folder and name else folder or name
 
-  Classes are numbered in the order of their names, or by value if all names are integers.
 
-  A folder is a single split: 'train', 'test' and '' all mean all of it. For slices, such as
-  'train[:99%]', images are first ordered by the hash of their path below `folder`. 'train[99%:]'
-  is therefore a held-out part of all classes, the same wherever the folder is, and adding or
-  removing an image moves few others between parts.
+def _real(root: str, places: Iterable[str]) -> tuple[str, ...]:
+  return tuple(real_path(_join(root, place)) for place in dict.fromkeys(places))
 
-  Raises:
-    UserError: no such folder, no class folder with an image, or no such slice.
-  """
-  root = user_path(folder)
-  classes, files, labels = [], [], []
-  for name in class_folders(folder):
-    found = list(_images_in(root / name, frozenset({_place(root)})))
-    if found:
-      labels += [len(classes)] * len(found)
-      files += found
-      classes.append(name)
-  if not files:
+
+def _places(folder: str) -> Mapping[str, str]:
+  """Return split -> folder in `folder`; a folder of classes is its split train."""
+  return split_folders(folder) or {'train': ''}
+
+
+def _place_of(folder: str, name: str, split: str, places: Mapping[str, str]) -> str:
+  found = places.get(_SPLIT_OF.get(name.lower(), ''))
+  if found is not None:
+    return found
+  if '' in places.values():
     raise UserError(
-      f'no images in {folder}: it needs one folder per class with {", ".join(SUFFIXES)} files'
+      f'folder:{folder} has no split {split!r}: its folders are classes, so train is all of it. '
+      'Hold out a part, as in train[:90%] and train[90%:], or name another folder, as in '
+      '--config.data.eval_split=folder:DIR'
     )
+  raise UserError(
+    f'folder:{folder} has no split {split!r}: it has {", ".join(places.values())}, with slices as '
+    "in 'train[:90%]'"
+  )
+
+
+def _class_folders(folder: str) -> list[str]:
+  """Return the names of the folders that have an image."""
+  return [name for name in subfolders(folder) if _has_image(f'{folder}/{name}')]
+
+
+def _has_image(folder: str) -> bool:
+  return any(True for _ in images_below(folder))
+
+
+def _has_images_inside(folder: str) -> bool:
+  left_out = LeftOut()
+  subfolders(folder, left_out)
+  return left_out['images beside the class folders'] > 0
+
+
+def _by_class(folder: str, suffixes: frozenset[str] = SUFFIXES) -> dict[str, list[str]]:
+  """Return class folder -> its images, relative to `folder`; logs what is left out."""
+  left_out, found = LeftOut(), {}
+  above = frozenset({real_path(folder)})
+  for name in subfolders(folder, left_out):
+    inside = images_below(f'{folder}/{name}', left_out, suffixes, above)
+    found[name] = [f'{name}/{file}' for file in inside]
+    if not found[name]:
+      left_out[f'class without images ({name})'] += 1
+  report(folder, left_out)
+  return {name: files for name, files in found.items() if files}
+
+
+def _united(folder: str, names: Iterable[Sequence[str]]) -> tuple[str, ...]:
+  """Return the classes of several splits in order, one for names that differ in case alone."""
+  classes: list[str] = []
+  for these in names:
+    classes += [n for n, at in zip(these, positions(these, classes), strict=True) if at is None]
+  if not classes:
+    raise _no_images(folder)
+  return tuple(sorted(classes, key=int if are_numbers(classes) else str))
+
+
+def _no_images(folder: str) -> UserError:
+  return UserError(
+    f'no images in {folder}: it needs one folder per class with {", ".join(sorted(SUFFIXES))} files'
+  )
+
+
+def _labelled(by_class: Mapping[str, list[str]], classes: Sequence[str]) -> Labelled:
+  """Return the files of a split in the order of labels, and their labels."""
+  labels = positions(list(by_class), classes)
+  if len(set(labels)) < len(labels):
+    names = [name for name, at in zip(by_class, labels, strict=True) if labels.count(at) > 1]
+    raise UserError(f'{some(names)} differ in case alone, and another split has one of them: merge')
+  files, numbers = [], []
+  for label, name in sorted(zip(labels, by_class, strict=True)):
+    files += by_class[name]
+    numbers += [label] * len(by_class[name])
+  return files, numbers
+
+
+def _chosen(
+  folder: str,
+  split: str,
+  parts: Mapping[str, Labelled],
+  places: Mapping[str, str],
+  order: Order | None,
+) -> Labelled:
+  """Return the files of a split expression; `parts` and `places` are by the names in it."""
+  sizes = {name: len(files) for name, (files, _) in parts.items()}
+  orders = {name: order(*part) if order else range(sizes[name]) for name, part in parts.items()}
+  files, labels = [], []
+  chosen = spans(split, sizes, f'folder:{folder}')
+  warn_of_repeats(f'folder:{folder}/{split}', [s._replace(split=places[s.split]) for s in chosen])
+  for name, start, stop in chosen:
+    (those, numbers), kept = parts[name], orders[name][start:stop]
+    files += [_join(places[name], those[i]) for i in kept]
+    labels += [numbers[i] for i in kept]
+  if not files:
+    count = f'{sum(sizes.values()):,} images'
+    raise UserError(f'split {split!r} of folder:{folder} is empty: it has {count}')
+  return files, labels
+
+
+def _hash_order(files: Sequence[str], labels: Sequence[int]) -> list[int]:
+  del labels
+  digests = [hashlib.sha256(n.encode(errors='surrogateescape')).digest() for n in files]
+  return sorted(range(len(files)), key=digests.__getitem__)
+
+
+def _balanced_order(files: Sequence[str], labels: Sequence[int]) -> list[int]:
+  """Return an order of which every part has about the same share of each class."""
+  order, sizes = _hash_order(files, labels), collections.Counter(labels)
+  seen: collections.Counter[int] = collections.Counter()
+  share = [0.0] * len(files)
+  for i in order:
+    share[i] = (seen[labels[i]] + 0.5) / sizes[labels[i]]
+    seen[labels[i]] += 1
+  return sorted(order, key=share.__getitem__)
+
+
+def _open_by_first_rules(folder: str, root: str, split: str) -> Source:
+  names = [name for name, kind in listed(root) if kind == 'folder' and name[0] != '.']
+  names.sort(key=int if are_numbers(names) else str)
+  found = _by_class(root, FIRST_SUFFIXES)
+  classes = tuple(name for name in names if name in found)
+  if not classes:
+    raise _no_images(folder)
+  files, labels = _labelled(found, classes)
   if '[' not in split:
-    return Source(f'folder:{folder}', tuple(classes), Files(files, labels))
-  order = sorted(range(len(files)), key=lambda i: _hash(files[i].relative_to(root)))
-  kept = [order[i] for part in ranges(split, len(files), f'folder:{folder}') for i in range(*part)]
-  if not kept:
-    raise UserError(f'split {split!r} of folder:{folder} is empty: it has {len(files)} images')
-  records = Files([files[i] for i in kept], [labels[i] for i in kept])
-  return Source(f'folder:{folder}/{split}', tuple(classes), records)
+    return Source(f'folder:{folder}', classes, Files(files, labels, root, _real(root, [''])))
+  part = files, labels
+  parts = dict.fromkeys(names_in(split), part)
+  files, labels = _chosen(folder, split, parts, dict.fromkeys(parts, ''), _hash_order)
+  records = Files(files, labels, root, _real(root, ['']))
+  return Source(f'folder:{folder}/{split}', classes, records)
 
 
-def _hash(name: epath.Path) -> bytes:
-  return hashlib.sha256(name.as_posix().encode(errors='surrogateescape')).digest()
+def _and(names: Sequence[str]) -> str:
+  shown = [f'{printable(name)}/' for name in names[:3]] + ['…'] * (len(names) > 3)
+  return ', '.join(shown[:-1]) + f' and {shown[-1]}' if len(shown) > 1 else shown[0]
 
 
-def are_numbers(names: Sequence[str]) -> bool:
-  """Return True if all names are integers and no two are equal."""
-  return all(n.isdecimal() for n in names) and len({int(n) for n in names}) == len(names)
+# --- Single files.
 
 
 def find_images(names: Iterable[str]) -> list[epath.Path]:
@@ -101,7 +385,9 @@ def find_images(names: Iterable[str]) -> list[epath.Path]:
   for name in names:
     path = user_path(name)
     if path.is_dir():
-      below = list(_images_in(path))
+      left_out = LeftOut()
+      below = [path / file for file in images_below(str(path), left_out)]
+      report(str(path), left_out)
       faults += [] if below else [f'no images in {name}']
       files += below
     elif path.exists():
@@ -126,22 +412,3 @@ def _matches(pattern: epath.Path) -> list[epath.Path]:
     fixed = next(i for i, part in enumerate(parts) if glob.has_magic(part))
     found = list(epath.Path(*parts[:fixed]).glob('/'.join(parts[fixed:])))
   return sorted(path for path in found if is_regular(path))
-
-
-def _place(folder: epath.Path) -> str:
-  return str(folder) if is_remote(folder) else os.path.realpath(folder)
-
-
-def _images_in(folder: epath.Path, above: frozenset[str] = frozenset()) -> Iterator[epath.Path]:
-  """Yield image files below a folder by name; links to a folder above are not followed."""
-  place = _place(folder)
-  if place in above:
-    log.warning('%s links to a folder above it and is not followed', folder)
-    return
-  for entry in sorted(folder.iterdir()):
-    if entry.name.startswith('.'):
-      continue
-    if entry.suffix.lower() in SUFFIXES and is_regular(entry):
-      yield entry
-    elif entry.is_dir():
-      yield from _images_in(entry, above | {place})

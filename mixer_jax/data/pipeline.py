@@ -7,17 +7,19 @@ position in the data is its step.
 """
 
 import dataclasses
+import itertools
 import logging
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import SupportsIndex
 
 import grain
 import numpy as np
 
-from mixer_jax.data import augment, permute, recipes
+from mixer_jax.data import augment, limits, permute, recipes
 from mixer_jax.data.batch import FILLER, Batch, Example
-from mixer_jax.data.decode import UndecodableError, decode
+from mixer_jax.data.decode import UndecodableError, decode, has_16_bits
+from mixer_jax.data.folders import RULES
 from mixer_jax.data.randaugment import randaugment
 from mixer_jax.data.source import Record, Source
 from mixer_jax.errors import UserError
@@ -36,6 +38,7 @@ class DataConfig:
   data_dir: folder of prepared TFDS data sets; '' is TFDS's default.
   train_split, eval_split: TFDS slicing.
   test_split: likewise; split of the final report. '': the final report uses `eval_split`.
+  folder_rules: rules by which 'folder:DIR' is read, see `folders.RULES`.
   min_crop_area, max_crop_area: share of the image's area in an inception crop.
   min_crop_aspect, max_crop_aspect: width over height of the crop.
   flip: mirror half of the training images.
@@ -47,8 +50,10 @@ class DataConfig:
   permutation_patch: side of the patches of 'patches', pixels.
   permutation_seed: seed of the permutation.
   undecodable: what to do in training if an image does not decode: one of `UNDECODABLE`.
+  max_megapixels: larger images count as images that do not decode.
   threads: threads that read and decode; 0: the thread of the loop does it between steps.
   prefetch: examples that the threads keep ready.
+  crop: kind of inception crop, one of `augment.CROPS`. Runs of earlier versions do not name it.
   """
 
   name: str
@@ -56,6 +61,7 @@ class DataConfig:
   train_split: str
   eval_split: str
   test_split: str
+  folder_rules: int
   min_crop_area: float
   max_crop_area: float
   min_crop_aspect: float
@@ -69,8 +75,10 @@ class DataConfig:
   permutation_patch: int
   permutation_seed: int
   undecodable: str = dataclasses.field(metadata={'affects_result': False})
+  max_megapixels: int = dataclasses.field(metadata={'affects_result': False})
   threads: int = dataclasses.field(metadata={'affects_result': False})
   prefetch: int = dataclasses.field(metadata={'affects_result': False})
+  crop: str = 'uniform-area'
 
   def __post_init__(self):
     recipe = 'resmall-crop' if self.takes_recipe_of_checkpoint else self.eval_recipe
@@ -79,6 +87,13 @@ class DataConfig:
       raise UserError(
         'data.min_crop_area and data.max_crop_area must be in (0, 1] and in this order; they are '
         f'{self.min_crop_area!r} and {self.max_crop_area!r}'
+      )
+    if self.crop not in augment.CROPS:
+      raise UserError(f'data.crop must be one of {", ".join(augment.CROPS)}, not {self.crop!r}')
+    if self.crop == 'tensorflow' and self.min_crop_area == self.max_crop_area < 1:
+      raise UserError(
+        f'data.crop=tensorflow finds no crop of exactly {self.min_crop_area!r} of the area: set '
+        'data.min_crop_area below data.max_crop_area, or data.crop=uniform-area'
       )
     if not 0.01 <= self.min_crop_aspect <= self.max_crop_aspect <= 100:
       raise UserError(
@@ -105,9 +120,16 @@ class DataConfig:
       raise UserError(
         f'data.undecodable must be one of {", ".join(UNDECODABLE)}, not {self.undecodable!r}'
       )
-    for name, most in (('threads', 2**20), ('prefetch', 2**20), ('randaugment_layers', 16)):
-      if type(getattr(self, name)) is not int or not 0 <= getattr(self, name) <= most:
-        raise UserError(f'data.{name} must be in 0..{most}, is {getattr(self, name)!r}')
+    for name, least, most in (
+      ('threads', 0, 1024),
+      ('prefetch', 0, 2**20),
+      ('randaugment_layers', 0, 16),
+      ('folder_rules', 1, RULES),
+      ('max_megapixels', 1, limits.MAX_MEGAPIXELS),
+    ):
+      value = getattr(self, name)
+      if type(value) is not int or not least <= value <= most:
+        raise UserError(f'data.{name} must be in {least}..{most}, is {value!r}')
 
   @property
   def takes_recipe_of_checkpoint(self) -> bool:
@@ -131,6 +153,7 @@ def evaluation_only(
     train_split='',
     eval_split='',
     test_split='',
+    folder_rules=RULES,
     min_crop_area=1.0,
     max_crop_area=1.0,
     min_crop_aspect=1.0,
@@ -144,8 +167,10 @@ def evaluation_only(
     permutation_patch=1,
     permutation_seed=0,
     undecodable='fatal',
+    max_megapixels=134,
     threads=threads,
     prefetch=prefetch,
+    crop='tensorflow',
   )
 
 
@@ -195,28 +220,37 @@ def train_batches(
   skipped = set() if skipped is None else skipped
 
   def prepare(index: int, rng: np.random.Generator) -> Example:
-    record, image = _decoded(source, index, config.undecodable, skipped)
-    return {'image': augmented(image, config, image_size, rng), 'label': np.int32(record['label'])}
+    change = lambda image: augmented(image, config, image_size, rng)
+    record, image = _decoded(source, index, config, skipped, change)
+    return {'image': image, 'label': np.int32(record['label'])}
 
   order = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat(None).random_map(prepare)
   return _batches(order, config, batch_size, process, first_step)
 
 
 def _decoded(
-  source: Source, first: int, undecodable: str, skipped: set[str]
+  source: Source,
+  first: int,
+  config: DataConfig,
+  skipped: set[str],
+  change: Callable[[np.ndarray], np.ndarray],
 ) -> tuple[Record, np.ndarray]:
-  """Return the record at `first` and its image, or the next record that decodes.
+  """Return the record at `first` and its changed image, or the next record that decodes.
 
   `skipped` collects the names of images of this process that did not decode; each is logged once.
+  An error of reading is raised, not skipped: it would change what the run trains on.
   """
   size = len(source)
   for index in range(first, first + size):
     record = source[index % size]
     try:
-      return record, decode(record['image'])
+      with limits.admitted(record['image'], config.max_megapixels):
+        image = decode(record['image'])
+        _warn_if_dark(record, image)
+        return record, change(image)
     except UndecodableError as error:
       name = record['name']
-      if undecodable == 'fatal':
+      if config.undecodable == 'fatal':
         raise UserError(
           f'training image {name} does not decode: {error}; replace or remove it, or skip such '
           'images with --config.data.undecodable=skip'
@@ -232,6 +266,22 @@ def _decoded(
   raise UserError(f'none of the images of {source.name} decode')
 
 
+_dark_images = itertools.count(1)
+
+
+def _warn_if_dark(record: Record, image: np.ndarray) -> None:
+  """Log images of 16 bits that use only the lower 14 or fewer, as those of many cameras."""
+  if has_16_bits(record['image']) and image.max() < 64:
+    number = next(_dark_images)
+    if number in (1, 10, 100, 1000, 10_000):
+      log.warning(
+        'image %s has 16 bits per level, of which the highest are not used: it is almost black '
+        'here; multiply its levels so that white is 65535 (%d such so far)',
+        record['name'],
+        number,
+      )
+
+
 def augmented(
   image: np.ndarray, config: DataConfig, size: int, rng: np.random.Generator
 ) -> np.ndarray:
@@ -242,6 +292,7 @@ def augmented(
     rng,
     areas=(config.min_crop_area, config.max_crop_area),
     aspects=(config.min_crop_aspect, config.max_crop_aspect),
+    crop=config.crop,
   )
   if config.flip:
     image = augment.flip(image, rng)
@@ -285,9 +336,11 @@ def eval_batches(
     if source.accepted:
       example['accepted'][record['accepted']] = True
     try:
-      image = recipes.eval_image(
-        record['image'], image_size, config.eval_recipe, config.eval_crop_fraction
-      )
+      with limits.admitted(record['image'], config.max_megapixels):
+        image = recipes.eval_image(
+          record['image'], image_size, config.eval_recipe, config.eval_crop_fraction
+        )
+      _warn_if_dark(record, image)
       example['image'] = permute.permuted(image, config.order(image_size))
     except UndecodableError as error:
       log.warning('image %s does not decode (%s): left out', record['name'], error)

@@ -35,11 +35,12 @@ def prepare(
   flags = [data_dir] if classes is None else [data_dir, str(classes)]
   done = subprocess.run(
     [sys.executable, '-m', 'mixer_jax.data.prepare', name, *flags],
-    env={**_QUIET, **os.environ},
+    env={**_QUIET, **os.environ, 'PYTHONIOENCODING': 'utf-8:backslashreplace'},
     stdin=subprocess.DEVNULL,
     stdout=subprocess.PIPE,
     stderr=subprocess.DEVNULL if quiet else None,
-    text=True,
+    encoding='utf-8',
+    errors='replace',
     check=False,
   )
   if done.returncode == 0:

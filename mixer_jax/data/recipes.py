@@ -12,9 +12,14 @@ import numpy as np
 from PIL import Image
 from scipy import sparse
 
-from mixer_jax.data import MAX_PIXELS
 from mixer_jax.data.decode import UndecodableError, decode, decode_as_pillow
+from mixer_jax.data.resize import bilinear
 from mixer_jax.errors import UserError
+
+_MOST_RESIZED = 2**27
+"""Pixels after the resize of timm's recipes, which is not limited to the crop."""
+_STRIP = 2**20
+"""Pixels that are converted to floats at once."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,12 +45,9 @@ def eval_image(data: bytes, size: int, recipe: str, crop_fraction: float) -> np.
       224 of 256, 1 crops only images that are not square.
 
   Raises:
-    UndecodableError: `data` is not an image.
+    UndecodableError: `data` is not an image. Its size is not checked, see `limits.admitted`.
   """
-  try:
-    return RECIPES[recipe].prepare(data, size, _target(size, recipe, crop_fraction))
-  except MemoryError as error:
-    raise UndecodableError('not enough memory') from error
+  return RECIPES[recipe].prepare(data, size, _target(size, recipe, crop_fraction))
 
 
 def describe(recipe: str, size: int, crop_fraction: float, input_range: str) -> str:
@@ -76,11 +78,11 @@ def _resmall_crop(data: bytes, size: int, target: int) -> np.ndarray:
 
 
 def _resize_crop(data: bytes, size: int, target: int) -> np.ndarray:
-  return _bilinear(decode(data), target, target, size).astype(np.uint8)
+  return bilinear(decode(data), target, target, size, np.uint8)
 
 
 def _vit_jax(data: bytes, size: int, _: int) -> np.ndarray:
-  return _bilinear(decode(data), size, size, size)
+  return bilinear(decode(data), size, size, size)
 
 
 def _timm(data: bytes, size: int, target: int, how: Image.Resampling) -> np.ndarray:
@@ -88,7 +90,7 @@ def _timm(data: bytes, size: int, target: int, how: Image.Resampling) -> np.ndar
   width, height = image.size
   short = min(width, height)
   width, height = (target * side // short for side in (width, height))
-  if width * height > MAX_PIXELS:
+  if width * height > _MOST_RESIZED:
     raise UndecodableError(f'{width} × {height} pixels after resizing exceed the limit')
   left, top = (round((side - size) / 2) for side in (width, height))
   image = image.resize((width, height), how)
@@ -109,8 +111,16 @@ def _area(image: np.ndarray, height: int, width: int, size: int) -> np.ndarray:
   scales = (np.float32(image.shape[0]) / np.float32(height)) * (
     np.float32(image.shape[1]) / np.float32(width)
   )
-  levels = image.swapaxes(0, 1).reshape(image.shape[1], -1).astype(np.float32)
-  levels = (_cover(image.shape[1], width, size) @ levels).reshape(size, -1, 3)  # along rows first
+  columns = _cover(image.shape[1], width, size)
+
+  def along(rows: np.ndarray) -> np.ndarray:
+    levels = rows.swapaxes(0, 1).reshape(rows.shape[1], -1).astype(np.float32)
+    return (columns @ levels).reshape(size, -1, 3)
+
+  # Along rows first, in strips: the floats of a large image would take four times its memory.
+  step = max(_STRIP // image.shape[1], 1)
+  strips = [along(image[top : top + step]) for top in range(0, image.shape[0], step)]
+  levels = np.concatenate(strips, axis=1) if len(strips) > 1 else strips[0]
   levels = levels.swapaxes(0, 1).reshape(image.shape[0], -1)
   levels = (_cover(image.shape[0], height, size) @ levels).reshape(size, size, 3)
   return (levels * (np.float32(1) / scales)).astype(np.uint8)
@@ -132,37 +142,6 @@ def _cover(old: int, new: int, size: int) -> sparse.csr_array:
   kept = (overlap.ravel() > 0) & (pixels.ravel() < old)
   shares = overlap.astype(np.float32).ravel()[kept]
   return sparse.csr_array((shares, (row[kept], pixels.ravel()[kept])), (size, old))
-
-
-def _bilinear(image: np.ndarray, height: int, width: int, size: int) -> np.ndarray:
-  """Return the central size × size pixels of the image at height × width, float32, not rounded.
-
-  TensorFlow's `bilinear` without antialiasing: four old pixels decide a new one, whatever the
-  scale. Its order of 32-bit operations is followed (along rows first), since a cast may follow.
-  """
-  above, below, down = _neighbours(image.shape[0], height, size)
-  left, right, across = _neighbours(image.shape[1], width, size)
-
-  def along(rows: np.ndarray) -> np.ndarray:
-    levels = image[rows].astype(np.float32)
-    start = levels[:, left]
-    return start + (levels[:, right] - start) * across[:, None]
-
-  top = along(above)
-  return top + (along(below) - top) * down[:, None, None]
-
-
-@functools.lru_cache(maxsize=1024)
-def _neighbours(old: int, new: int, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-  """Return the two old pixels next to each new centre and the share of the upper, each (size,)."""
-  scale = np.float32(old) / np.float32(new)
-  first = (new - size) // 2
-  centres = np.arange(first, first + size).astype(np.float32) + np.float32(0.5)
-  places = centres * scale - np.float32(0.5)
-  floor = np.floor(places)
-  lower = np.maximum(floor, 0).astype(int)
-  upper = np.minimum(np.ceil(places), old - 1).astype(int)
-  return lower, upper, places - floor
 
 
 _AUTHORS = 'JPEG by fast DCT; {resized} ({how}, truncated); central {{size}}'

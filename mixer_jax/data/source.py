@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any, SupportsIndex
 
+from mixer_jax.data.splits import Span
 from mixer_jax.errors import UserError
 
 Record = dict[str, Any]
@@ -34,6 +35,8 @@ class Source:
   """Key of the list of correct labels, as in ImageNet ReaL."""
   labels: tuple[int, ...] | None = None
   """New label for each label of `records`; None: unchanged."""
+  stored: tuple[Span, ...] = ()
+  """Parts of stored splits that the records are; () if they are not known so."""
 
   def __len__(self) -> int:
     return len(self.records)

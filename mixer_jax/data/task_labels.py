@@ -12,6 +12,8 @@ from typing import Any
 import cv2
 import numpy as np
 
+from mixer_jax.data.decode import UndecodableError, decode
+
 
 @dataclasses.dataclass(frozen=True)
 class Stored:
@@ -84,8 +86,9 @@ def brighten(data: bytes) -> bytes:
 
   Data that cannot be decoded is returned unchanged, for the decoder to report.
   """
-  levels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE) if data else None
-  if levels is None:
+  try:
+    levels = decode(data)[..., 0]
+  except UndecodableError:
     return data
   # Least compression, since the 64 × 64 pixels are decoded again immediately.
   png = [cv2.IMWRITE_PNG_COMPRESSION, 1]

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, SupportsIndex
 
 from mixer_jax.data.source import Source
-from mixer_jax.data.splits import ranges
+from mixer_jax.data.splits import Span, below, cut, ranges, spans
 from mixer_jax.data.tasks import Task
 from mixer_jax.data.tfds_builders import (
   check_place,
@@ -30,11 +30,40 @@ def open_task(task: Task, split: str, data_dir: str = '') -> Source:
     UserError: no such part; the data set is not prepared, incomplete, or without random access; on
       reading, a record without a label of the task.
   """
-  part, bracket, _ = split.partition('[')
-  full_split = task.split(part)
   check_place(data_dir)
   builder = prepared_builder(task.data_set, data_dir)
   classes = class_names(task, builder.info.features)
+  full_split, chosen = _located(task, split, builder)
+  records = random_access(builder, task.data_set, full_split)
+  source = Source(
+    f'{task.name}/{split}',
+    classes,
+    _Labelled(records, task, chosen),
+    stored=_stored(task, full_split, chosen, builder),
+  )
+  check_readable(source, task.data_set, builder.data_dir)
+  return source
+
+
+def task_parts(task: Task, split: str, data_dir: str = '') -> tuple[Span, ...]:
+  """Return what `Source.stored` is for `open_task`; opens none of the records.
+
+  Raises:
+    UserError: as `open_task`.
+  """
+  builder = prepared_builder(task.data_set, data_dir)
+  return _stored(task, *_located(task, split, builder), builder)
+
+
+def _stored(task: Task, full_split: str, chosen: range, builder) -> tuple[Span, ...]:
+  parts = spans(full_split, builder.info.splits, f'data set {task.data_set}')
+  return below(builder.data_dir, cut(parts, chosen.start, chosen.stop))
+
+
+def _located(task: Task, split: str, builder) -> tuple[str, range]:
+  """Return the TFDS split that a part of a task is from, and the positions in it."""
+  part, bracket, _ = split.partition('[')
+  full_split = task.split(part)
   try:
     size = builder.info.splits[full_split].num_examples
   except (KeyError, ValueError, AssertionError) as error:
@@ -48,10 +77,7 @@ def open_task(task: Task, split: str, data_dir: str = '') -> Source:
     chosen = _chosen(task, split, size)
   if not chosen:
     raise UserError(f'task {task.name}: split {split!r} of data set {task.data_set} is empty')
-  records = random_access(builder, task.data_set, full_split)
-  source = Source(f'{task.name}/{split}', classes, _Labelled(records, task, chosen))
-  check_readable(source, task.data_set, builder.data_dir)
-  return source
+  return full_split, chosen
 
 
 def _chosen(task: Task, split: str, size: int) -> range:

@@ -20,13 +20,17 @@ import resource
 import struct
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, SupportsIndex
+from typing import Any, SupportsIndex, TypeVar
 
 import google_crc32c
 import numpy as np
 
 from mixer_jax.errors import StorageError, UserError
-from mixer_jax.paths import cache_folder, is_remote, open_whole
+from mixer_jax.home import cache_folder, warn_uncached
+from mixer_jax.paths import is_remote, open_whole
+from mixer_jax.storage import NOT_THERE, read_retried
+
+T = TypeVar('T')
 
 log = logging.getLogger(__name__)
 
@@ -68,6 +72,7 @@ class TFRecords(Sequence):
   Raises:
     UserError: a file is missing, damaged or in a bucket; on reading, a file that was damaged or
       replaced since.
+    StorageError: a file cannot be read now.
   """
 
   def __init__(self, parts: Sequence[Part], parse: Callable[[bytes], Any], name: str):
@@ -95,14 +100,19 @@ class TFRecords(Sequence):
     part = bisect.bisect_right(self._ends, index)
     place = index - (self._ends[part - 1] if part else 0)
     begin, end = self._bounds[part][place : place + 2].tolist()
-    path = self._paths[part]
-    file = self._files.get(path, self._stamps[part])
-    try:
-      # Data and checksum are read separately, since slicing would copy the data.
-      data = os.pread(file.descriptor, end - begin - _OVERHEAD, begin + _HEADER.size)
-      stored = os.pread(file.descriptor, _CHECKSUM.size, end - _CHECKSUM.size)
-    except OSError as error:
-      raise OSError(error.errno, error.strerror, path) from error
+    path, stamp = self._paths[part], self._stamps[part]
+
+    def read() -> tuple[bytes, bytes]:
+      file = self._files.get(path, stamp)
+      try:
+        # Data and checksum are read separately, since slicing would copy the data.
+        data = os.pread(file.descriptor, end - begin - _OVERHEAD, begin + _HEADER.size)
+        return data, os.pread(file.descriptor, _CHECKSUM.size, end - _CHECKSUM.size)
+      except OSError:
+        self._files.drop(path)  # on some network file systems it stays unusable
+        raise
+
+    data, stored = _read(path, read)
     if stored != _CHECKSUM.pack(_masked_checksum(data)):
       raise _damaged(path, f'the record at byte {begin} has a wrong checksum')
     return self._parse(data)
@@ -145,10 +155,7 @@ class _OpenFiles:
         self._open.move_to_end(path)
         return self._open[path]
     # Not under the lock, since a network may be slow. Two threads may open the same file.
-    try:
-      file = _OpenFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
-    except (FileNotFoundError, PermissionError) as error:
-      raise _unreadable(path, error) from error
+    file = _OpenFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
     if _stamp(os.fstat(file.descriptor)) != stamp:
       raise UserError(f'{path} was changed while in use: start again')
     with self._lock:
@@ -156,6 +163,11 @@ class _OpenFiles:
       if len(self._open) > self._limit:
         self._open.popitem(last=False)
     return file
+
+  def drop(self, path: str) -> None:
+    """Open the file anew at the next use."""
+    with self._lock:
+      self._open.pop(path, None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -217,7 +229,8 @@ def _scan(path: str, examples: int) -> _Shard:
   Raises:
     UserError: it is damaged, or does not hold `examples` records.
   """
-  try:
+
+  def scan() -> tuple[os.stat_result, list[int]]:
     file = _OpenFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
     state = os.fstat(file.descriptor)
     bounds, at = [0], 0
@@ -232,8 +245,9 @@ def _scan(path: str, examples: int) -> _Shard:
         raise _damaged(path, f'it ends within the record at byte {at}')
       at += length + _OVERHEAD
       bounds.append(at)
-  except OSError as error:
-    raise _unreadable(path, error) from error
+    return state, bounds
+
+  state, bounds = _read(path, scan)
   if len(bounds) - 1 != examples:
     raise _damaged(path, f'it has {len(bounds) - 1} records, but dataset_info.json says {examples}')
   return _Shard(_stamp(state), np.array(bounds, np.int64))
@@ -250,16 +264,17 @@ def _stamp(state: os.stat_result) -> tuple[int, int]:
 
 
 def _stamp_of(path: str) -> tuple[int, int]:
+  return _stamp(_read(path, lambda: os.stat(path)))
+
+
+def _read(path: str, read: Callable[[], T]) -> T:
+  """Return `read()`, see `read_retried`; raises `UserError` if the file is not there."""
   try:
-    return _stamp(os.stat(path))
-  except OSError as error:
-    raise _unreadable(path, error) from error
-
-
-def _unreadable(path: str, error: OSError) -> UserError:
-  return UserError(
-    f'{path} cannot be read ({error.strerror}): restore it, or prepare the data set again'
-  )
+    return read_retried(path, read)
+  except NOT_THERE as error:
+    raise UserError(
+      f'{path} is missing ({error.strerror}): restore it, or prepare the data set again'
+    ) from error
 
 
 def _damaged(path: str, reason: str) -> UserError:
@@ -308,10 +323,5 @@ def _store_index(folder: str, shards: Mapping[str, _Shard]) -> None:
         lengths=np.array([len(shard.bounds) for shard in shards.values()], np.int64),
         bounds=np.concatenate([shard.bounds for shard in shards.values()]),
       )
-  except (OSError, StorageError, RuntimeError) as error:  # RuntimeError: there is no home folder
-    log.warning(
-      'the index of %s could not be stored (%s) and will be built at every start: '
-      'set MIXER_JAX_CACHE to a writable folder',
-      folder,
-      error,
-    )
+  except (OSError, StorageError) as error:
+    warn_uncached('indices of data sets', error)

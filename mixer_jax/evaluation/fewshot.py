@@ -39,6 +39,7 @@ from mixer_jax.evaluation.statistics import MeanDeviation, mean_deviation
 from mixer_jax.parallel import mesh as meshes
 
 LAYER = 'pre_logits'
+_MAX_SEEDS = 1000
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,13 +61,13 @@ class FewShotConfig:
   max_reads: int
 
   def __post_init__(self):
-    positive = lambda value: type(value) is int and value > 0
+    positive = lambda value: type(value) is int and 0 < value < 2**31
     if not self.shots or not all(map(positive, self.shots)):
       raise UserError(f'few-shot shots must be positive whole numbers, are {self.shots!r}')
     if len(set(self.shots)) != len(self.shots):
       raise UserError(f'few-shot shots name a number twice: {self.shots!r}')
-    if not positive(self.seeds):
-      raise UserError(f'few-shot seeds must be a positive whole number, is {self.seeds!r}')
+    if not positive(self.seeds) or self.seeds > _MAX_SEEDS:
+      raise UserError(f'few-shot seeds must be in 1..{_MAX_SEEDS}, is {self.seeds!r}')
     for name in ('l2', 'constant'):
       value = getattr(self, name)
       if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < 1e12:

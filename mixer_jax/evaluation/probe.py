@@ -50,7 +50,7 @@ class ProbeConfig:
     # Without it, features that separate the training images have no solution.
     if isinstance(self.l2, bool) or not isinstance(self.l2, int | float) or not 0 < self.l2 < 1e6:
       raise UserError(f'probe l2 must be a number in (0, 1e6), is {self.l2!r}')
-    if type(self.iterations) is not int or self.iterations < 1:
+    if type(self.iterations) is not int or not 1 <= self.iterations < 2**31:
       raise UserError(f'probe iterations must be a positive whole number, is {self.iterations!r}')
 
 

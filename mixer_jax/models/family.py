@@ -187,7 +187,7 @@ def load(name: str) -> ModuleType:
     UserError: there is no such family, or its module cannot be imported or is faulty.
   """
   modules = registered()
-  if name not in modules:
+  if not isinstance(name, str) or name not in modules:
     raise UserError(
       f'model.family must be {" or ".join(map(repr, modules))}, not {name!r}, which is not '
       f'registered here: install its package with an entry point of {ENTRY_POINTS!r}, or call '

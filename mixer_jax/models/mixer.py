@@ -119,6 +119,7 @@ class MixerConfig:
 
   def __post_init__(self):
     validation.check(self)
+    validation.check_depth(self)
     if self.image_size % self.patch_size:
       low = self.image_size // self.patch_size * self.patch_size
       near = ' or '.join(str(size) for size in (low, low + self.patch_size) if size)

@@ -88,8 +88,9 @@ class ResNetConfig:
 
   def __post_init__(self):
     validation.check(self)
-    if not re.fullmatch(r'[1-9]\d*(,[1-9]\d*)*', self.stages, re.ASCII):
+    if not re.fullmatch(r'[1-9]\d{0,4}(,[1-9]\d{0,4})*', self.stages, re.ASCII):
       raise UserError(f"model.stages are numbers of units, as in '3,4,6,3', not {self.stages!r}")
+    validation.check_depth(self)
     if self.stem not in _STEMS:
       raise UserError(f"model.stem must be 'imagenet' or 'cifar', not {self.stem!r}")
     channels = _CHANNELS * self.width

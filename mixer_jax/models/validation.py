@@ -7,6 +7,8 @@ from mixer_jax.errors import UserError
 from mixer_jax.models.inputs import INPUT_RANGES
 
 _DTYPES = ('float32', 'bfloat16', 'float16')
+_MAX_SIZE = 2**20
+_MAX_BLOCKS = 2**12  # they are unrolled in the program
 _TYPES = {bool: 'true or false', str: 'a text'}
 
 
@@ -22,6 +24,8 @@ def check(config) -> None:
     value = getattr(config, field.name)
     if field.type is int and (type(value) is not int or value < 1):
       raise UserError(f'model.{field.name} must be a positive whole number, not {value!r}')
+    if field.type is int and value > _MAX_SIZE:
+      raise UserError(f'model.{field.name} must be at most {_MAX_SIZE:,}, is {value:,}')
     if field.type is float and (isinstance(value, bool) or not isinstance(value, int | float)):
       raise UserError(f'model.{field.name} must be a number, not {value!r}')
     if field.type in (bool, str) and type(value) is not field.type:
@@ -35,3 +39,9 @@ def check(config) -> None:
     raise UserError(f'model.dtype must be one of {", ".join(_DTYPES)}, not {config.dtype!r}')
   if not math.isfinite(config.head_bias):
     raise UserError(f'model.head_bias must be finite, is {config.head_bias!r}')
+
+
+def check_depth(config) -> None:
+  """Raise `UserError` if a model has more blocks than a program can have."""
+  if config.num_blocks > _MAX_BLOCKS:
+    raise UserError(f'a model has at most {_MAX_BLOCKS:,} blocks, not {config.num_blocks:,}')

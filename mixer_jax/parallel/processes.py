@@ -5,12 +5,14 @@ laptop it is not. A process that fails exits at once: its peers would otherwise 
 barrier.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import logging
 import os
 import socket
-from collections.abc import Callable
+import threading
+from collections.abc import Callable, Iterator
 from typing import Any, TypeVar, cast
 
 import jax
@@ -18,29 +20,27 @@ import numpy as np
 
 from mixer_jax.errors import ApartError, UserError, one_line
 from mixer_jax.hardware import has_tpu
+from mixer_jax.parallel import membership, rendezvous
 
 log = logging.getLogger(__name__)
 
 T = TypeVar('T')
 
-COORDINATOR = 'MIXER_JAX_COORDINATOR'
-"""host:port of process 0. Set by a launcher, with the next two."""
-NUM_PROCESSES = 'MIXER_JAX_NUM_PROCESSES'
-PROCESS_ID = 'MIXER_JAX_PROCESS_ID'
+_APART = 69  # exit code of `ApartError`
 
 
 @dataclasses.dataclass(frozen=True)
 class ProcessesConfig:
   """Attributes:
   distributed: 'auto': where there are TPUs or a launcher asks; 'on'; 'off'.
-  start_seconds: limit for all processes to connect.
+  start_seconds: limit for all processes to connect; 0: `start_limit` sets it by their number.
   heartbeat_seconds: a process without a heartbeat for this long is considered dead, and all
     others exit.
   shutdown_seconds: limit for a process that has ended to wait for the others.
   """
 
   distributed: str = 'auto'
-  start_seconds: int = 300
+  start_seconds: int = 0
   heartbeat_seconds: int = 100
   shutdown_seconds: int = 60
 
@@ -49,10 +49,18 @@ class ProcessesConfig:
       raise UserError(
         f"processes.distributed must be 'auto', 'on' or 'off', not {self.distributed!r}"
       )
-    for name in ('start_seconds', 'heartbeat_seconds', 'shutdown_seconds'):
+    for name, least in (('start_seconds', 0), ('heartbeat_seconds', 1), ('shutdown_seconds', 1)):
       value = getattr(self, name)
-      if type(value) is not int or not 1 <= value <= 86_400:
-        raise UserError(f'processes.{name} must be whole seconds in 1..86400, is {value!r}')
+      if type(value) is not int or not least <= value <= 86_400:
+        raise UserError(f'processes.{name} must be whole seconds in {least}..86400, is {value!r}')
+
+  def start_limit(self, count: int) -> int:
+    """Return the limit in seconds for this many processes to connect.
+
+    By default five minutes, as in JAX, and one more for each further batch of 64 processes: that
+    is how `gcloud` starts commands on many hosts, and its retries of one batch take 50 s.
+    """
+    return self.start_seconds or 300 + 60 * ((count - 1) // 64)
 
 
 def start(config: ProcessesConfig, *, preemptible: bool) -> None:
@@ -62,25 +70,39 @@ def start(config: ProcessesConfig, *, preemptible: bool) -> None:
     preemptible: `parallel.preemption` handles SIGTERM; otherwise it ends the process.
 
   Raises:
-    UserError: the environment of the launcher is incomplete.
-    ApartError: the processes did not connect within the limit.
+    UserError: the environment of the launcher is incomplete or wrong.
+    ApartError: the processes did not connect within the limit; names those that did not come.
   """
-  launched = _from_launcher()
-  alone = config.distributed == 'auto' and not launched and not has_tpu()
+  member = membership.from_launcher()
+  alone = config.distributed == 'auto' and not member and not has_tpu()
   if config.distributed == 'off' or alone:
     return
+  member = member or membership.detected(config.start_limit(1))
+  seconds = config.start_limit(member.count if member else 1)
+  place: dict[str, Any] = {}
+  if member:
+    membership.bypass_proxies(member.host)
+    logging.getLogger('jax._src.distributed').setLevel(logging.ERROR)  # it warns of proxies
+    rendezvous.meet(member, seconds)
+    place = {
+      'coordinator_address': member.address,
+      'num_processes': member.count,
+      'process_id': member.index,
+      'local_device_ids': member.local_device_ids,
+    }
   jax.config.update('jax_enable_preemption_service', preemptible)
   try:
-    jax.distributed.initialize(
-      **launched,
-      initialization_timeout=config.start_seconds,
-      heartbeat_timeout_seconds=config.heartbeat_seconds,
-      shutdown_timeout_seconds=config.shutdown_seconds,
-    )
+    with _bounded(seconds):
+      jax.distributed.initialize(
+        **place,
+        initialization_timeout=2 * seconds + 60,  # JAX's own limit aborts the process
+        heartbeat_timeout_seconds=config.heartbeat_seconds,
+        shutdown_timeout_seconds=config.shutdown_seconds,
+      )
   except Exception as error:  # the service raises many kinds
     raise ApartError(
-      f'the processes did not connect within {config.start_seconds} s ({one_line(error)}): is one '
-      'missing, or is it another program? --config.processes.distributed=off runs without others'
+      f'JAX did not connect the processes ({one_line(error)}): '
+      '--config.processes.distributed=off runs without others'
     ) from error
   log.info(
     'process %d of %d: pid %d on %s, %d of %d devices',
@@ -93,22 +115,22 @@ def start(config: ProcessesConfig, *, preemptible: bool) -> None:
   )
 
 
-def _from_launcher() -> dict[str, Any]:
-  """Return the arguments of `jax.distributed.initialize` that a launcher has set; {} if none."""
-  names = (COORDINATOR, NUM_PROCESSES, PROCESS_ID)
-  address, count, index = (os.environ.get(name, '') for name in names)
-  if not (address or count or index):
-    return {}
-  if not (address and count.isdecimal() and index.isdecimal() and int(index) < int(count)):
-    raise UserError(
-      f'{COORDINATOR}={address} {NUM_PROCESSES}={count} {PROCESS_ID}={index}: a launcher sets '
-      'host:port, the number of processes, and the number of this one, from 0'
-    )
-  return {
-    'coordinator_address': address,
-    'num_processes': int(count),
-    'process_id': int(index),
-  }
+@contextlib.contextmanager
+def _bounded(seconds: float) -> Iterator[None]:
+  """End this process with code 69 if the block takes longer; JAX would abort it with 134."""
+
+  def leave():
+    line = f'mixer-jax: the processes met, but JAX did not connect them within {seconds:g} s'
+    os.write(2, f'{line}: did one end meanwhile?\n'.encode())
+    os._exit(_APART)
+
+  timer = threading.Timer(seconds, leave)
+  timer.daemon = True
+  timer.start()
+  try:
+    yield
+  finally:
+    timer.cancel()
 
 
 def is_alone() -> bool:

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from mixer_jax.pictures.run_pictures import png_of, pyplot
+from mixer_jax.pictures.drawing import png_of, pyplot
 
 Curve = Mapping[int, float]
 """Step -> metric of one run."""

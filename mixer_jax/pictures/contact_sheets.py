@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from mixer_jax.pictures.run_pictures import png_of, pyplot
+from mixer_jax.pictures.drawing import png_of, pyplot
 
 Row = tuple[str, Sequence[tuple[str, np.ndarray]]]
 """A title, and cells of (caption, (H, W, 3) uint8 image of any size)."""

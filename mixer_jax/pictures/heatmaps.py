@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from mixer_jax.pictures.run_pictures import png_of, pyplot
+from mixer_jax.pictures.drawing import png_of, pyplot
 
 _MAX_NAMED = 60  # layers per axis that all get a name
 _INCHES_PER_LAYER = 0.16

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from mixer_jax.pictures.run_pictures import png_of, pyplot
+from mixer_jax.pictures.drawing import png_of, pyplot
 
 _TILE, _LARGE_TILE, _MANY = 28, 44, 200  # pixels per side, about; more than _MANY are smaller
 _IN_PAIR, _BETWEEN = 2, 8  # pixels between tiles

@@ -1,10 +1,11 @@
 """Pictures of a run, as PNG bytes: its curves, and its predictions for test images."""
 
-import io
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+
+from mixer_jax.pictures.drawing import png_of, pyplot
 
 
 def curves(rows: Sequence[dict[str, Any]]) -> bytes:
@@ -35,7 +36,9 @@ def curves(rows: Sequence[dict[str, Any]]) -> bytes:
     axes[1].plot([row['step'] for row in own], [row[shots] for row in own], **style, label=label)
   if any(row['loss'] > 0 for row in train):
     axes[0].set_yscale('log')
-  best = [row['best_step'] for row in rows if row.get('best_step') and row['event'] == 'end'][-1:]
+  best = [row['best_step'] for row in rows if row.get('best_step') and row.get('event') == 'end'][
+    -1:
+  ]
   for axis in axes[:2]:
     for step in best:
       axis.axvline(step, color='0.4', linewidth=1, linestyle=':', label=f'best, step {step}')
@@ -122,21 +125,3 @@ def mistakes_first(labels: np.ndarray, predicted: np.ndarray, confidences: np.nd
 def _last_by_step(rows) -> list[dict[str, Any]]:
   by_step = {row['step']: row for row in rows}
   return [by_step[step] for step in sorted(by_step)]
-
-
-def pyplot():
-  """Return matplotlib's pyplot, imported late and set to open no windows."""
-  import matplotlib
-
-  matplotlib.use('agg')
-  import matplotlib.pyplot as plt
-
-  return plt
-
-
-def png_of(figure) -> bytes:
-  """Return a figure as PNG bytes, and close it."""
-  buffer = io.BytesIO()
-  figure.savefig(buffer, format='png', dpi=110)
-  pyplot().close(figure)
-  return buffer.getvalue()

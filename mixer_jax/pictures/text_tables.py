@@ -1,6 +1,13 @@
 """Numbers as text, and tables of text: aligned for a terminal, or as Markdown."""
 
+import csv
+import io
 from collections.abc import Sequence
+
+from mixer_jax.errors import printable
+
+_FORMULA = ('=', '+', '-', '@', '\t', '\r')
+"""First characters of a formula, or of what some spreadsheets skip before one."""
 
 Row = Sequence[str]
 
@@ -20,6 +27,24 @@ def markdown(header: Row, rows: Sequence[Row]) -> str:
   rule = ['---', *['--:'] * (len(header) - 1)]
   line = lambda row: '| ' + ' | '.join(cell.replace('|', r'\|') for cell in row) + ' |\n'
   return ''.join(map(line, (header, rule, *rows)))
+
+
+def comma_separated(header: Row, rows: Sequence[Sequence[str | int | float]]) -> str:
+  """Return the same table as CSV.
+
+  Names from files cannot do harm: control characters are escaped, and what a spreadsheet would take
+  as a formula begins with an apostrophe.
+  """
+  text = io.StringIO()
+  writer = csv.writer(text, lineterminator='\n')
+  writer.writerow(header)
+  for row in rows:
+    writer.writerow([_as_text(cell) if isinstance(cell, str) else cell for cell in row])
+  return text.getvalue()
+
+
+def _as_text(cell: str) -> str:
+  return f"'{printable(cell)}" if cell[:1] in _FORMULA else printable(cell)
 
 
 def with_deviation(mean: float, deviation: float | None, digits: int = 2) -> str:

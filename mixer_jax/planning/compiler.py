@@ -127,7 +127,7 @@ def compile_program(program: Program, waiting: Callable[[float], None]) -> Facts
   command = [sys.executable, '-m', 'mixer_jax.planning.compiler']
   begun = time.monotonic()
   with (
-    tempfile.TemporaryFile('w+') as errors,
+    tempfile.TemporaryFile('w+', encoding='utf-8', errors='replace') as errors,
     subprocess.Popen(
       command,
       env={**os.environ, **ENVIRONMENT, 'PYTHONPATH': os.pathsep.join(filter(None, sys.path))},

@@ -12,8 +12,9 @@ from typing import Any
 
 from mixer_jax import models
 from mixer_jax.errors import StorageError
+from mixer_jax.home import cache_folder, warn_uncached
 from mixer_jax.models import paper
-from mixer_jax.paths import CACHE_SETTING, cache_folder, write_whole
+from mixer_jax.paths import write_whole
 from mixer_jax.planning import topologies
 from mixer_jax.planning.compiler import Compiled, Facts, Program, compile_program, facts_from
 from mixer_jax.planning.run_program import programs_of
@@ -161,9 +162,9 @@ def plan_program(program: Program, data: str = '', *, folder: pathlib.Path | Non
   Raises:
     UserError: the TPU compiler is not installed, or there is too little memory for it.
   """
-  folder = cache_folder() / 'plans' if folder is None else folder
-  path = folder / f'{_key(program)}.json'
+  name = f'{_key(program)}.json'
   try:
+    path = (folder or cache_folder() / 'plans') / name
     stored = json.loads(path.read_text())
     if stored['checksum'] != _checksum(stored['facts']):
       raise ValueError
@@ -175,11 +176,12 @@ def plan_program(program: Program, data: str = '', *, folder: pathlib.Path | Non
   with _shown(f'{models.variant_of(program.model)} for {program.topology}') as waiting:
     facts = compile_program(program, waiting)
   try:
-    folder.mkdir(parents=True, exist_ok=True)
+    path = (folder or cache_folder() / 'plans') / name
+    path.parent.mkdir(parents=True, exist_ok=True)
     fields = json.loads(json.dumps(dataclasses.asdict(facts)))  # as they will be read
     write_whole(path, json.dumps({'facts': fields, 'checksum': _checksum(fields)}))
   except (OSError, StorageError) as error:
-    log.warning('the plan is not cached (%s): set another folder with %s', error, CACHE_SETTING)
+    warn_uncached('plans', error)
   return Plan(program, data, facts)
 
 

@@ -9,7 +9,8 @@ from mixer_jax.models import paper
 from mixer_jax.parallel import mesh as meshes
 from mixer_jax.planning import topologies
 from mixer_jax.planning.compiler import Program
-from mixer_jax.runs.evaluation_setup import check_recipe, eval_batch_size, open_train
+from mixer_jax.runs.data_splits import open_train
+from mixer_jax.runs.evaluation_setup import check_recipe, eval_batch_size
 from mixer_jax.runs.initial_model import model_of
 from mixer_jax.runs.run_config import RunConfig
 
@@ -37,11 +38,12 @@ def programs_of(config: RunConfig, names: Sequence[str]) -> list[Program]:
     total_steps = config.steps_for(size)
   programs = []
   for name in names:
-    mesh = meshes.abstract_mesh(topologies.find(name).devices, **config.mesh.sizes())
+    topology = topologies.find(name)
+    mesh = meshes.abstract_mesh(topology.devices, **config.mesh.sizes())
     meshes.check_batch(mesh, config.batch_size, config.accumulate)
     programs.append(
       Program(
-        topology=name,
+        topology=topology.name,
         mesh=tuple(mesh.shape[axis] for axis in meshes.AXES),
         model=model,
         optimizer=config.optimizer,

@@ -90,16 +90,32 @@ class Topology:
 
 
 def find(name: str) -> Topology:
-  """Return the slice of this name, GENERATION:LAYOUT.
+  """Return the slice of this name: GENERATION:LAYOUT, or gcloud's, such as v3-32.
 
   Raises:
     UserError: there is no such slice; the known ones are listed.
   """
+  for known in _ALL:
+    if name == known.accelerator:
+      return known
   kind, _, layout = name.partition(':')
   generation = GENERATIONS.get(kind)
   if generation is None:
-    raise UserError(f'no topology {name!r}: a TPU is one of {", ".join(GENERATIONS)}, as in v3:4x4')
+    family = name.rpartition('-')[0]
+    sizes = ', '.join(one.accelerator for one in _ALL if one.generation.accelerator == family)
+    if sizes:
+      raise UserError(f'no topology {name!r}: there are {sizes}')
+    raise UserError(
+      f'no topology {name!r}: a TPU is one of {", ".join(GENERATIONS)}, as in v3:4x4 or v3-32'
+    )
   if layout not in generation.layouts:
     known = ', '.join(f'{kind}:{other}' for other in generation.layouts)
     raise UserError(f'no topology {name!r}: there are {known}')
-  return Topology(name, generation, math.prod(map(int, layout.split('x'))))
+  return _topology(kind, layout)
+
+
+def _topology(kind: str, layout: str) -> Topology:
+  return Topology(f'{kind}:{layout}', GENERATIONS[kind], math.prod(map(int, layout.split('x'))))
+
+
+_ALL = [_topology(kind, layout) for kind in GENERATIONS for layout in GENERATIONS[kind].layouts]

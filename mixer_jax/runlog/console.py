@@ -21,7 +21,8 @@ def setup_console() -> Terminal:
   # Orbax and TFDS log at length and with tracebacks here; their errors also reach us as
   # exceptions.
   logging.getLogger('absl').handlers = []
-  for name in ('absl', 'asyncio'):
+  # Matplotlib also logs that it cannot keep its list of fonts where there is no home directory.
+  for name in ('absl', 'asyncio', 'matplotlib'):
     logging.getLogger(name).setLevel(logging.CRITICAL)
   # If several reads fail at once, Orbax awaits only one of them.
   warnings.filterwarnings('ignore', message='coroutine .* was never awaited')

@@ -19,6 +19,19 @@ FILE_NAME = 'metrics.jsonl'
 
 _MAX_LISTED = 20
 
+_WHOLE, _NUMBER, _TEXT = (int,), (int, float), (str,)
+_TYPES: dict[str, tuple[type, ...]] = {
+  **dict.fromkeys(('step', 'process', 'devices', 'images', 'best_step'), _WHOLE),
+  **dict.fromkeys(('loss', 'accuracy', 'learning_rate', 'grad_norm'), _NUMBER),
+  **dict.fromkeys(('top1', 'top5', 'real', 'seconds', 'blocked', 'time'), _NUMBER),
+  **dict.fromkeys(('device_hours', 'core_days'), _NUMBER),
+  **dict.fromkeys(('event', 'data', 'evaluator'), _TEXT),
+  'images_per_second': (int, float, type(None)),
+  'names': (list,),
+}
+"""Types of the fields that a reader uses."""
+_NEEDED = {'end': ('step', 'device_hours'), 'diverged': ('reason',)}
+
 
 class MetricsFile:
   """Appends rows to a workdir's metrics; local or in a bucket, see `AppendedFile`.
@@ -52,18 +65,28 @@ def read_metrics(workdir) -> list[dict[str, Any]]:
 
 
 def rows_and_damaged(workdir) -> tuple[list[dict[str, Any]], int]:
-  """Return all rows in the order they were written, and the number of lines without one."""
+  """Return all rows in the order they were written, and the number of lines that hold none.
+
+  The known fields of a row have the types that this package writes; further fields may have any.
+  """
   rows, damaged = [], 0
   for line in _read(epath.Path(workdir) / FILE_NAME).decode(errors='replace').splitlines():
     try:
       row = json.loads(line)
     except (ValueError, RecursionError):
       row = None
-    if isinstance(row, dict):
+    if isinstance(row, dict) and _is_row(row):
       rows.append(row)
     else:
       damaged += 1
   return rows, damaged
+
+
+def _is_row(row: dict[str, Any]) -> bool:
+  if not all(type(row[name]) in _TYPES[name] for name in _TYPES.keys() & row.keys()):
+    return False
+  needed = _NEEDED.get(row.get('event', ''), ('step',))
+  return row.keys() >= {*needed} and row.get('step', 0) >= 0
 
 
 def _read(path: epath.Path) -> bytes:

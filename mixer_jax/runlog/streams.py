@@ -75,6 +75,7 @@ class _Stream(io.FileIO):
 
 def _text(name: str, number: int, old, *, raises: bool) -> io.TextIOWrapper:
   binary = io.BufferedWriter(_Stream(name, number, raises=raises))
-  encoding, errors = (old.encoding, old.errors) if old else ('utf-8', 'backslashreplace')
+  encoding = old.encoding if old else 'utf-8'
   by_line = name == 'stderr' or binary.isatty()
-  return io.TextIOWrapper(binary, encoding, errors, line_buffering=by_line)
+  # Not every encoding has all characters, such as '…'.
+  return io.TextIOWrapper(binary, encoding, 'backslashreplace', line_buffering=by_line)

@@ -9,6 +9,8 @@ import logging
 import sys
 import time
 
+from mixer_jax.errors import printable, printable_lines
+
 log = logging.getLogger(__name__)
 
 _REFRESH_SECONDS = 0.2
@@ -33,9 +35,9 @@ class Terminal(logging.Handler):
     self.say(self.format(record))
 
   def say(self, text: str) -> None:
-    """Print a line above the live one."""
+    """Print text above the live line; control characters, as in names of files, are escaped."""
     self._erase()
-    self._stream.write(text + '\n')
+    self._stream.write(printable_lines(text) + '\n')
     self._draw()
 
   def live(self, text: str) -> None:
@@ -43,7 +45,7 @@ class Terminal(logging.Handler):
     if not self.is_live or self.is_quiet:
       return
     now = time.monotonic()
-    self._line = text
+    self._line = printable(text)
     if now - self._drawn >= _REFRESH_SECONDS:
       self._erase()
       self._draw()

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from mixer_jax.checkpoints import Checkpoint
-from mixer_jax.data.catalog import class_ids, in_english
-from mixer_jax.data.folders import are_numbers
+from mixer_jax.data.catalog import class_aliases, class_ids, in_english
+from mixer_jax.data.class_names import are_numbers, matched, some
 from mixer_jax.data.source import Source
 from mixer_jax.errors import UserError
 from mixer_jax.paths import is_regular, user_path
@@ -117,28 +117,34 @@ def _read_names(labels: str) -> Sequence[str]:
 def align_classes(checkpoint: Checkpoint, source: Source) -> Source:
   """Return the source with its labels numbered as the outputs of the checkpoint's head.
 
-  A source with some of the head's classes is matched by their names, or by their numbers if its
-  classes are named so; one with equally many classes, by its own order. A thousand classes of
-  unknown names are assumed to be ImageNet's if the source's are.
+  If the class names of the head are known, classes are matched by them, also in another case; a
+  WordNet id of ImageNet and its words are names of one class. A thousand classes of unknown names
+  are assumed to be ImageNet's if the source's are.
+
+  If they are unknown, folders named by numbers are the outputs of these numbers, and equally many
+  classes are matched by their order; the pairs are logged.
 
   Raises:
-    UserError: none of these applies.
+    UserError: none of these applies; classes that the model does not have are listed.
   """
   known, size = class_names(checkpoint), checkpoint.config.num_classes
   names = source.classes
   if known is None and size == 1000 and all(re.fullmatch(r'n[0-9]{8}', n) for n in names):
     known = class_ids('imagenet2012')
-  if known == names:
-    return source
-  if known and set(names) <= set(known):
-    return source.renumbered(known, [known.index(name) for name in names])
+  if known:
+    aligned = matched(source, known, 'the model', _advice(checkpoint, source), class_aliases)
+    renamed = [
+      (name, known[at]) for name, at in zip(names, aligned.labels or (), strict=False)
+      if name != known[at]
+    ]  # fmt: skip
+    if renamed:
+      log.info('%s: names matched: %s', source.name, some([f'{a} → {b}' for a, b in renamed]))
+    return aligned
   if are_numbers(names) and max(map(int, names)) < size:
     return source.renumbered([str(i) for i in range(size)], [int(name) for name in names])
   if len(names) == size:
-    if known or are_numbers(names):
-      log.warning(
-        '%s names its classes differently than the checkpoint: matched by order', source.name
-      )
+    pairs = some([f'{name} → {label}' for label, name in enumerate(names)])
+    log.warning('the model has no class names: %s is matched by order, %s', source.name, pairs)
     return source
   raise UserError(
     f'the model has {size} classes and {source.name} has {len(names)}: '
@@ -153,5 +159,6 @@ def _advice(checkpoint: Checkpoint, source: Source) -> str:
     f'fine-tune with --config.init_from and --config.model.num_classes={len(source.classes)}'
   )
   if source.name.startswith('folder:'):
-    return f"name its folders by the model's class names or numbers, or {fine_tune}"
+    by = 'class names' if class_names(checkpoint) else 'class numbers'
+    return f"name its folders by the model's {by}, or {fine_tune}"
   return fine_tune

@@ -17,7 +17,7 @@ from jax._src.lru_cache import LRUCache
 
 from mixer_jax.errors import UserError
 from mixer_jax.hardware import cpu_kind
-from mixer_jax.paths import CACHE_SETTING, cache_folder
+from mixer_jax.home import cache_folder, warn_uncached
 
 log = logging.getLogger(__name__)
 
@@ -37,16 +37,15 @@ def enable() -> None:
   limit = _limit()
   if not limit or jax.config.jax_compilation_cache_dir:  # pyright: ignore[reportAttributeAccessIssue]
     return
-  folder = cache_folder() / 'compiled' / cpu_kind()
   if importlib.util.find_spec('filelock') is None:
     log.warning('compiled programs are not kept: pip install filelock')
     return
   try:
+    folder = cache_folder() / 'compiled' / cpu_kind()
     folder.mkdir(parents=True, exist_ok=True)
     _remove_incomplete(folder)
   except OSError as error:
-    reason = error.strerror or error
-    log.warning('compiled programs are not kept (%s): %s names a folder', reason, CACHE_SETTING)
+    warn_uncached('compiled programs', error)
     return
   _verify_entries(with_digests=str(folder))
   jax.config.update('jax_compilation_cache_dir', str(folder))

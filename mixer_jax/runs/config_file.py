@@ -3,19 +3,25 @@
 ConfigDict is known to config files and to this module only.
 """
 
+import contextlib
 import difflib
 import fnmatch
 import inspect
+import os
 import pathlib
 import runpy
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from ml_collections import ConfigDict
 
 from mixer_jax.errors import UserError, one_line
-from mixer_jax.runs.fields import flatten
+from mixer_jax.runs.fields import checked, flatten
+
+_imported: dict[str, pathlib.Path] = {}
+"""Module -> folder of the config file that imported it, and that it lies in."""
 
 
 def load_config(spec: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
@@ -33,27 +39,48 @@ def load_config(spec: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
   if not path.is_file():
     known = sorted(p.name for p in path.parent.glob('*.py') if p.stem != 'common')
     raise UserError(f'no config file {file}' + (f': there are {", ".join(known)}' if known else ''))
-  # Config files import each other as `configs.NAME`, whatever the current folder is.
-  search_path = [str(path.parent.parent), str(pathlib.Path.cwd())]
-  sys.path[:0] = search_path
   try:
-    module = runpy.run_path(str(path))
-    get_config = module['get_config']
-    needed = [p for p in inspect.signature(get_config).parameters.values() if p.default is p.empty]
-    if needed and not arg:
-      doc = ' '.join((module.get('__doc__') or '').split())
-      raise UserError(f'config {file} needs an argument, {file}:{needed[0].name.upper()}. {doc}')
-    config = get_config(arg) if arg else get_config()
+    with _importable(path.parent):
+      module = runpy.run_path(str(path))
+      get_config = module['get_config']
+      parameters = inspect.signature(get_config).parameters.values()
+      needed = [p for p in parameters if p.default is p.empty]
+      if needed and not arg:
+        doc = ' '.join((module.get('__doc__') or '').split())
+        raise UserError(f'config {file} needs an argument, {file}:{needed[0].name.upper()}. {doc}')
+      config = get_config(arg) if arg else get_config()
   except UserError:
     raise
   except (Exception, SystemExit) as error:  # whatever a config file raises
     text = ' '.join(str(error).split())
     raise UserError(f'config {spec}: {type(error).__name__}: {text}') from error
-  finally:
-    del sys.path[: len(search_path)]
   if not isinstance(config, ConfigDict):
     raise UserError(f'config {spec}: get_config() does not return a ConfigDict')
   return _with_overrides(config, overrides)
+
+
+@contextlib.contextmanager
+def _importable(folder: pathlib.Path) -> Iterator[None]:
+  """Let a config file import those of its folder as `configs.NAME`, and modules beside it by name.
+
+  Modules of the same name beside another config file are forgotten.
+  """
+  for name, place in list(_imported.items()):
+    if place != folder:
+      del _imported[name]
+      sys.modules.pop(name, None)
+  search_path = [str(folder), str(folder.parent), str(pathlib.Path.cwd())]
+  before = set(sys.modules)
+  sys.path[:0] = search_path
+  try:
+    yield
+  finally:
+    for place in search_path:
+      sys.path.remove(place)
+    for name in set(sys.modules) - before:
+      file = getattr(sys.modules[name], '__file__', None)
+      if file and pathlib.Path(file).is_relative_to(folder):
+        _imported[name] = folder
 
 
 def with_overrides(fields: Mapping[str, Any], overrides: Sequence[str]) -> dict[str, Any]:
@@ -66,9 +93,21 @@ def with_overrides(fields: Mapping[str, Any], overrides: Sequence[str]) -> dict[
 
 
 def _with_overrides(config: ConfigDict, overrides: Sequence[str]) -> dict[str, Any]:
+  config = ConfigDict(config)  # a copy in which no group is frozen
+  _make_plain(config)
   for override in overrides:
     _override(config, override)
-  return config.to_dict()
+  return checked('config', config.to_dict())
+
+
+def _make_plain(node: ConfigDict) -> None:
+  """Turn paths into strings, and NumPy's numbers into Python's, so that flags can set them."""
+  for name, value in node.items():
+    if isinstance(value, ConfigDict):
+      _make_plain(value)
+    elif isinstance(value, os.PathLike | np.generic):
+      with node.ignore_type():
+        node[name] = checked(f'config.{name}', value)
 
 
 def _override(config: ConfigDict, flag: str) -> None:

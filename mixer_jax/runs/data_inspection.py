@@ -6,8 +6,7 @@ from collections.abc import Iterator, Sequence
 import cv2
 import numpy as np
 
-from mixer_jax.data import decode, pipeline
-from mixer_jax.data.catalog import open_source
+from mixer_jax.data import decode, limits, pipeline
 from mixer_jax.data.check import RecordCheck, check_records
 from mixer_jax.data.pipeline import DataConfig
 from mixer_jax.data.randaugment import OPERATIONS
@@ -15,7 +14,8 @@ from mixer_jax.data.source import Source
 from mixer_jax.errors import UserError
 from mixer_jax.pictures.contact_sheets import Band, Row, contact_sheet
 from mixer_jax.runlog.progress import reading
-from mixer_jax.runs.evaluation_setup import data_of, open_train
+from mixer_jax.runs.data_splits import open_evaluated, open_train, with_held_out
+from mixer_jax.runs.evaluation_setup import data_of
 from mixer_jax.runs.run_config import RunConfig
 
 _MAGNITUDES = (5, 10, 15, 20)
@@ -36,10 +36,10 @@ def check_data(data: DataConfig) -> Iterator[RecordCheck]:
   """
   if not data.name:
     raise UserError('no data set: set --config.data.name, such as digits or imagenet2012')
-  splits = (data.train_split, data.eval_split)
-  sources = [open_source(data.name, split, data.data_dir) for split in splits]
+  data = with_held_out(data)
+  sources = [open_train(data), open_evaluated(data)]
   for source in {source.name: source for source in sources}.values():
-    yield check_records(source, reading)
+    yield check_records(source, data.max_megapixels, reading)
 
 
 def training_sheet(config: RunConfig) -> bytes:
@@ -51,7 +51,7 @@ def training_sheet(config: RunConfig) -> bytes:
   data = data_of(config)
   image_size = config.model.get('image_size') or 224
   source = open_train(data)
-  images = _sample(source)
+  images = _sample(source, data.max_megapixels)
   operations = list(_operations(images[0][1], image_size))
   half = len(operations) // 2
   augmented = list(_augmented(images, data, image_size, config.seed))
@@ -64,12 +64,15 @@ def training_sheet(config: RunConfig) -> bytes:
   )
 
 
-def _sample(source: Source) -> list[NamedImage]:
+def _sample(source: Source, max_megapixels: int) -> list[NamedImage]:
   """Return a few images that decode, from the whole split."""
   images: list[NamedImage] = []
   for index in np.random.default_rng(0).permutation(len(source)):
     record = source[index]
-    with contextlib.suppress(decode.UndecodableError):
+    with (
+      contextlib.suppress(decode.UndecodableError),
+      limits.admitted(record['image'], max_megapixels),
+    ):
       images.append((source.classes[record['label']], decode.decode(record['image'])))
     if len(images) == _IMAGES:
       break

@@ -1,8 +1,6 @@
 """Evaluation of a checkpoint on a complete split: accuracy, few-shot accuracy, linear probes."""
 
-import csv
 import dataclasses
-import io
 import logging
 import os
 from typing import Any
@@ -17,6 +15,7 @@ from mixer_jax.evaluation.fewshot import FewShotConfig
 from mixer_jax.evaluation.probe import LayerProbe, ProbeConfig
 from mixer_jax.evaluation.statistics import MeanDeviation
 from mixer_jax.parallel import processes
+from mixer_jax.pictures.text_tables import comma_separated
 from mixer_jax.runlog.progress import reading
 from mixer_jax.runs.checkpoint_labels import (
   align_classes,
@@ -24,8 +23,10 @@ from mixer_jax.runs.checkpoint_labels import (
   evaluation_recipe,
   readable_names,
 )
-from mixer_jax.runs.evaluation_setup import open_train, this_process
+from mixer_jax.runs.data_splits import open_train, with_classes_of
+from mixer_jax.runs.evaluation_setup import EvaluationSetup, this_process
 from mixer_jax.runs.loaded_model import LoadedModel, loaded_model
+from mixer_jax.runs.trained_images import check_apart, warn_if_run_trained_on
 
 log = logging.getLogger(__name__)
 
@@ -105,14 +106,13 @@ class EvaluationReport:
 
   def per_class_csv(self) -> str:
     """Return `per_class` as CSV, with class names."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator='\n')
-    writer.writerow(('class', 'name', 'images', 'top1', 'most_confused_with', 'times'))
+    rows = []
     for row in self.per_class():
       confused = '' if row.confused is None else self.classes[row.confused]
       name, top1 = self.classes[row.label], f'{row.top1:.2f}'
-      writer.writerow((row.label, name, row.images, top1, confused, row.times))
-    return text.getvalue()
+      rows.append((row.label, name, row.images, top1, confused, row.times))
+    header = ('class', 'name', 'images', 'top1', 'most_confused_with', 'times')
+    return comma_separated(header, rows)
 
 
 def evaluate(loaded: LoadedModel | str | os.PathLike) -> EvaluationReport:
@@ -127,6 +127,7 @@ def evaluate(loaded: LoadedModel | str | os.PathLike) -> EvaluationReport:
   loaded = loaded_model(loaded)
   checkpoint, model = loaded.checkpoint, loaded.model
   source = align_classes(checkpoint, loaded.setup.source)
+  warn_if_run_trained_on(checkpoint, source, loaded.setup.data.data_dir)
   setup = dataclasses.replace(loaded.setup, source=source)
   data = setup.data
   recipe = recipes.describe(
@@ -225,12 +226,12 @@ def few_shot(
   """
   loaded = loaded_model(loaded)
   setup = loaded.setup
-  train = processes.together(lambda: open_train(setup.data))
+  train, test = processes.together(lambda: _opened(setup))
   evaluator = fewshot.FewShot(
     loaded.model,
     settings,
     train,
-    setup.source,
+    test,
     setup.data,
     setup.mesh,
     batch_size=setup.batch_size,
@@ -238,9 +239,9 @@ def few_shot(
   )
   return FewShotReport(
     checkpoint=loaded.path,
-    data=setup.source.name,
+    data=test.name,
     train_data=train.name,
-    images=len(setup.source),
+    images=len(test),
     accuracies=evaluator.by_shots(loaded.place_params()),
     seeds=settings.seeds,
   )
@@ -282,19 +283,26 @@ def linear_probe(
   """
   loaded = loaded_model(loaded)
   setup = loaded.setup
-  train = processes.together(lambda: open_train(setup.data))
+  train, test = processes.together(lambda: _opened(setup))
   layers = probe.linear_probe(
     loaded.model,
     settings,
     loaded.place_params(),
     train,
-    setup.source,
+    test,
     setup.data,
     setup.mesh,
     batch_size=setup.batch_size,
     process=this_process(),
   )
-  return ProbeReport(loaded.path, setup.source.name, train.name, len(setup.source), layers)
+  return ProbeReport(loaded.path, test.name, train.name, len(test), layers)
+
+
+def _opened(setup: EvaluationSetup) -> tuple[Source, Source]:
+  """Return the images that a classifier learns from and those that it is tested on."""
+  train = open_train(setup.data)
+  check_apart(setup.source, train)
+  return train, with_classes_of(train, setup.source)
 
 
 def _learned(report: FewShotReport | ProbeReport) -> str:

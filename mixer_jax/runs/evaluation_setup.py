@@ -8,11 +8,12 @@ from jax.sharding import AbstractMesh, Mesh
 
 from mixer_jax.data import pipeline
 from mixer_jax.data.batch import Batch
-from mixer_jax.data.catalog import open_source
 from mixer_jax.data.pipeline import DataConfig, Process
 from mixer_jax.data.source import Source
 from mixer_jax.errors import UserError
+from mixer_jax.hardware import free_memory
 from mixer_jax.parallel import mesh as meshes
+from mixer_jax.runs.data_splits import open_evaluated, with_held_out
 from mixer_jax.runs.run_config import RunConfig
 
 IMAGES_PER_DEVICE = 32
@@ -31,6 +32,7 @@ class EvaluationSetup:
 
   def batches(self, image_size: int) -> Iterator[Batch]:
     """Return this process's part of all batches, on the host; each image is in one of them."""
+    check_memory('eval_batch_size', self.batch_size, image_size)
     return pipeline.eval_batches(
       self.source,
       self.data,
@@ -52,22 +54,20 @@ def open_evaluation(config: RunConfig, source: Source | None = None) -> Evaluati
   data = data_of(config)
   mesh = meshes.make_mesh(**config.mesh.sizes())
   batch_size = eval_batch_size(config, mesh)
-  source = source or open_source(data.name, data.eval_split, data.data_dir)
-  return EvaluationSetup(data, mesh, batch_size, source)
-
-
-def open_train(data: DataConfig) -> Source:
-  """Return the training split."""
-  return open_source(data.name, data.train_split, data.data_dir)
+  return EvaluationSetup(data, mesh, batch_size, source or open_evaluated(data))
 
 
 def data_of(config: RunConfig) -> DataConfig:
-  """Return the data of a config; raises `UserError` if it names no data set or recipe."""
+  """Return the data of a config, see `with_held_out`.
+
+  Raises:
+    UserError: it names no data set or recipe.
+  """
   data = config.data
   if not data.name:
     raise UserError('no data set: set --config.data.name, such as digits or imagenet2012')
   check_recipe(data)
-  return data
+  return with_held_out(data)
 
 
 def check_recipe(data: DataConfig) -> None:
@@ -83,6 +83,16 @@ def eval_batch_size(config: RunConfig, mesh: Mesh | AbstractMesh) -> int:
   size = config.eval_batch_size or IMAGES_PER_DEVICE * mesh.size
   meshes.check_batch(mesh, size, name='eval_batch_size')
   return size
+
+
+def check_memory(name: str, batch_size: int, image_size: int) -> None:
+  """Raise `UserError` if this process's part of a batch is larger than the memory of the host."""
+  size, free = batch_size // jax.process_count() * image_size**2 * 3, free_memory()
+  if free is not None and size > free:
+    raise UserError(
+      f'config.{name}={batch_size:,}: a batch takes {size / 2**30:,.0f} GiB of the host, which has '
+      f'{free / 2**30:,.0f} left: take a smaller one'
+    )
 
 
 def this_process() -> Process:

@@ -8,18 +8,19 @@ from typing import Any
 import optax
 
 from mixer_jax import models
-from mixer_jax.data.catalog import open_source
 from mixer_jax.data.source import Source
 from mixer_jax.errors import UserError
 from mixer_jax.models import ModelConfig
 from mixer_jax.parallel import mesh as meshes
 from mixer_jax.parallel import processes
-from mixer_jax.runs.evaluation_setup import EvaluationSetup, open_evaluation, open_train
+from mixer_jax.runs.data_splits import open_split, open_train, with_classes_of
+from mixer_jax.runs.evaluation_setup import EvaluationSetup, check_memory, open_evaluation
 from mixer_jax.runs.evaluators.classification import Classification
 from mixer_jax.runs.evaluators.evaluator import Context, Evaluator, Row
 from mixer_jax.runs.evaluators.registry import prepare_all
 from mixer_jax.runs.initial_model import InitialWeights, new_model
 from mixer_jax.runs.run_config import RunConfig
+from mixer_jax.runs.trained_images import warn_if_trained_on
 from mixer_jax.training.optimizer import Schedule, make_optimizer, make_schedule
 
 log = logging.getLogger(__name__)
@@ -102,6 +103,8 @@ def build_experiment(config: RunConfig, known_model: dict[str, Any] | None = Non
   else:
     model = new_model(config.model)
   check_classes(model, source)
+  check_memory('batch_size', config.batch_size, model.image_size)
+  check_memory('eval_batch_size', evaluated.batch_size, model.image_size)
   evaluated.data.order(model.image_size)  # raises if a permutation's patches do not divide it
   context = Context(model, evaluated, source)
   evaluators = processes.together(lambda: prepare_all(config, context))
@@ -136,18 +139,17 @@ def build_experiment(config: RunConfig, known_model: dict[str, Any] | None = Non
 
 def _open(config: RunConfig) -> tuple[EvaluationSetup, EvaluationSetup | None, Source]:
   """Return the evaluation, test and training images; does not wait for other processes."""
-  evaluated, tested = open_evaluation(config), None
+  evaluated = open_evaluation(config)
   meshes.check_batch(evaluated.mesh, config.batch_size, config.accumulate)
   data = evaluated.data
-  if data.test_split:
-    if data.name.startswith('folder:') and '[' not in data.test_split:
-      raise UserError(
-        f'config.data.test_split {data.test_split!r} of a folder is all of it: slice it, as in '
-        "'train[99%:]', or set it to ''"
-      )
-    test = open_source(data.name, data.test_split, data.data_dir)
-    tested = dataclasses.replace(evaluated, source=test)
-  return evaluated, tested, open_train(data)
+  train = open_train(data)
+
+  def of(source: Source) -> EvaluationSetup:
+    warn_if_trained_on(source, train)
+    return dataclasses.replace(evaluated, source=with_classes_of(train, source))
+
+  tested = of(open_split(data, data.test_split)) if data.test_split else None
+  return of(evaluated.source), tested, train
 
 
 def check_classes(model: ModelConfig, source: Source) -> None:

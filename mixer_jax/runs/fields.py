@@ -1,13 +1,57 @@
 """Fields of a config as plain values: dotted names, lists in one string, typed groups."""
 
 import dataclasses
+import math
+import os
 from collections.abc import Mapping
 from typing import Any, TypeVar
+
+import numpy as np
 
 from mixer_jax.errors import UserError, one_line
 
 N = TypeVar('N', int, float)
 T = TypeVar('T')
+
+
+_MAX_DEPTH = 10  # of groups and lists in each other
+_MAX_WHOLE = 2**63
+_MAX_NUMBER = 1e38  # float32 on the device
+
+
+def checked(name: str, value: Any, depth: int = 0) -> Any:
+  """Return the value of a field as Python's own type: dict, list, tuple, str, int, float, bool.
+
+  Paths become strings, and NumPy's numbers those of Python.
+
+  Args:
+    name: of the field, for the message.
+
+  Raises:
+    UserError: a value of another type, a huge number, or groups without an end.
+  """
+  if isinstance(value, Mapping | list | tuple) and depth > _MAX_DEPTH:
+    raise UserError(f'{name:.80} is nested too deeply')
+  if isinstance(value, Mapping):
+    return {key: checked(f'{name}.{key}', item, depth + 1) for key, item in value.items()}
+  if isinstance(value, list | tuple):
+    items = [checked(name, item, depth + 1) for item in value]
+    return tuple(items) if isinstance(value, tuple) else items
+  if isinstance(value, os.PathLike):
+    value = os.fspath(value)
+  if isinstance(value, np.generic):
+    value = value.item()
+  if value is None:
+    raise UserError(f'{name} is None: set it, as an empty text or list if it has none')
+  if not isinstance(value, str | int | float):
+    raise UserError(f'{name} is of type {type(value).__name__}: fields are text, numbers and lists')
+  if isinstance(value, int) and not -_MAX_WHOLE <= value < _MAX_WHOLE:
+    raise UserError(f'{name} is too large: whole numbers are below 2^63')
+  if isinstance(value, float) and _MAX_NUMBER < abs(value) < math.inf:
+    raise UserError(f'{name} is too large: numbers are below {_MAX_NUMBER:g}')
+  if isinstance(value, str) and '\0' in value:
+    raise UserError(f'{name} has a NUL character: {value!r:.80}')
+  return value
 
 
 def flatten(fields: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:

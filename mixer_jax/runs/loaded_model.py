@@ -8,7 +8,6 @@ from typing import Any
 from mixer_jax import checkpoints, models
 from mixer_jax.checkpoints import Checkpoint, published
 from mixer_jax.data.batch import Batch
-from mixer_jax.data.catalog import open_source
 from mixer_jax.data.source import Source
 from mixer_jax.errors import UserError
 from mixer_jax.parallel import mesh as meshes
@@ -17,6 +16,7 @@ from mixer_jax.paths import user_path
 from mixer_jax.runs import config_file, pod
 from mixer_jax.runs.checkpoint_labels import evaluation_recipe
 from mixer_jax.runs.config_versions import stored_config
+from mixer_jax.runs.data_splits import open_evaluated
 from mixer_jax.runs.evaluation_setup import EvaluationSetup, open_evaluation
 from mixer_jax.runs.fields import list_text
 from mixer_jax.runs.run_config import RunConfig
@@ -198,7 +198,7 @@ def _named_source(checkpoint: str, config: RunConfig | None) -> Source | None:
     UserError: there is no such data, or neither a config nor a run that names any.
   """
   if config is not None:
-    return open_source(config.data.name, config.data.eval_split, config.data.data_dir)
+    return open_evaluated(config.data)
   if published.find(checkpoint) and not user_path(checkpoint).exists():
     raise UserError(_NO_DATA.format(checkpoint))
   return None

@@ -7,7 +7,7 @@ from typing import Any
 from mixer_jax.parallel import processes
 from mixer_jax.parallel.processes import ProcessesConfig
 from mixer_jax.runlog import console, terminal
-from mixer_jax.runs import compilation_cache
+from mixer_jax.runs import compilation_cache, profiling
 from mixer_jax.runs.fields import flatten
 
 
@@ -29,6 +29,7 @@ def join(
   """
   compilation_cache.enable()
   processes.start(limits or ProcessesConfig(), preemptible=preemptible)
+  profiling.listen()
   if processes.is_alone():
     return
   console.silence_libraries()

@@ -16,7 +16,7 @@ from mixer_jax.data import folders, pipeline, recipes
 from mixer_jax.data.batch import FILLER, Batch
 from mixer_jax.data.pipeline import DataConfig
 from mixer_jax.data.source import Source
-from mixer_jax.errors import UserError
+from mixer_jax.errors import UserError, printable
 from mixer_jax.evaluation import classify
 from mixer_jax.evaluation.features import gather, make_feature_step
 from mixer_jax.evaluation.pipelined import pipelined
@@ -67,8 +67,8 @@ class Prediction:
 
   def text(self) -> str:
     """Return the file and a line for each class."""
-    lines = [f'  {100 * c.probability:6.2f} %  {c.name}' for c in self.top or ()]
-    return '\n'.join([self.image, *lines])
+    lines = [f'  {100 * c.probability:6.2f} %  {printable(c.name)}' for c in self.top or ()]
+    return '\n'.join([printable(self.image), *lines])
 
 
 class Embeddings(NamedTuple):

@@ -15,7 +15,7 @@ from mixer_jax.data.pipeline import DataConfig
 from mixer_jax.errors import UserError
 from mixer_jax.evaluation.fewshot import FewShotConfig
 from mixer_jax.parallel.processes import ProcessesConfig
-from mixer_jax.runs.fields import build, parse_numbers, plain
+from mixer_jax.runs.fields import build, checked, parse_numbers, plain
 from mixer_jax.training.early_stopping import EarlyStoppingConfig
 from mixer_jax.training.losses import get_loss
 from mixer_jax.training.mixup import MixupConfig
@@ -149,6 +149,7 @@ class RunConfig:
     Raises:
       UserError: a field is missing, unknown or has a wrong value.
     """
+    fields = checked('config', fields)
     known = {field.name: field for field in dataclasses.fields(cls)}
     for name in (*known, 'mixup_per'):
       if name not in fields and name not in _OPTIONAL:

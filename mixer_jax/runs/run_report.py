@@ -12,6 +12,7 @@ from mixer_jax.evaluation.classify import Evaluation
 from mixer_jax.parallel import processes
 from mixer_jax.paths import write_whole
 from mixer_jax.pictures import run_pictures
+from mixer_jax.pictures.drawing import tolerated
 from mixer_jax.runlog.metrics import device_hours, listed, read_metrics, undecodable
 from mixer_jax.runlog.progress import Progress
 from mixer_jax.runlog.terminal import duration
@@ -53,10 +54,11 @@ def finish(
   if processes.is_main():
     if names := undecodable(rows):
       log.warning('training images that did not decode and were replaced: %s', listed(names))
-    curves = run_pictures.curves([*rows, {'event': 'end', **end}])
-    pictures = (curves, _predictions(exp, evaluation))
-    for name, png in zip(PICTURES, pictures, strict=True):
-      write_whole(epath.Path(folder) / name, png)
+    draw_curves = lambda: run_pictures.curves([*rows, {'event': 'end', **end}])
+    draw_predictions = lambda: _predictions(exp, evaluation)
+    for name, draw in zip(PICTURES, (draw_curves, draw_predictions), strict=True):
+      with tolerated(name):
+        write_whole(epath.Path(folder) / name, draw())
   progress.event('end', **end)
   return end
 

@@ -91,4 +91,5 @@ def curve_of(evaluations: Mapping[int, Mapping[str, float]], metric: str) -> dic
 
 def _figures(row: Mapping[str, Any]) -> dict[str, float]:
   labels = ('event', 'step', 'seconds', 'data', 'evaluator')
-  return {name: value for name, value in row.items() if name not in labels}
+  numbers = {name: value for name, value in row.items() if type(value) in (int, float)}
+  return {name: value for name, value in numbers.items() if name not in labels}

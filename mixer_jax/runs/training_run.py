@@ -195,7 +195,7 @@ def _begin(
   """
   mesh = exp.evaluated.mesh
   abstract = steps.abstract_state(exp.model, exp.optimizer, mesh)
-  restored = store.restore(abstract.parts())
+  restored = store.restore(abstract.parts(), with_best=exp.config.keeps_best)
   step, path, standing = 0, None, Standing()
   if restored is not None:
     step, parts = restored

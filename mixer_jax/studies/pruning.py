@@ -15,7 +15,6 @@ from mixer_jax.analysis import block_scores
 from mixer_jax.analysis.block_scores import MEASURES, Images
 from mixer_jax.analysis.hsic import check_images
 from mixer_jax.bench.latency import latencies
-from mixer_jax.data.catalog import open_source
 from mixer_jax.errors import UserError
 from mixer_jax.models.depth import Blocks, with_blocks, without
 from mixer_jax.models.parameters import flatten
@@ -24,6 +23,7 @@ from mixer_jax.parallel import processes
 from mixer_jax.paths import user_path
 from mixer_jax.runlog.progress import reading
 from mixer_jax.runs import checkpoint_labels
+from mixer_jax.runs.data_splits import open_split
 from mixer_jax.runs.evaluation_setup import EvaluationSetup
 from mixer_jax.runs.loaded_model import LoadedModel, load_for_evaluation
 from mixer_jax.runs.run_config import RunConfig
@@ -124,7 +124,7 @@ def _subject(config: PruningStudyConfig, path: str, loaded: LoadedModel) -> Subj
   checkpoint, setup = loaded.checkpoint, loaded.setup
 
   def scored_on() -> EvaluationSetup:
-    source = open_source(setup.data.name, config.pruning.score_split, setup.data.data_dir)
+    source = open_split(setup.data, config.pruning.score_split)
     source = checkpoint_labels.align_classes(checkpoint, source)
     check_images(len(source), setup.batch_size)
     return dataclasses.replace(setup, source=source)

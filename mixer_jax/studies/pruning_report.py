@@ -7,7 +7,7 @@ import numpy as np
 
 from mixer_jax.evaluation.statistics import mean_deviation
 from mixer_jax.pictures import text_tables
-from mixer_jax.pictures.run_pictures import png_of, pyplot
+from mixer_jax.pictures.drawing import png_of, pyplot
 
 Report = Mapping[str, Any]
 """Content of `prune.json`, or a row of it."""

@@ -16,6 +16,7 @@ from mixer_jax.parallel import processes
 from mixer_jax.parallel.preemption import preemptible, stop_point
 from mixer_jax.parallel.processes import ProcessesConfig
 from mixer_jax.paths import user_path, write_whole
+from mixer_jax.pictures.drawing import tolerated
 from mixer_jax.runs import pod, run_report
 from mixer_jax.runs.experiment import Experiment, build_experiment
 from mixer_jax.runs.run_config import RunConfig
@@ -245,7 +246,9 @@ def write(
   """Writes `name`.json and the other files of a study, each completely or not at all."""
   text = json.dumps(values, indent=2)
   values = json.loads(text)  # the reporter sees what a reader of the file sees
-  files = {f'{name}.json': f'{text}\n', **(more or {}), **reporter.files(values)}
+  files: dict[str, bytes | str] = {f'{name}.json': f'{text}\n', **(more or {})}
+  with tolerated(f'the picture of {name}.json'):
+    files |= reporter.files(values)
   folder = user_path(workdir)
   for file, data in files.items():
     write_whole(folder / file, data)

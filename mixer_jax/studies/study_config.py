@@ -9,6 +9,8 @@ from mixer_jax.studies.study import named
 
 C = TypeVar('C')
 
+_MAX_SEEDS = 1000
+
 
 def typed(cls: type[C], config: C | Mapping[str, Any]) -> C:
   """The config of a study as its dataclass, which has `from_fields`."""
@@ -27,8 +29,8 @@ def check_names(fields: Mapping[str, Any], names: Sequence[str], groups: Sequenc
 
 def seeds(value: Any) -> int:
   """Number of seeds."""
-  if type(value) is not int or value < 1:
-    raise UserError(f'config.seeds must be a whole number, at least 1, is {value!r}')
+  if type(value) is not int or not 1 <= value <= _MAX_SEEDS:
+    raise UserError(f'config.seeds must be a whole number in 1..{_MAX_SEEDS}, is {value!r}')
   return value
 
 

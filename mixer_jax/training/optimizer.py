@@ -48,8 +48,10 @@ class OptimizerConfig:
       raise UserError(
         f"optimizer.schedule must be 'linear', 'cosine' or 'constant', not {self.schedule!r}"
       )
-    if type(self.warmup_steps) is not int or self.warmup_steps < 0:
-      raise UserError(f'optimizer.warmup_steps must be 0 or more, is {self.warmup_steps!r}')
+    if type(self.warmup_steps) is not int or not 0 <= self.warmup_steps < 2**31:
+      raise UserError(
+        f'optimizer.warmup_steps must be 0 or more and below 2^31, is {self.warmup_steps!r}'
+      )
     for field in ('learning_rate', 'weight_decay', 'clip_norm', 'eps'):
       if not 0 <= getattr(self, field) < math.inf:
         raise UserError(f'optimizer.{field} must be 0 or more, is {getattr(self, field)!r}')

@@ -5,6 +5,7 @@ import hashlib
 import html
 from collections.abc import Container, Iterable, Sequence
 
+from mixer_jax.errors import printable_lines
 from mixer_jax.webpage.page_style import SCRIPT, STYLE
 
 
@@ -43,9 +44,7 @@ def escaped(child: Child) -> Html:
     return Html()
   if isinstance(child, str | int | float):
     # File names may hold control characters, and bytes that are not text.
-    text = str(child).encode(errors='replace').decode()
-    return Html(html.escape(''.join(c if c >= ' ' or c in '\t\n' else '\N{REPLACEMENT CHARACTER}'
-                                    for c in text)))  # fmt: skip
+    return Html(html.escape(printable_lines(str(child))))
   return Html(''.join(map(escaped, child)))
 
 

@@ -272,7 +272,7 @@ def test_best_names_a_state_that_is_loaded_by_it(tmp_path, caplog):
   damage(store.directory / '10', 'flipped byte')
   with pytest.raises(UserError, match=r'10 is intact; the newest: .*10 is damaged'):
     mixer_jax.load(tmp_path / 'run' / 'best')
-  with pytest.raises(UserError, match=r'10 is damaged .*: train again'):
+  with pytest.raises(UserError, match=r'10 is damaged .*: the same command resumes'):
     store.read(10, {'params': abstract(meshes.make_mesh())['params']})
 
 

@@ -1,16 +1,21 @@
 """Image files in folders: classes by name, files by name, folder and pattern."""
 
+import errno
+import hashlib
+import logging
 import os
 import pathlib
 
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from etils import epath
 
 from mixer_jax.data import folders
 from mixer_jax.data.catalog import open_source
-from mixer_jax.errors import UserError
-from tests.helpers.photos import encoded
+from mixer_jax.data.decode import decode
+from mixer_jax.errors import StorageError, UserError
+from tests.helpers.photos import encoded, photo
 
 
 def write(path, level: int = 0):
@@ -30,7 +35,7 @@ def tree(tmp_path):
 
 
 def test_a_folder_for_each_class(tree):
-  source = open_source(f'folder:{tree}', 'whatever')
+  source = open_source(f'folder:{tree}', 'train')
   assert source.classes == ('ant', 'cat', 'dog')
   records = [source[i] for i in range(len(source))]
   assert [record['label'] for record in records] == [0, 1, 1, 2]
@@ -55,7 +60,7 @@ def test_slices_are_a_fixed_part_and_the_rest(tmp_path):
   assert sorted(kept + held_out) == sorted(names_of(tmp_path / 'here', 'train'))
   assert {name[0] for name in held_out} == {'a', 'b'}
   (tmp_path / 'here').rename(tmp_path / 'there')
-  assert names_of(tmp_path / 'there', 'test[75%:]') == held_out  # whatever its name is
+  assert names_of(tmp_path / 'there', 'train[75%:]') == held_out  # wherever it is
   assert names_of(tmp_path / 'there', 'train[45:50]+train[-10:]') == held_out
   (tmp_path / 'there' / 'a' / '0.png').unlink()
   after = set(names_of(tmp_path / 'there', 'train[75%:]'))
@@ -112,16 +117,153 @@ def test_folders_named_by_numbers_are_in_numeric_order(tmp_path):
   assert open_source(f'folder:{tmp_path}', '').classes == tuple(map(str, range(12)))
 
 
+def test_an_empty_folder_does_not_change_the_order_of_numbers(tmp_path):
+  for name in ('1', '2', '10'):
+    write(tmp_path / name / 'a.png')
+  (tmp_path / 'new folder').mkdir()
+  assert open_source(f'folder:{tmp_path}', '').classes == ('1', '2', '10')
+  assert folders.class_names(str(tmp_path)) == ('1', '2', '10')
+
+
+def test_parts_have_the_same_share_of_each_class(tmp_path):
+  for name, count in (('a', 40), ('b', 10), ('c', 20)):
+    for number in range(count):
+      path = tmp_path / name / f'{number}.png'
+      path.parent.mkdir(exist_ok=True)
+      path.write_bytes(b'')
+  for part, wanted in (('[:90%]', (36, 9, 18)), ('[90%:]', (4, 1, 2)), ('[50%:]', (20, 5, 10))):
+    source = open_source(f'folder:{tmp_path}', f'train{part}')
+    counts = np.bincount([source[i]['label'] for i in range(len(source))])
+    np.testing.assert_allclose(counts, wanted, atol=0.5)
+
+
+def test_the_first_rules_are_kept_for_runs_that_began_by_them(tmp_path):
+  """The orders were written down before the second rules were there."""
+  for name in ('1', '2', '10'):
+    for number in range(4):
+      write(tmp_path / name / f'{number}.png', number)
+    write(tmp_path / name / '4.bmp')
+  (tmp_path / 'empty').mkdir()
+  whole = open_source(f'folder:{tmp_path}', 'any', folder_rules=1)
+  assert (whole.classes, len(whole)) == (('1', '10', '2'), 12)
+  part = open_source(f'folder:{tmp_path}', 'x[:3]+y[50%:75%]', folder_rules=1)
+  digest = lambda name: hashlib.sha256(name.encode()).digest()
+  names = sorted((f'{c}/{i}.png' for c in ('1', '2', '10') for i in range(4)), key=digest)
+  wanted = [*names[:3], *names[6:9]]
+  assert isinstance(part.records, folders.Files)
+  assert list(part.records.files) == wanted
+  assert [part.classes[part[i]['label']] for i in range(6)] == [n.split('/')[0] for n in wanted]
+
+
 def test_labels_may_be_those_of_another_list_of_classes(tree):
   source = open_source(f'folder:{tree}', '').renumbered(('dog', 'x', 'ant', 'cat'), (2, 3, 0))
   assert [source[i]['label'] for i in range(4)] == [2, 3, 3, 0]
   assert source.classes[3] == 'cat'
 
 
-def test_an_unreadable_file_counts_as_undecodable(tree):
+def test_a_file_that_was_removed_since_is_named(tree):
   source = open_source(f'folder:{tree}', '')
   (tree / 'ant' / 'd.webp').unlink()
-  assert source[0]['image'] == b''
+  with pytest.raises(UserError, match=r'ant/d\.webp was removed after its folder was listed'):
+    source[0]
+
+
+def test_a_file_that_cannot_be_read_now_is_read_again_or_a_storage_error(tree, monkeypatch):
+  source = open_source(f'folder:{tree}', '')
+  read, faults = epath.Path.read_bytes, [errno.EIO, errno.ESTALE]
+
+  def failing(path):
+    if faults:
+      raise OSError(faults.pop(), 'not now', str(path))
+    return read(path)
+
+  monkeypatch.setattr(type(epath.Path(tree)), 'read_bytes', failing)
+  assert source[0]['image'] == (tree / 'ant' / 'd.webp').read_bytes()
+  faults[:] = [errno.EIO] * 100
+  monkeypatch.setenv('MIXER_JAX_RETRY_SECONDS', '0')
+  with pytest.raises(StorageError, match=r'd\.webp cannot be read now'):
+    source[0]
+
+
+def test_a_folder_that_cannot_be_listed_now_is_listed_again_or_a_storage_error(tree, monkeypatch):
+  scan, faults = os.scandir, [errno.EIO]
+
+  def failing(path):
+    if faults and str(path).endswith('cat'):
+      raise OSError(faults.pop(), 'not now', str(path))
+    return scan(path)
+
+  monkeypatch.setattr(os, 'scandir', failing)
+  assert len(open_source(f'folder:{tree}', '')) == 4
+  faults[:] = [errno.EACCES] * 100
+  monkeypatch.setenv('MIXER_JAX_RETRY_SECONDS', '0')
+  with pytest.raises(StorageError, match='cat cannot be read now'):
+    open_source(f'folder:{tree}', '')
+  with pytest.raises(StorageError, match='cat cannot be read now'):
+    folders.find_images([str(tree)])
+
+
+FORMATS = {
+  'jpg': 'JPEG',
+  'JPE': 'JPEG',
+  'jfif': 'JPEG',
+  'png': 'PNG',
+  'webp': 'WEBP',
+  'gif': 'GIF',
+  'bmp': 'BMP',
+  'tif': 'TIFF',
+  'TIFF': 'TIFF',
+  'avif': 'AVIF',
+  'jp2': 'JPEG2000',
+  'ppm': 'PPM',
+}
+
+
+def test_all_formats_that_are_decoded_are_taken(tmp_path):
+  image = photo(24, 30)
+  for folder in 'ab':
+    (tmp_path / folder).mkdir()
+    for suffix, kind in FORMATS.items():
+      (tmp_path / folder / f'x.{suffix}').write_bytes(encoded(image, kind))
+  source = open_source(f'folder:{tmp_path}', '')
+  assert len(source) == 2 * len(FORMATS)
+  assert all(decode(source[i]['image']).shape == (24, 30, 3) for i in range(len(source)))
+  assert len(folders.find_images([str(tmp_path / 'a')])) == len(FORMATS)
+
+
+def test_what_is_left_out_is_counted_in_one_line(tree, caplog):
+  (tree / 'cat' / 'gone.jpg').symlink_to('nowhere.jpg')
+  (tree / 'cat' / 'loop.jpg').symlink_to('loop.jpg')
+  (tree / 'cat' / 'Thumbs').write_text('')
+  os.mkfifo(tree / 'dog' / 'pipe.png')
+  (tree / 'dog' / 'x.heic').write_text('')
+  (tree / 'lost+found').mkdir(mode=0)
+  (tree / 'ant' / '__MACOSX').mkdir()
+  write(tree / 'sheet.png')
+  (tree / 'labels.csv').write_text('')
+  with caplog.at_level(logging.INFO):
+    open_source(f'folder:{tree}', '')
+    open_source(f'folder:{tree}', 'train[:50%]')
+  (line,) = [record.getMessage() for record in caplog.records if 'left out' in record.getMessage()]
+  assert line.startswith(f'{tree}: left out ')
+  assert sorted(line.split('left out ')[1].split(', ')) == [
+    '.csv 1',
+    '.heic 1',
+    '.txt 1',
+    '__MACOSX 1',
+    'broken links 2',
+    'class without images (empty) 1',
+    'hidden 1',
+    'images beside the class folders 1',
+    'lost+found 1',
+    'special files 1',
+    'without an extension 1',
+  ]
+
+
+def test_what_predict_leaves_out_is_counted(tree, caplog):
+  folders.find_images([str(tree)])
+  assert f'{tree}: left out hidden 1, .txt 1' in caplog.text
 
 
 @pytest.mark.parametrize(('name', 'message'), [('none', 'no folder'), ('empty', 'no images in')])

@@ -12,7 +12,7 @@ def restored_logging() -> Iterator[None]:
   """Restore the root logger, the levels of the loggers that a command sets, and no terminal."""
   root = logging.getLogger()
   handlers, level = root.handlers, root.level
-  names = ('absl', 'asyncio', 'mixer_jax')
+  names = ('absl', 'asyncio', 'matplotlib', 'mixer_jax')
   levels = {name: logging.getLogger(name).level for name in names}
   try:
     yield

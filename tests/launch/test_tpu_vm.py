@@ -26,7 +26,7 @@ class Pod:
   def __init__(self, folder):
     self.script = folder / 'checkout' / 'launch' / 'tpu_vm.sh'
     self.script.parent.mkdir(parents=True)
-    for script in ('tpu_vm.sh', 'tpu_worker.sh', 'retry.sh'):
+    for script in ('tpu_vm.sh', 'tpu_worker.sh', 'retry.sh', 'gcloud.sh'):
       shutil.copy(ROOT / 'launch' / script, self.script.parent)
     (folder / 'checkout' / 'with space.txt').write_text('tracked')
     for git in ('init -q', 'add .'):
@@ -91,7 +91,8 @@ class Pod:
     with self.cloud.open() as now:
       calls = now['asked']
     name = lambda call: next(
-      (a.split()[2] for a in call if a.startswith('--command=')), ' '.join(call[2:4])
+      (a.split()[2] for a in call if a.startswith('--command=')),
+      ' '.join(call[call.index('tpus') + 1 :][:2]),
     )
     return [name(call) for call in calls]
 
@@ -158,6 +159,47 @@ def test_a_queued_resource_has_the_name_of_its_tpu(pod):
   ]
 
 
+NETWORK = (
+  *('--network=net', '--subnetwork=sub', '--internal-ips', '--service-account=a@p.example'),
+  *('--scopes=cloud-platform', '--labels=team=vision,user=me', '--tags=tpu', '--metadata=k=v'),
+  *('--data-disk=source=projects/p/zones/z/disks/a,mode=read-only', '--data-disk=source=b'),
+)
+
+
+def test_flags_of_the_network_and_the_account_are_those_of_gcloud(pod):
+  for queued in ((), ('--queued',)):
+    out, _ = pod.do('create', *WHERE, '--type=v3-8', *NETWORK, *queued, DRY_RUN='1')
+    words = shlex.split(out)
+    start = words.index(NETWORK[0])
+    assert words[start : start + len(NETWORK)] == [*NETWORK]
+
+
+def test_a_reservation_and_flex_start_are_requested_by_the_alpha_commands(pod):
+  out, _ = pod.do('create', *WHERE, '--type=v5p-8', '--reservation=mine', DRY_RUN='1')
+  assert shlex.split(out)[:6] == ['gcloud', 'alpha', 'compute', 'tpus', 'tpu-vm', 'create']
+  assert '--reservation=mine' in out
+  flags = ('--type=v6e-8', '--queued', '--flex-start=6h')
+  out, _ = pod.do('create', *WHERE, *flags, DRY_RUN='1')
+  assert shlex.split(out)[:5] == ['gcloud', 'alpha', 'compute', 'tpus', 'queued-resources']
+  assert '--provisioning-model=flex-start --max-run-duration=6h' in out
+
+
+def test_workers_are_reached_by_the_way_that_the_flags_name(pod):
+  ways = {
+    (): ('tpu-vm', None),
+    ('--internal-ips',): ('tpu-vm', '--internal-ip'),
+    ('--queued',): ('queued-resources', None),
+    ('--queued', '--internal-ips'): ('queued-resources', '--internal-ip'),
+    ('--queued', '--internal-ips', '--iap'): ('queued-resources', '--tunnel-through-iap'),
+  }
+  for flags, (group, route) in ways.items():
+    out, _ = pod.do('setup', *WHERE, *flags, DRY_RUN='1')
+    for line in out.splitlines():
+      words = shlex.split(line)
+      assert words[3] == group
+      assert {'--internal-ip', '--tunnel-through-iap'} & {*words} == ({route} if route else set())
+
+
 def test_a_refused_creation_reports_the_error_of_gcloud(pod):
   pod.play(create=['quota'])
   _, err = pod.do('create', *TPU, code=1)
@@ -204,7 +246,17 @@ def test_delete_includes_the_queued_resource_and_reports_a_missing_tpu(pod):
     ('create pod --zone=us-central1-a --type=v3-8 --valid-until=6h', 'needs --queued'),
     ('run pod --zone=us-central1-a', 'no command to run'),
     ('run pod --zone=us-central1-a --', 'no command to run'),
-    ('logs pod --zone=us-central1-a --worker=all', '--worker=all must be the number of a worker'),
+    ('logs pod --zone=us-central1-a --worker=x', '--worker=x must be the number of a worker'),
+    ('logs pod --zone=us-central1-a --worker=all --follow', '--follow shows one worker'),
+    ('status pod --zone=us-central1-a --iap', '--iap needs --queued'),
+    ('create pod --zone=us-central1-a --type=v6e-8 --flex-start=6h', '--flex-start needs --queued'),
+    (
+      'create pod --zone=us-central1-a --spot --reservation=r',
+      '--reservation=r and --spot exclude',
+    ),
+    ('run pod --zone=us-central1-a --env=1A=b -- train', '--env=1A=b must be NAME=VALUE'),
+    ('profile pod --zone=us-central1-a --seconds=0', '--seconds=0 must be an integer in 1..99'),
+    ('profile pod --zone=us-central1-a --to=folder', '--to=folder must be a folder in a bucket'),
     ('setup pod --zone=us-central1-a --mount=gs://b:data', 'without gs://'),
   ],
 )
@@ -305,6 +357,61 @@ def test_the_exit_code_is_the_runs(ready, ends, code):
   assert 'pod: READY\n' in out
   if ends == 'leave 0':
     ready.do('run', *WHERE, *COMMAND)  # nothing is left that holds the lock
+
+
+def test_a_worker_that_fails_is_named_and_the_end_of_its_log_shown(ready):
+  ready.play(('wait 1', 'exit 1'))
+  out, err = ready.do('run', *WHERE, *COMMAND, code=1)
+  assert out == 'step 1\nstep 2\n'
+  assert err == 'tpu_vm: worker w-1 failed first, with code 1\nw-1: step 1\nw-1: step 2\n'
+  ready.play(('exit 3', 'wait 1'))
+  _, err = ready.do('run', *WHERE, *COMMAND, code=3)
+  assert err == 'tpu_vm: worker w-0 failed first, with code 3\n'  # its log is shown in full
+  out, _ = ready.do('logs', *WHERE, '--worker=all')
+  assert out == 'w-0: step 1\nw-0: step 2\nw-1: step 1\nw-1: step 2\n'
+
+
+def test_variables_reach_every_worker_and_tell_runs_apart(ready):
+  ready.play('wait 60')
+  odd = '--env=LIBTPU_INIT_ARGS=--a=1 --b="x y"'
+  first = ready.start('run', *WHERE, odd, '--env=EMPTY=', *COMMAND)
+  ready.until(lambda: ready.calls() and ready.calls(1))
+  for home in ready.cloud.homes:
+    ready.until(lambda home=home: (home / 'environment').exists())
+    seen = json.loads((home / 'environment').read_text())
+    assert seen['LIBTPU_INIT_ARGS'] == '--a=1 --b="x y"'
+    assert seen['EMPTY'] == ''
+  _, err = ready.do('babysit', *TPU, *COMMAND, code=2)
+  assert 'pod runs another command' in err
+  ready.do('stop', *WHERE)
+  first.communicate(timeout=20)
+  assert first.returncode == 75
+
+
+def test_a_profile_is_recorded_on_every_worker(ready):
+  _, err = ready.do('profile', *WHERE, code=1)
+  assert err.count('idle: nothing runs that could be profiled') == 2
+  ready.play('wait 60')
+  first = ready.start('run', *WHERE, *COMMAND)
+  ready.until(lambda: all((home / 'environment').exists() for home in ready.cloud.homes))
+  time.sleep(0.2)  # until they have their signal handler
+  out, _ = ready.do('profile', *WHERE, '--seconds=1')
+  assert out.count(' profiled ') == 2
+  for home in ready.cloud.homes:
+    assert len(list((home / 'mixer_jax_run').glob('*.profiles/*.xplane.pb'))) == 1
+    gcloud_on_path.write_script(home / 'bin' / 'gcloud', 'echo "$@" >"$HOME/copied"')
+  out, _ = ready.do('profile', *WHERE, '--seconds=1', '--to=gs://bucket/p/')
+  assert out.count('.profiles, copied to gs://bucket/p\n') == 2
+  assert 'gs://bucket/p/w-1/' in (ready.cloud.homes[1] / 'copied').read_text()
+  ready.do('stop', *WHERE)
+  first.communicate(timeout=20)
+
+
+def test_workers_that_do_not_answer_are_not_taken_for_ended(ready):
+  ready.play('wait 1', state=['all left out', 'one left out'])
+  out, err = ready.do('run', *WHERE, *COMMAND)
+  assert out == 'step 1\nstep 2\n'
+  assert err.count('cannot all be reached') == 2
 
 
 def test_a_run_outlives_every_broken_connection(pod):
@@ -411,6 +518,23 @@ def test_babysit_waits_for_a_queued_resource(pod):
   assert 'tpu-vm create' not in pod.asked()
 
 
+def test_a_queued_tpu_is_reached_and_judged_by_its_queued_resource(pod):
+  pod.play('wait 60', 'exit 0', state=['', 'SUSPENDED'])  # while the TPU says READY
+  _, err = pod.do('babysit', *TPU, '--queued', '--iap', *COMMAND)
+  assert 'pod is QUEUED_SUSPENDED: creating it again' in err
+  assert pod.asked().count('queued-resources create') == 2
+  with pod.cloud.open() as now:
+    asked = [call for call in now['asked'] if call[3] in ('ssh', 'scp')]
+  assert all(call[2] == 'queued-resources' for call in asked)
+  assert all('--tunnel-through-iap' in call for call in asked)
+
+
+def test_a_spot_tpu_that_was_stopped_is_created_again(pod):
+  pod.play(node='STOPPED')
+  _, err = pod.do('babysit', *TPU, *COMMAND)
+  assert 'pod is STOPPED: creating it again' in err
+
+
 def test_babysit_replaces_a_failed_queued_resource(pod):
   pod.play(describe=['', '', '', 'FAILED'])
   _, err = pod.do('babysit', *TPU, '--queued', '--valid-until=1h', *COMMAND)
@@ -473,7 +597,7 @@ def test_stop_also_ends_a_babysitter(ready):
 
 def test_babysit_leaves_a_stopped_tpu_alone(pod):
   pod.play(node='STOPPED')
-  _, err = pod.do('babysit', *TPU, *COMMAND, code=1)
+  _, err = pod.do('babysit', *WHERE, '--type=v3-16', *COMMAND, code=1)
   assert 'pod is STOPPED' in err
   assert pod.asked() == ['tpu-vm describe']
 
@@ -487,22 +611,15 @@ def dry(pod, *argv):
   return [shlex.split(line) for line in out.splitlines()]
 
 
-@pytest.mark.skipif(not shutil.which('gcloud'), reason='gcloud is not installed')
-def test_the_parser_of_the_real_gcloud_accepts_every_command(pod, tmp_path):
-  """Without an account its exit code is 1 for valid flags, and 2 for others."""
-  commands = dry(pod, 'babysit', *WHERE, '--type=v3-128', '--spot', '--project=p', *COMMAND)
-  for flags in (
-    '--type=v4-8 --project=p --reserved',
-    '--type=v5litepod-8 --project=p --queued',
-    '--type=v5p-8 --project=p --queued --spot --valid-until=6h',
-    '--type=v6e-8 --project=p --spot --version=v2-alpha-tpuv6e',
-  ):
-    commands += dry(pod, 'create', *WHERE, *flags.split())
+def accepted(commands, tmp_path):
+  """Return the number of different commands, all of which gcloud's parser accepts.
+
+  Without an account its exit code is 1 for valid flags, and 2 for others.
+  """
   different = {}  # one of each kind, by verb and flag names
   for command in commands:
-    key = (*command[:5], *(part.split('=')[0] for part in command if part.startswith('-')))
+    key = (*command[:6], *(part.split('=')[0] for part in command if part.startswith('-')))
     different.setdefault(key, command)
-  assert 9 <= len(different) <= 15
   env = {
     **os.environ,
     'CLOUDSDK_CONFIG': str(tmp_path / 'config'),
@@ -512,4 +629,36 @@ def test_the_parser_of_the_real_gcloud_accepts_every_command(pod, tmp_path):
   for command in different.values():
     done = subprocess.run(command, env=env, capture_output=True, text=True, check=False)
     assert done.returncode == 1, f'{command}: {done.stderr}'
-    assert 'account' in done.stderr
+    assert 'account' in done.stderr, f'{command}: {done.stderr}'
+  return len(different)
+
+
+@pytest.mark.skipif(not shutil.which('gcloud'), reason='gcloud is not installed')
+def test_the_parser_of_the_real_gcloud_accepts_every_command(pod, tmp_path):
+  commands = dry(pod, 'babysit', *WHERE, '--type=v3-128', '--spot', '--project=p', *COMMAND)
+  for flags in (
+    '--type=v4-8 --project=p --reserved',
+    '--type=v5litepod-8 --project=p --queued',
+    '--type=v5p-8 --project=p --queued --spot --valid-until=6h',
+    '--type=v6e-8 --project=p --spot --version=v2-alpha-tpuv6e',
+  ):
+    commands += dry(pod, 'create', *WHERE, *flags.split())
+  assert 9 <= accepted(commands, tmp_path) <= 15
+
+
+@pytest.mark.long
+@pytest.mark.skipif(not shutil.which('gcloud'), reason='gcloud is not installed')
+def test_the_parser_of_the_real_gcloud_accepts_networks_tunnels_and_reservations(pod, tmp_path):
+  where = (*WHERE, '--project=p')
+  commands = []
+  for flags in (
+    '--type=v3-8',
+    '--type=v3-8 --queued',
+    '--type=v3-8 --reservation=r',
+    '--type=v3-8 --queued --reservation=r',
+    '--type=v6e-8 --queued --flex-start=6h --valid-until=6h',
+  ):
+    commands += dry(pod, 'create', *where, *NETWORK, *flags.split())
+  for flags in ('--internal-ips', '--queued', '--queued --internal-ips', '--queued --iap'):
+    commands += dry(pod, 'setup', *where, *flags.split())
+  assert accepted(commands, tmp_path) == 5 + 2 * 4

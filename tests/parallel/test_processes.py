@@ -5,7 +5,7 @@ import socket
 import subprocess
 import sys
 
-from mixer_jax.parallel import processes
+from mixer_jax.parallel import membership, processes
 
 GATHER = """
 import jax
@@ -24,11 +24,11 @@ def test_texts_of_any_length_are_gathered_from_all():
   with socket.socket() as free:
     free.bind(('127.0.0.1', 0))
     address = f'127.0.0.1:{free.getsockname()[1]}'
-  shared = {**os.environ, processes.COORDINATOR: address, processes.NUM_PROCESSES: '2'}
+  shared = {**os.environ, membership.COORDINATOR: address, membership.NUM_PROCESSES: '2'}
   started = [
     subprocess.Popen(
       [sys.executable, '-c', GATHER],
-      env={**shared, 'XLA_FLAGS': '', processes.PROCESS_ID: str(index)},
+      env={**shared, 'XLA_FLAGS': '', membership.PROCESS_ID: str(index)},
       stdout=subprocess.PIPE,
       stderr=subprocess.STDOUT,
       text=True,

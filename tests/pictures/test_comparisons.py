@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 from mixer_jax.pictures import comparisons
-from mixer_jax.pictures.run_pictures import pyplot
+from mixer_jax.pictures.drawing import pyplot
 
 
 def test_means_are_of_the_steps_that_all_runs_have(monkeypatch):

@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from mixer_jax.pictures import heatmaps
+from mixer_jax.pictures.drawing import pyplot
 from mixer_jax.pictures.heatmaps import Panel
-from mixer_jax.pictures.run_pictures import pyplot
 
 NAMES = ['block_0', 'block_1', 'block_2']
 AXES = ('one', 'other')

@@ -198,7 +198,7 @@ print(*{name.split('.')[1] for name in sys.modules if name.startswith('mixer_jax
 def test_the_key_of_a_plan_covers_the_code_that_is_compiled():
   done = subprocess.run([sys.executable, '-c', LOADED], capture_output=True, text=True, check=True)
   # Of `data` only the names of a batch's arrays are loaded.
-  without_effect = {'errors', 'hardware', 'paths', 'data'}
+  without_effect = {'errors', 'hardware', 'home', 'paths', 'data'}
   assert set(done.stdout.split()) - without_effect == set(plans._COMPILED_ROOMS)
 
 

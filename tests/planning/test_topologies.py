@@ -67,6 +67,14 @@ def test_the_compiler_counts_the_same_devices():
   assert found['v5e:2x4'][1] == found['v5e:1x1'][1] == 1
 
 
+def test_a_slice_is_also_found_by_the_name_that_gcloud_uses():
+  names = [f'{kind}:{one}' for kind, own in topologies.GENERATIONS.items() for one in own.layouts]
+  slices = [topologies.find(name) for name in names]
+  assert [topologies.find(one.accelerator) for one in slices] == slices
+  assert topologies.find('v3-8').name == 'v3:2x2'
+  assert topologies.find('v5litepod-8').name == 'v5e:2x4'
+
+
 @pytest.mark.parametrize(
   ('name', 'message'),
   [
@@ -74,6 +82,8 @@ def test_the_compiler_counts_the_same_devices():
     ('v3', 'there are v3:2x2'),
     ('v9:2x2', 'a TPU is one of v2, v3, v4, v5e, v5p, v6e'),
     ('4x4', 'as in v3:4x4'),
+    ('v3-9', 'there are v3-8, v3-32'),
+    ('v5e-8', 'a TPU is one of'),
     ('v4:2x2', 'v4:2x2x1'),
   ],
 )

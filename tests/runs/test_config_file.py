@@ -1,6 +1,7 @@
 """Config files and overrides: fields that are set, and one line for those that cannot be."""
 
 import socket
+import sys
 
 import pytest
 
@@ -135,3 +136,48 @@ def test_a_network_that_does_not_answer_is_one_line_and_worth_another_try(
   shown = capsys.readouterr().err
   assert shown.count('\n') == 1
   assert 'the network does not answer' in shown
+
+
+def written(folder, helper: int, config: str):
+  """Write a config file and a module beside it; return the file."""
+  folder.mkdir()
+  (folder / 'my_helper.py').write_text(f'STEPS = {helper}\n')
+  file = folder / 'own.py'
+  file.write_text(f'import my_helper\nfrom ml_collections import *\n{config}')
+  return file
+
+
+def test_a_module_beside_a_config_file_is_its_own(tmp_path):
+  body = 'def get_config():\n  return ConfigDict({"steps": my_helper.STEPS})\n'
+  path = list(sys.path)
+  one, two = (written(tmp_path / str(n), n, body) for n in (1, 2))
+  for file, steps in ((one, 1), (two, 2), (one, 1)):
+    assert config_file.load_config(str(file)) == {'steps': steps}
+  assert sys.path == path
+
+
+def test_frozen_groups_paths_and_numbers_of_numpy_become_plain(tmp_path):
+  body = """
+import numpy as np, pathlib
+def get_config():
+  inner = FrozenConfigDict({'place': pathlib.Path('/data'), 'rate': 0.5, 'shots': (1, 5)})
+  config = ConfigDict({'inner': inner, 'seed': np.int64(3), 'share': np.float32(0.5)})
+  config.total = config.get_ref('seed') * 2
+  return FrozenConfigDict(config) if my_helper.STEPS else config
+"""
+  for frozen in (0, 1):
+    file = str(written(tmp_path / str(frozen), frozen, body))
+    config = config_file.load_config(file, ['--config.inner.rate=2', '--config.inner.place=/b'])
+    inner = {'place': '/b', 'rate': 2.0, 'shots': (1, 5)}
+    assert config == {'inner': inner, 'seed': 3, 'share': 0.5, 'total': 6}
+    assert (type(config['seed']), type(config['share'])) == (int, float)
+
+
+@pytest.mark.parametrize(
+  'value', ['lambda: 1', 'np.zeros(2)', '[[[[[[[[[[[[1]]]]]]]]]]]]', '10**400']
+)
+def test_a_value_that_no_field_has_is_refused(tmp_path, value):
+  body = f'import numpy as np\ndef get_config():\n  return ConfigDict({{"a": {value}}})\n'
+  with pytest.raises(UserError, match=r'^config\.a ') as error:
+    config_file.load_config(str(written(tmp_path / 'a', 1, body)))
+  assert '\n' not in str(error.value)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mixer_jax.pictures.run_pictures import pyplot
+from mixer_jax.pictures.drawing import pyplot
 from mixer_jax.studies import pruning_report
 
 

@@ -3,13 +3,13 @@
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-from mixer_jax.data.catalog import open_source
-from mixer_jax.errors import UserError
 from mixer_jax.evaluation import classify
 from mixer_jax.models import ModelConfig
+from mixer_jax.runs.data_splits import open_split, with_classes_of
 from mixer_jax.runs.evaluation_setup import EvaluationSetup
 from mixer_jax.runs.evaluators.evaluator import Context, Evaluator, Row
 from mixer_jax.runs.fields import build
+from mixer_jax.runs.trained_images import warn_if_trained_on
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,13 +24,9 @@ def prepare(row: Row, context: Context) -> 'Classification':
   """Return classification of the evaluation split, or of the images that the row names."""
   fields, setup = build(_Fields, row.fields, row.group), context.setup
   if fields.name or fields.split:
-    data = setup.data
-    source = open_source(fields.name or data.name, fields.split or data.eval_split, data.data_dir)
-    if source.classes != context.train.classes:
-      raise UserError(
-        f'config.{row.group}: {source.name} has other classes than {context.train.name}'
-      )
-    setup = dataclasses.replace(setup, source=source)
+    source = open_split(setup.data, fields.split or setup.data.eval_split, fields.name)
+    warn_if_trained_on(source, context.train)
+    setup = dataclasses.replace(setup, source=with_classes_of(context.train, source))
   return Classification(row, context.model, setup, context.eval_step)
 
 

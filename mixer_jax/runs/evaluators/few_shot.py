@@ -8,10 +8,12 @@ from mixer_jax.data.catalog import open_source
 from mixer_jax.data.source import Source
 from mixer_jax.data.subset import SourceLabels
 from mixer_jax.evaluation.fewshot import FewShot
+from mixer_jax.runs.data_splits import open_split, with_classes_of
 from mixer_jax.runs.evaluation_setup import this_process
 from mixer_jax.runs.evaluators.evaluator import Context, Evaluator, Row
 from mixer_jax.runs.fields import build
 from mixer_jax.runs.run_config import FewShotFields
+from mixer_jax.runs.trained_images import warn_if_trained_on
 
 
 def prepare(row: Row, context: Context) -> 'PeriodicFewShot':
@@ -23,8 +25,11 @@ def prepare(row: Row, context: Context) -> 'PeriodicFewShot':
   fields = build(FewShotFields, {'every': row.every, **row.fields}, row.group)
   setup = context.setup
   data = dataclasses.replace(setup.data, name=fields.name or setup.data.name)
-  train, labels = _labelled(data.name, fields.train_split, data.data_dir, data.threads)
-  test = open_source(data.name, fields.eval_split, data.data_dir)
+  train, labels = _labelled(
+    data.name, fields.train_split, data.data_dir, data.folder_rules, data.threads
+  )
+  test = with_classes_of(train, open_split(data, fields.eval_split))
+  warn_if_trained_on(test, train, context.train)
   evaluate = FewShot(
     context.model, fields.config(), train, test, data, setup.mesh,
     batch_size=setup.batch_size, process=this_process(), train_labels=labels,
@@ -33,9 +38,11 @@ def prepare(row: Row, context: Context) -> 'PeriodicFewShot':
 
 
 @functools.lru_cache(maxsize=1)
-def _labelled(name: str, split: str, data_dir: str, threads: int) -> tuple[Source, SourceLabels]:
+def _labelled(
+  name: str, split: str, data_dir: str, folder_rules: int, threads: int
+) -> tuple[Source, SourceLabels]:
   """Return a split and its labels: the runs of a study share what was read of them."""
-  source = open_source(name, split, data_dir)
+  source = open_source(name, split, data_dir, folder_rules)
   return source, SourceLabels(source, threads=threads)
 
 

@@ -9,16 +9,17 @@ import dataclasses
 import difflib
 from collections.abc import Mapping, Sequence
 
-from mixer_jax.data.catalog import open_source
 from mixer_jax.data.source import Source
 from mixer_jax.errors import UserError
 from mixer_jax.evaluation import probe
 from mixer_jax.evaluation.features import feature_shapes
 from mixer_jax.evaluation.probe import ProbeConfig
 from mixer_jax.models import ModelConfig
+from mixer_jax.runs.data_splits import open_split, with_classes_of
 from mixer_jax.runs.evaluation_setup import EvaluationSetup, this_process
 from mixer_jax.runs.evaluators.evaluator import Context, Evaluator, Row
 from mixer_jax.runs.fields import build, list_text, parse_names
+from mixer_jax.runs.trained_images import warn_if_trained_on
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,9 +51,10 @@ def prepare(row: Row, context: Context) -> 'LinearProbe':
     raise UserError(f'config.{row.group}.layers names one twice: {list_text(layers)}')
   train = context.train
   if fields.train_split:
-    train = open_source(data.name, fields.train_split, data.data_dir)
-  if fields.split:
-    setup = dataclasses.replace(setup, source=open_source(data.name, fields.split, data.data_dir))
+    train = open_split(data, fields.train_split)
+  test = open_split(data, fields.split) if fields.split else setup.source
+  warn_if_trained_on(test, train, context.train)
+  setup = dataclasses.replace(setup, source=with_classes_of(train, test))
   settings = ProbeConfig(fields.l2, fields.iterations)
   return LinearProbe(row, context.model, setup, train, layers, settings)
 
