@@ -9,7 +9,7 @@ import threading
 import jax
 
 from mixer_jax.errors import one_line
-from mixer_jax.paths import cache_folder
+from mixer_jax.home import cache_folder
 
 log = logging.getLogger(__name__)
 
