@@ -67,3 +67,20 @@ def trained(tmp_path_factory, digits_dir) -> pathlib.Path:
         assert train_runs.train(workdir, digits_dir, '--config.model.num_blocks=2', *few) == 0
       done.touch()
     return workdir
+
+
+@pytest.fixture(scope='module')
+def compiled(tmp_path_factory):
+  """Programs are compiled once for all runs of a module."""
+  import jax
+  from jax.experimental.compilation_cache import compilation_cache
+
+  names = ('jax_compilation_cache_dir', 'jax_persistent_cache_min_compile_time_secs')
+  before = {name: getattr(jax.config, name) for name in names}
+  for name, value in zip(names, (str(tmp_path_factory.mktemp('compiled')), 0), strict=True):
+    jax.config.update(name, value)
+  compilation_cache.reset_cache()  # JAX has decided already that there is none
+  yield
+  for name, value in before.items():
+    jax.config.update(name, value)
+  compilation_cache.reset_cache()

@@ -18,7 +18,7 @@ from typing import Any, TypeVar, cast
 import jax
 import numpy as np
 
-from mixer_jax.errors import ApartError, UserError, one_line
+from mixer_jax.errors import ApartError, StorageError, UserError, one_line
 from mixer_jax.hardware import has_tpu
 from mixer_jax.parallel import membership, platforms, rendezvous
 
@@ -190,6 +190,7 @@ def together(make: Callable[[], T]) -> T:
 
   Raises:
     UserError: `make` raised it here, or in another process.
+    StorageError: the same, where none of them rejected its input.
   """
   if is_alone():
     return make()
@@ -200,11 +201,15 @@ def together(make: Callable[[], T]) -> T:
     made = make()
   except UserError as refusal:
     error = refusal
-  refused = np.flatnonzero(multihost_utils.process_allgather(np.array(error is not None)))
+  may_pass = isinstance(error, StorageError | ApartError)
+  kind = 0 if error is None else 1 if may_pass else 2
+  kinds = multihost_utils.process_allgather(np.array(kind)).tolist()
   if error is not None:
     raise error
-  if refused.size:
-    raise UserError(f'process {refused[0]} rejected its input: see its own message')
+  if 2 in kinds:
+    raise UserError(f'process {kinds.index(2)} rejected its input: see its own message')
+  if 1 in kinds:
+    raise StorageError(f'process {kinds.index(1)} cannot continue now: see its own message')
   return cast(T, made)
 
 

@@ -165,7 +165,10 @@ def plan_program(program: Program, data: str = '', *, folder: pathlib.Path | Non
   name = f'{_key(program)}.json'
   try:
     path = (folder or cache_folder() / 'plans') / name
-    kept = Plan(program, data, facts_from(json.loads(path.read_text())))
+    stored = json.loads(path.read_text())
+    if stored['checksum'] != _checksum(stored['facts']):
+      raise ValueError
+    kept = Plan(program, data, facts_from(stored['facts']))
     kept.report()
     return kept
   except Exception:  # there is none, or it is damaged in whatever way
@@ -175,10 +178,15 @@ def plan_program(program: Program, data: str = '', *, folder: pathlib.Path | Non
   try:
     path = (folder or cache_folder() / 'plans') / name
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_whole(path, json.dumps(dataclasses.asdict(facts)))
+    fields = json.loads(json.dumps(dataclasses.asdict(facts)))  # as they will be read
+    write_whole(path, json.dumps({'facts': fields, 'checksum': _checksum(fields)}))
   except (OSError, StorageError) as error:
     warn_uncached('plans', error)
   return Plan(program, data, facts)
+
+
+def _checksum(facts: dict[str, Any]) -> str:
+  return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 @contextlib.contextmanager

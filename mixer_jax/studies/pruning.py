@@ -15,7 +15,7 @@ from mixer_jax.analysis import block_scores
 from mixer_jax.analysis.block_scores import MEASURES, Images
 from mixer_jax.analysis.hsic import check_images
 from mixer_jax.bench.latency import latencies
-from mixer_jax.errors import UserError
+from mixer_jax.errors import StorageError, UserError
 from mixer_jax.models.depth import Blocks, with_blocks, without
 from mixer_jax.models.parameters import flatten
 from mixer_jax.parallel import mesh as meshes
@@ -218,6 +218,8 @@ def _scores(subject: Subject, params: dict, measure: str, blocks: Blocks) -> dic
   mixer, images = with_blocks(subject.model, params, blocks), _images(subject, subject.scored)
   try:
     order, values = block_scores.order_of_removal(measure, *mixer, images)
+  except StorageError:
+    raise
   except UserError as error:
     if len(blocks) == subject.model.num_blocks:
       raise

@@ -6,6 +6,7 @@ from typing import Any, Generic, TypeVar
 
 from etils import epath
 
+from mixer_jax import storage
 from mixer_jax.errors import UserError
 from mixer_jax.parallel import processes
 from mixer_jax.paths import write_whole
@@ -49,10 +50,11 @@ class ResultCache:
     return self._values[name]
 
   def _read(self) -> dict[str, Any]:
-    if not self._path.exists():
+    text = _text(self._path)
+    if text is None:
       return {}
     try:
-      stored = json.loads(self._path.read_text())
+      stored = json.loads(text)
       about, values = stored['about'], stored['values']
     except (ValueError, KeyError, TypeError, RecursionError) as error:
       raise UserError(
@@ -83,12 +85,15 @@ class CachedRows(Generic[T]):
 
   def get(self) -> list[T] | None:
     """Returns the rows of the file; None if it is missing, damaged or of other settings."""
+    text = _text(self._path)
+    if text is None:
+      return None
     try:
-      stored = json.loads(self._path.read_text())
+      stored = json.loads(text)
       if stored['settings'] != self._settings:
         return None
       return [self._make(**row) for row in stored['layers']]
-    except (OSError, ValueError, TypeError, KeyError, RecursionError):
+    except (ValueError, TypeError, KeyError, RecursionError):
       return None
 
   def get_or_measure(self, measure: Callable[[], list[T]]) -> list[T]:
@@ -101,9 +106,18 @@ class CachedRows(Generic[T]):
     return rows
 
 
+def _text(path: epath.Path) -> bytes | None:
+  """Content of a file; None if there is none. It is not damaged if it cannot be read now."""
+  try:
+    return storage.read_file(path)
+  except storage.NOT_THERE:
+    return None
+
+
 def _write(path: epath.Path, content: Any, indent: int | None = None) -> None:
   if processes.is_main():
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with storage.writing(path):
+      path.parent.mkdir(parents=True, exist_ok=True)
     write_whole(path, json.dumps(content, indent=indent) + '\n')
 
 

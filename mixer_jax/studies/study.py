@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from mixer_jax.checkpoints import store
-from mixer_jax.errors import PreemptedError, UserError
+from mixer_jax.errors import ApartError, NotFiniteError, PreemptedError, StorageError, UserError
 from mixer_jax.parallel import processes
 from mixer_jax.parallel.preemption import preemptible, stop_point
 from mixer_jax.parallel.processes import ProcessesConfig
@@ -260,8 +260,10 @@ def write(
 
 @contextlib.contextmanager
 def named(name: str) -> Iterator[None]:
-  """Puts the name of a run or model before the message of a `UserError`."""
+  """Puts the name of a run or model before the message of a `UserError` about wrong input."""
   try:
     yield
+  except (StorageError, ApartError, NotFiniteError):
+    raise
   except UserError as error:
     raise UserError(f'{name}: {error}') from error

@@ -344,6 +344,8 @@ class Origin:
 def _origin(start: str) -> Origin:
   try:
     checkpoint = checkpoints.read(start)
+  except StorageError:
+    raise
   except UserError:  # not needed if all runs ended before
     return Origin('', None, ())
   return origin_of(checkpoint.config, checkpoint_labels.training_data(checkpoint))

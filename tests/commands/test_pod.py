@@ -48,7 +48,7 @@ def start(workdir, data_dir, cache, *more, processes=2, fault='', restarts=3, **
     env={
       **os.environ,
       'PYTHON': sys.executable,
-      'PYTHONPATH': str(FAULTS),
+      'PYTHONPATH': os.pathsep.join((str(FAULTS), str(train_runs.ROOT))),
       'XLA_FLAGS': '',
       'JAX_COMPILATION_CACHE_DIR': str(cache),
       'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
@@ -325,7 +325,7 @@ def test_sigterm_ends_an_evaluation_at_once(undisturbed, digits_dir):
     env={
       **os.environ,
       'PYTHON': sys.executable,
-      'PYTHONPATH': str(FAULTS),
+      'PYTHONPATH': os.pathsep.join((str(FAULTS), str(train_runs.ROOT))),
       'FAULT': 'wait 0 0 /',
       'XLA_FLAGS': '',
     },

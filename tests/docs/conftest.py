@@ -1,5 +1,5 @@
-"""Commands run in this process, as in tests/commands, and share what they compile."""
+"""Commands run in this process, as in tests/commands."""
 
-from tests.commands.conftest import compiled, restored_logging
+from tests.commands.conftest import restored_logging
 
-__all__ = ['compiled', 'restored_logging']
+__all__ = ['restored_logging']

@@ -182,6 +182,10 @@ def test_the_same_program_is_compiled_once(tmp_path, monkeypatch):
     path.write_text(json.dumps({**dataclasses.asdict(FACTS), 'parameters': 'many'}))
   make(PROGRAM)
   assert len(compiled) == 5
+  for path in (tmp_path / 'plans').iterdir():
+    path.write_text(path.read_text().replace('"devices": 32', '"devices": 36'))
+  make(PROGRAM)
+  assert len(compiled) == 6
 
 
 LOADED = """

@@ -51,6 +51,22 @@ def test_a_second_start_finds_what_the_first_has_compiled_and_mends_what_a_kill_
   assert len(entries(tmp_path, 'atime')) == len(entries(tmp_path, 'cache')) == len(first)
 
 
+@pytest.mark.parametrize('chosen', [False, pytest.param(True, marks=pytest.mark.long)])
+def test_a_damaged_program_is_replaced(tmp_path, chosen):
+  more = {'JAX_COMPILATION_CACHE_DIR': str(tmp_path / 'own')} if chosen else {}
+  start(tmp_path, **more)
+  programs = {path: path.read_bytes() for path in tmp_path.rglob('*-cache')}
+  for path, program in programs.items():
+    middle = len(program) // 2
+    path.write_bytes(program[:middle] + bytes([program[middle] ^ 1]) + program[middle + 1 :])
+  output = start(tmp_path, **more)
+  assert output.endswith('hits 0\n')
+  assert 'rror' not in output
+  for path, program in programs.items():  # JAX writes the time of compilation into it
+    assert abs(len(path.read_bytes()) - len(program)) < 100
+  assert start(tmp_path, **more).endswith(f'hits {len(programs)}\n')
+
+
 def test_it_is_bounded_and_can_be_switched_off(tmp_path):
   start(tmp_path / 'none', MIXER_JAX_COMPILED_GIB='0')
   assert not entries(tmp_path / 'none', 'cache')

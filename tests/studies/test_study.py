@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from mixer_jax.errors import UserError
+from mixer_jax.errors import StorageError, UserError
 from mixer_jax.runs.config_file import load_config
 from mixer_jax.runs.run_config import RunConfig
 from mixer_jax.studies import study, study_config
@@ -75,3 +75,10 @@ def test_studies_are_called_as_their_commands(tmp_path):
     more: dict[str, Any] = {'suite': 'vtab'} if name == 'transfer' else {}
     with pytest.raises(UserError, match=r'the config has the fields .*: begin with configs/'):
       run_study(name, {'seeds': 1}, str(tmp_path), **more)
+
+
+def test_an_error_that_may_pass_is_not_called_wrong_input():
+  with pytest.raises(StorageError), study.named('a run'):
+    raise StorageError('the disk is full')
+  with pytest.raises(UserError, match='a run: wrong'), study.named('a run'):
+    raise UserError('wrong')
