@@ -43,7 +43,10 @@ def png_of(width: int, height: int) -> bytes:
 
 
 def test_an_image_above_the_limit_is_refused_with_the_field():
-  for data in (png_of(20_000, 20_000), encoded(photo(8, 8)).replace(b'\x00\x08\x00\x08\x03', b'N N \x03')):
+  for data in (
+    png_of(20_000, 20_000),
+    encoded(photo(8, 8)).replace(b'\x00\x08\x00\x08\x03', b'N N \x03'),
+  ):
     with pytest.raises(UndecodableError, match=r'pixels, more than config.data.max_megapixels=134'):
       limits.admitted(data, 134)
   data = encoded(photo(1000, 1001))
