@@ -153,7 +153,7 @@ def test_a_full_disk_while_digits_are_prepared_is_no_wrong_input(tmp_path, monke
 
   done = subprocess.CompletedProcess([], 74, 'digits cannot be written now: No space left\n')
   monkeypatch.setattr(preparing.subprocess, 'run', lambda *_, **__: done)
-  with pytest.raises(StorageError, match='digits was not prepared: .* No space left'):
+  with pytest.raises(StorageError, match=r'digits was not prepared: .* No space left'):
     open_source('digits', 'test', str(tmp_path))
 
 
@@ -213,7 +213,7 @@ def test_a_temporary_error_is_not_reported_as_damage(shards, monkeypatch):
   monkeypatch.setattr(dataclasses, 'replace', lambda failing: failing)
   assert source[0] == wanted
   monkeypatch.setattr(source.records, '_records', Failing(100))
-  with pytest.raises(StorageError, match='imagenet2012 in .* cannot be read now: .*Input/output'):
+  with pytest.raises(StorageError, match=r'imagenet2012 in .* cannot be read now: .*Input/output'):
     source[0]
 
 
