@@ -114,7 +114,7 @@ def _read_names(labels: str) -> Sequence[str]:
   try:
     text = path.read_bytes().decode('utf-8-sig').replace('\r\n', '\n')
     names = json.loads(text) if path.suffix == '.json' else text.removesuffix('\n').split('\n')
-  except ValueError as error:
+  except (ValueError, RecursionError) as error:
     raise UserError(f'labels={labels} is not text with one name per line: {error}') from error
   if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
     raise UserError(f'labels={labels} is not a JSON list of names')

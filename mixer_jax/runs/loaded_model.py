@@ -91,10 +91,26 @@ def load_for_evaluation(
     UserError: no such checkpoint, data set, field or recipe; or no config, and the checkpoint does
       not contain one.
   """
-  path, overrides = os.fspath(checkpoint), dict(overrides or {})
   if config is not None and not isinstance(config, RunConfig):
     raise UserError(f'config is a RunConfig, as load_config returns, not {config!r:.80}')
+  return _load(os.fspath(checkpoint), config, None, overrides, recipe, gelu, input_range, source)
+
+
+def _load(
+  path: str,
+  config: RunConfig | None,
+  default: RunConfig | None,
+  overrides: Mapping[str, Any] | None,
+  recipe: str | None,
+  gelu: str | None,
+  input_range: str | None,
+  source: Source | None,
+) -> LoadedModel:
+  """As `load_for_evaluation`; `default` is for a checkpoint that no run has saved."""
+  overrides = dict(overrides or {})
   read = processes.together(lambda: checkpoints.read(path))
+  if config is None and 'config' not in read.metadata:
+    config = default
   read = checkpoints.with_arithmetic(read, gelu or '', input_range or '')
   complete = _complete_config(read, path, config, overrides, recipe)
   model = _with_arithmetic(read.config, complete, overrides)
@@ -168,7 +184,8 @@ def open_for_command(
 
   Args:
     command: name of the command.
-    checkpoints: paths or names; the images are those of the first.
+    checkpoints: paths or names; the images are those of the first. One that no run has saved has
+      the config of the one before, and its own recipe.
     spec: config file, FILE[:ARG]; None: the config of each checkpoint's run.
     overrides: `--config.field=value`.
     settings: flags that all processes must agree on, by name.
@@ -186,12 +203,11 @@ def open_for_command(
   changes = dict(flag.removeprefix('--config.').split('=', 1) for flag in overrides)
   source = processes.together(lambda: _named_source(checkpoints[0], config))
   loaded: list[LoadedModel] = []
+  default = None
   for path in checkpoints:
-    model = load_for_evaluation(
-      path, config, overrides=changes, recipe=recipe, gelu=gelu, input_range=input_range,
-      source=source,
-    )  # fmt: skip
+    model = _load(path, config, default, changes, recipe, gelu, input_range, source)
     source = model.setup.source
+    default = model.config.with_fields({'data.eval_recipe': 'checkpoint'})
     loaded.append(model)
   return loaded
 

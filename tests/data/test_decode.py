@@ -99,11 +99,7 @@ def odd_images() -> dict[str, bytes]:
     for kind in ('PNG', 'GIF', 'BMP', 'TIFF', 'WEBP', 'JPEG2000', 'AVIF'):
       try:
         made[f'{mode} {kind}'] = encoded(image, kind, mode=mode, lossless=True)
-      except (
-        OSError,
-        KeyError,
-        ValueError,
-      ):  # no such mode or format
+      except (OSError, KeyError, ValueError):  # no such mode or format
         continue
   made['16 bits TIFF'] = of_16_bits('.tif')
   made['16 bits of colour TIFF'] = of_16_bits('.tif', 3)

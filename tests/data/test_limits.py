@@ -22,7 +22,8 @@ def test_the_size_is_read_from_the_header(kind):
 
 
 def test_the_size_of_every_kind_of_webp():
-  for options in ({}, {'lossless': True}, {'exif': b'Exif\0\0x'}, {'mode': 'RGBA'}):
+  choices: tuple[dict, ...] = ({}, {'lossless': True}, {'exif': b'Exif\0\0x'}, {'mode': 'RGBA'})
+  for options in choices:
     assert limits.size_of(encoded(photo(37, 51), 'WEBP', **options)) == (51, 37)
 
 

@@ -25,7 +25,7 @@ def test_bytes_pass_and_levels_are_mapped():
 PARAMS = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), models.shapes(CONFIG))
 
 
-def images(level: float, dtype=np.float32) -> np.ndarray:
+def images(level: float, dtype: type = np.float32) -> np.ndarray:
   return np.full((2, 8, 8, 3), level, dtype)
 
 
