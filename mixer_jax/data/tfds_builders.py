@@ -192,27 +192,24 @@ def _builder(name: str, data_dir: str, **kwargs: Any):
   place = os.path.expanduser(data_dir or os.fspath(tfds.core.constants.DATA_DIR))
   folder = os.path.join(place, *name.split(':')[0].split('/'))
 
-  def build():
+  def build() -> tuple[Any, Exception | None]:
     try:
-      return _make_builder(name, data_dir=data_dir or None, **kwargs)
-    except Exception as error:
+      return _make_builder(name, data_dir=data_dir or None, **kwargs), None
+    except Exception as error:  # TFDS, protobuf and the JSON parser raise many kinds
       cause = error if isinstance(error, OSError) else error.__cause__
       if isinstance(cause, OSError):
         raise cause from error  # it is tried again
-      raise
+      return None, error
 
-  try:
-    return read_retried(folder, build)
-  except tfds.core.DatasetNotFoundError as error:
+  builder, error = read_retried(folder, build)
+  if error is None:
+    return builder
+  if isinstance(error, tfds.core.DatasetNotFoundError):
     raise unknown(name) from error
-  except UserError:
-    raise
-  except (ValueError, AssertionError, ImportError) as error:
-    check_descriptions(name, folder)
+  check_descriptions(name, folder)
+  if isinstance(error, ValueError | AssertionError | ImportError):
     raise UserError(f'data set {name!r}: {one_line(error)}') from error
-  except Exception as error:  # TFDS, protobuf and the JSON parser raise many kinds
-    check_descriptions(name, folder)
-    raise unreadable(name, folder, error) from error
+  raise unreadable(name, folder, error) from error
 
 
 def _make_builder(name: str, **kwargs: Any):

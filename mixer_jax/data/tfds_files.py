@@ -4,6 +4,7 @@ TFDS raises the same errors for all of them. Only bytes that were read can be da
 then it helps to remove the files.
 """
 
+import contextlib
 import importlib.metadata
 import json
 import os
@@ -61,10 +62,8 @@ def check_descriptions(name: str, folder) -> None:
 
 def check_reachable(folder) -> None:
   """Raise `StorageError` if it cannot be seen now if there is such a folder."""
-  try:
+  with contextlib.suppress(*NOT_THERE):
     read_retried(folder, lambda: os.stat(folder))
-  except NOT_THERE:
-    pass
 
 
 def _descriptions(folder: epath.Path, depth: int = 2) -> Iterator[epath.Path]:

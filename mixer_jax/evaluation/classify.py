@@ -158,7 +158,7 @@ def make_top_step(config, mesh, count: int, *, loss: str = 'softmax') -> EvalSte
   def top_step(params, batch):
     logits = models.apply(config, params, models.as_input(config, batch['image']))
     # Of the logits: far from zero, several sigmoids round to the same number.
-    best, classes = jax.lax.top_k(logits, min(count, config.num_classes))
+    classes = jax.lax.top_k(logits, min(count, config.num_classes))[1]
     shares = jnp.take_along_axis(probabilities(logits, loss), classes, axis=1)
     return {**{k: batch[k] for k in ('index', 'mask')}, 'class': classes, 'probability': shares}
 

@@ -185,12 +185,14 @@ def embed(
 
 
 def _find(images: str | os.PathLike | Sequence[str | os.PathLike]) -> list[epath.Path]:
-  images = [images] if isinstance(images, str | os.PathLike) else list(images)
-  if not images or not all(isinstance(image, str | os.PathLike) for image in images):
-    raise UserError(f'images are paths of files, folders or patterns, not {images!r:.80}')
-  files = processes.together(
-    lambda: image_files.find_images([os.fspath(image) for image in images])
-  )
+  if isinstance(images, str | os.PathLike):
+    images = [images]
+  is_list = isinstance(images, Iterable) and not isinstance(images, np.ndarray)
+  names = list(images) if is_list else []
+  if not names or not all(isinstance(name, str | os.PathLike) for name in names):
+    given = ' '.join(f'{images!r:.80}'.split())
+    raise UserError(f'images are paths of files, folders or patterns, not {given}')
+  files = processes.together(lambda: image_files.find_images([os.fspath(name) for name in names]))
   processes.check_same({'the list of images': ' '.join(map(str, files))})
   return list(files)
 
@@ -232,10 +234,11 @@ def _open(model: Model, checkpoint: Checkpoint, recipe: str | None) -> _Opened:
     mesh, data = model.setup.mesh, model.setup.data
     known = data.eval_recipe, data.eval_crop_fraction
     fields = dataclasses.asdict(data).items()
-    permutation = {name: value for name, value in fields if name.startswith('permutation')}
+    kept = ('permutation', 'max_megapixels')
+    own = {name: value for name, value in fields if name.startswith(kept)}
   else:
     mesh, known = meshes.make_mesh(), None
-    permutation = permutation_fields(checkpoint)
+    own = permutation_fields(checkpoint)
   name, fraction = (recipe, CROP_FRACTION) if recipe else known or evaluation_recipe(checkpoint)
   config = checkpoint.config
   words = recipes.describe(name, config.image_size, fraction, config.input_range)
@@ -243,4 +246,4 @@ def _open(model: Model, checkpoint: Checkpoint, recipe: str | None) -> _Opened:
   data = pipeline.evaluation_only(
     'image', recipe=name, crop_fraction=fraction, threads=_THREADS, prefetch=IMAGES_PER_DEVICE
   )
-  return _Opened(checkpoint, mesh, dataclasses.replace(data, **permutation))
+  return _Opened(checkpoint, mesh, dataclasses.replace(data, **own))

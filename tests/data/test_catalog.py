@@ -1,8 +1,12 @@
 """Data sets by name: TFDS slicing, and one-line errors for missing ones."""
 
+import dataclasses
+import errno
 import io
+import json
 import pathlib
 import shutil
+import subprocess
 
 import pytest
 import tensorflow_datasets as tfds
@@ -11,7 +15,7 @@ from mixer_jax.data import digits
 from mixer_jax.data.catalog import class_ids, in_english, open_source
 from mixer_jax.data.decode import decode
 from mixer_jax.data.source import Source
-from mixer_jax.errors import UserError
+from mixer_jax.errors import StorageError, UserError
 from tests.helpers import made
 from tests.helpers.made import prepare
 from tests.helpers.photos import encoded, photo
@@ -54,10 +58,103 @@ def test_a_damaged_data_set_is_named_with_the_way_out(digits_dir, tmp_path):
   record.write_bytes(record.read_bytes()[:3000])
   with pytest.raises(UserError, match=r'is damaged .*: remove that folder and prepare it again'):
     open_source('digits', 'test', str(tmp_path / 'a'))
-  shutil.copytree(digits_dir / 'digits', tmp_path / 'b' / 'digits')
-  (tmp_path / 'b' / 'digits' / '1.0.0' / 'dataset_info.json').write_text('{')
-  with pytest.raises(UserError, match=r'is damaged .*: remove that folder and prepare it again'):
-    open_source('digits', 'test', str(tmp_path / 'b'))
+
+
+def a_copy(digits_dir: pathlib.Path, tmp_path: pathlib.Path) -> pathlib.Path:
+  """Return the folder of one version of a copy of `digits`."""
+  shutil.copytree(digits_dir / 'digits', tmp_path / 'digits')
+  return tmp_path / 'digits' / '1.0.0'
+
+
+@pytest.mark.parametrize('name', ['dataset_info.json', 'features.json'])
+@pytest.mark.parametrize('text', ['', '{', 'rubbish', '[' * 100_000, '\x00' * 50])
+def test_a_damaged_description_is_named_with_the_way_out(digits_dir, tmp_path, name, text):
+  folder = a_copy(digits_dir, tmp_path)
+  (folder / name).write_text(text)
+  # features.json is read for a data set whose code is not here.
+  data_set = 'digits' if name == 'dataset_info.json' else 'others'
+  (tmp_path / 'digits').rename(tmp_path / data_set)
+  with pytest.raises(UserError) as error:
+    open_source(data_set, 'test', str(tmp_path))
+  message = str(error.value)
+  assert f'data set {data_set} in {tmp_path / data_set / "1.0.0"} is damaged ({name}: ' in message
+  assert message.endswith('): remove that folder and prepare it again')
+  assert '\n' not in message
+
+
+@pytest.mark.parametrize('fields', [{'a field of tomorrow': 1}, {'splits': 'x'}])
+def test_a_description_of_another_version_is_not_called_damaged(digits_dir, tmp_path, fields):
+  path = a_copy(digits_dir, tmp_path) / 'dataset_info.json'
+  path.write_text(json.dumps({**json.loads(path.read_text()), **fields}))
+  with pytest.raises(UserError) as error:
+    open_source('digits', 'test', str(tmp_path))
+  message = str(error.value)
+  versions = f'tensorflow-datasets {tfds.__version__}, protobuf '
+  assert f'{tmp_path / "digits"} cannot be read by {versions}' in message
+  assert 'pip install -U tensorflow-datasets' in message
+  assert 'remove' not in message
+  assert '\n' not in message
+
+
+def test_an_error_of_a_library_is_not_called_damage(digits_dir, tmp_path, monkeypatch):
+  a_copy(digits_dir, tmp_path)
+
+  def fail(*_):  # as TensorFlow Datasets 4.9.9 with protobuf 7
+    raise AttributeError("'FieldDescriptor' object has no attribute 'label'")
+
+  monkeypatch.setattr(tfds.core.dataset_info, 'read_from_json', fail)
+  monkeypatch.setattr(tfds.core.DatasetInfo, 'read_from_directory', fail)
+  with pytest.raises(UserError, match="no attribute 'label'") as error:
+    open_source('digits', 'test', str(tmp_path))
+  assert 'remove' not in str(error.value)
+
+
+def test_a_description_that_cannot_be_read_now_is_retried(digits_dir, tmp_path, monkeypatch):
+  a_copy(digits_dir, tmp_path)
+  monkeypatch.setenv('MIXER_JAX_RETRY_SECONDS', '0.3')
+  read, left = tfds.core.DatasetInfo.read_from_directory, [1]
+
+  def fail(self, folder):
+    if left:
+      left.pop()
+      raise OSError(errno.ESTALE, 'Stale file handle')
+    return read(self, folder)
+
+  monkeypatch.setattr(tfds.core.DatasetInfo, 'read_from_directory', fail)
+  assert len(open_source('digits', 'test', str(tmp_path))) == 360
+  left += range(100)
+  with pytest.raises(StorageError, match=r'digits cannot be read now: Stale file handle'):
+    open_source('digits', 'test', str(tmp_path))
+
+
+def test_a_folder_that_cannot_be_seen_now_is_not_prepared_again(tmp_path, monkeypatch):
+  from mixer_jax.data import tfds_files
+
+  def fail(_):
+    raise PermissionError(errno.EACCES, 'Permission denied')
+
+  monkeypatch.setenv('MIXER_JAX_RETRY_SECONDS', '0')
+  monkeypatch.setattr(tfds_files.os, 'stat', fail)
+  for name in ('cifar10', 'digits'):
+    with pytest.raises(StorageError, match=f'{name}/.* cannot be read now: Permission denied'):
+      open_source(name, 'test', str(tmp_path))
+
+
+def test_digits_without_tensorflow_say_what_to_install(tmp_path, monkeypatch):
+  from mixer_jax.data import prepare as preparing
+
+  monkeypatch.setattr(preparing.importlib.util, 'find_spec', lambda name: None)
+  with pytest.raises(UserError, match=r"needs TensorFlow: pip install 'mixer_jax\[prepare\]'$"):
+    open_source('digits', 'test', str(tmp_path))
+
+
+def test_a_full_disk_while_digits_are_prepared_is_no_wrong_input(tmp_path, monkeypatch):
+  from mixer_jax.data import prepare as preparing
+
+  done = subprocess.CompletedProcess([], 74, 'digits cannot be written now: No space left\n')
+  monkeypatch.setattr(preparing.subprocess, 'run', lambda *_, **__: done)
+  with pytest.raises(StorageError, match=r'digits was not prepared: .* No space left'):
+    open_source('digits', 'test', str(tmp_path))
 
 
 @pytest.fixture(scope='module')
@@ -79,28 +176,53 @@ def cut(path: pathlib.Path, length: int) -> None:
 
 
 @pytest.mark.parametrize(
-  'damage', [lambda p: cut(p, 100_000), lambda p: cut(p, 1000), lambda p: p.unlink()]
+  ('damage', 'message'),
+  [
+    (lambda p: cut(p, 100_000), 'is damaged .*: remove that folder and prepare it again'),
+    (lambda p: cut(p, 1000), 'is damaged .*: remove that folder and prepare it again'),
+    (lambda p: p.unlink(), 'lacks a file .*: restore it, or prepare the data set again'),
+  ],
 )
-def test_a_truncated_file_is_named_when_it_is_read(shards, tmp_path, damage):
+def test_a_truncated_or_missing_file_is_named_when_it_is_read(shards, tmp_path, damage, message):
   shutil.copytree(shards / 'imagenet2012', tmp_path / 'imagenet2012')
   (path,) = tmp_path.rglob('*-00002-of-00005')
   damage(path)
   source = open_source('imagenet2012', 'train', str(tmp_path))
   assert source[0]['label'] in range(40)
-  with pytest.raises(UserError, match=r'data set imagenet2012 in .* is damaged .*prepare it again'):
+  with pytest.raises(UserError, match=f'data set imagenet2012 in .* {message}'):
     source[20]
 
 
 def test_a_temporary_error_is_not_reported_as_damage(shards, monkeypatch):
+  monkeypatch.setenv('MIXER_JAX_RETRY_SECONDS', '0.3')
   source = open_source('imagenet2012', 'train', str(shards))
+  wanted = source[0]
+  records = source.records._records
 
+  @dataclasses.dataclass
   class Failing:
-    def __getitem__(self, index):
-      raise RuntimeError('read() failed: Input/output error')
+    fails: int
 
-  monkeypatch.setattr(source.records, '_records', Failing())
-  with pytest.raises(RuntimeError, match='Input/output'):
+    def __getitem__(self, index):
+      if self.fails:
+        self.fails -= 1
+        raise RuntimeError('read() failed: Input/output error; reading x; at byte 0')
+      return records[index]
+
+  monkeypatch.setattr(source.records, '_records', Failing(1))
+  monkeypatch.setattr(dataclasses, 'replace', lambda failing: failing)
+  assert source[0] == wanted
+  monkeypatch.setattr(source.records, '_records', Failing(100))
+  with pytest.raises(StorageError, match=r'imagenet2012 in .* cannot be read now: .*Input/output'):
     source[0]
+
+
+def test_another_reader_takes_the_place_of_one_that_failed(shards):
+  source = open_source('imagenet2012', 'train', str(shards))
+  records = source.records._records
+  other = dataclasses.replace(records)
+  assert other.data_source is not records.data_source
+  assert other[3] == records[3]
 
 
 def test_another_version_is_named_with_the_way_to_read_it(shards, tmp_path):

@@ -99,11 +99,7 @@ def odd_images() -> dict[str, bytes]:
     for kind in ('PNG', 'GIF', 'BMP', 'TIFF', 'WEBP', 'JPEG2000', 'AVIF'):
       try:
         made[f'{mode} {kind}'] = encoded(image, kind, mode=mode, lossless=True)
-      except (
-        OSError,
-        KeyError,
-        ValueError,
-      ):  # a format without this mode, or a Pillow without this format
+      except (OSError, KeyError, ValueError):  # no such mode or format
         continue
   made['16 bits TIFF'] = of_16_bits('.tif')
   made['16 bits of colour TIFF'] = of_16_bits('.tif', 3)
@@ -173,9 +169,8 @@ def test_an_image_that_is_refused_prints_nothing(kind, capfd):
     for decoder in (decode, decode_as_pillow):
       try:
         decoder(bytes(broken))
-      except UndecodableError as error:
+      except UndecodableError:
         refused += 1
-        assert '\n' not in str(error)
   assert refused > 10
   assert capfd.readouterr() == ('', '')
 

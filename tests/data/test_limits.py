@@ -22,7 +22,8 @@ def test_the_size_is_read_from_the_header(kind):
 
 
 def test_the_size_of_every_kind_of_webp():
-  for options in ({}, {'lossless': True}, {'exif': b'Exif\0\0x'}, {'mode': 'RGBA'}):
+  choices: tuple[dict, ...] = ({}, {'lossless': True}, {'exif': b'Exif\0\0x'}, {'mode': 'RGBA'})
+  for options in choices:
     assert limits.size_of(encoded(photo(37, 51), 'WEBP', **options)) == (51, 37)
 
 
@@ -50,7 +51,7 @@ def test_an_image_above_the_limit_is_refused_with_the_field():
     with pytest.raises(UndecodableError, match=r'pixels, more than config.data.max_megapixels=134'):
       limits.admitted(data, 134)
   data = encoded(photo(1000, 1001))
-  with pytest.raises(UndecodableError, match='1001 × 1000 pixels, more than .*=1$'):
+  with pytest.raises(UndecodableError, match=r'1001 × 1000 pixels, more than .*=1$'):
     limits.admitted(data, 1)
   with limits.admitted(data, 2):
     assert decode(data).shape == (1000, 1001, 3)
@@ -136,7 +137,7 @@ def test_large_images_hold_memory_while_they_are_used(monkeypatch):
 
 def test_too_little_memory_says_nothing_about_the_image():
   with (
-    pytest.raises(StorageError, match='not enough memory .* lower config.data.threads'),
+    pytest.raises(StorageError, match=r'not enough memory .* lower config.data.threads'),
     limits.admitted(png_of(4096, 2048), 134),
   ):
     raise MemoryError

@@ -2,6 +2,7 @@
 
 import dataclasses
 import io
+import itertools
 import logging
 
 import numpy as np
@@ -10,7 +11,7 @@ from PIL import Image
 
 from mixer_jax.data import pipeline
 from mixer_jax.data.source import Source
-from mixer_jax.errors import UserError
+from mixer_jax.errors import StorageError, UserError
 from tests.helpers import configs
 
 PLAIN = configs.data(name='made', threads=0, eval_crop_fraction=1.0, min_crop_area=0.3)
@@ -236,3 +237,62 @@ def test_training_stops_at_an_example_without_label_and_names_it(threads):
 def test_bad_fields_are_named(field, value):
   with pytest.raises(UserError, match=f'data.{field}'):
     dataclasses.replace(CONFIG, **{field: value})
+
+
+class Unreadable(list):
+  """Records of which one cannot be read."""
+
+  def __getitem__(self, index):
+    if index == 5:
+      raise StorageError('5.png cannot be read now: Input/output error; try again')
+    return super().__getitem__(index)
+
+
+@pytest.mark.parametrize('threads', [0, 2])
+@pytest.mark.parametrize('undecodable', ['fatal', 'skip'])
+def test_an_error_of_reading_ends_training_whatever_is_done_with_bad_images(threads, undecodable):
+  source = made(20)
+  source = dataclasses.replace(source, records=Unreadable(source.records))
+  config = dataclasses.replace(PLAIN, threads=threads, undecodable=undecodable)
+  batches = pipeline.train_batches(source, config, image_size=12, batch_size=10, seed=0)
+  with pytest.raises(StorageError, match=r'5.png cannot be read now'):
+    list(itertools.islice(batches, 3))
+
+
+@pytest.mark.parametrize('threads', [0, 2])
+def test_an_error_of_reading_ends_an_evaluation_and_leaves_no_image_out(threads):
+  source = made(20)
+  source = dataclasses.replace(source, records=Unreadable(source.records))
+  config = dataclasses.replace(PLAIN, threads=threads)
+  with pytest.raises(StorageError, match=r'5.png cannot be read now'):
+    list(pipeline.eval_batches(source, config, image_size=12, batch_size=10))
+
+
+def test_images_above_the_limit_do_not_decode(caplog):
+  source = made(3)
+  large = io.BytesIO()
+  Image.new('L', (1000, 1001)).save(large, 'PNG')
+  source.records[1]['image'] = large.getvalue()
+  config = dataclasses.replace(PLAIN, max_megapixels=1)
+  (batch,) = pipeline.eval_batches(source, config, image_size=12, batch_size=3)
+  assert batch['mask'].tolist() == [True, False, True]
+  assert '1.png) does not decode (1000 × 1001 pixels, more than' in caplog.text
+  config = dataclasses.replace(config, undecodable='fatal')
+  with pytest.raises(UserError, match=r'1000 × 1001 pixels, more than .*=1;'):
+    next(pipeline.train_batches(source, config, image_size=12, batch_size=3, seed=0))
+
+
+def test_12_bits_in_16_are_reported_once(monkeypatch, caplog):
+  monkeypatch.setattr(pipeline, '_dark_images', itertools.count(1))
+  source = made(12)
+  for index in range(12):
+    levels = np.full((10, 10), 4095 if index != 3 else 65535, np.uint16)
+    buffer = io.BytesIO()
+    Image.fromarray(levels).save(buffer, 'PNG')
+    source.records[index]['image'] = buffer.getvalue()
+  list(pipeline.eval_batches(source, PLAIN, image_size=12, batch_size=4))
+  next(pipeline.train_batches(source, PLAIN, image_size=12, batch_size=4, seed=0))
+  first, tenth = [record.getMessage() for record in caplog.records]
+  assert 'image made/train#0 (0.png) has 16 bits per level' in first
+  assert 'multiply its levels so that white is 65535 (1 such so far)' in first
+  assert '(10 such so far)' in tenth

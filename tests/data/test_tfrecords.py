@@ -1,6 +1,7 @@
 """Random access to TFRecord data sets: the same records as from array_record and tf.data."""
 
 import concurrent.futures
+import errno
 import hashlib
 import io
 import os
@@ -20,7 +21,7 @@ import tensorflow_datasets as tfds
 
 from mixer_jax.data import tfrecords
 from mixer_jax.data.catalog import open_source
-from mixer_jax.errors import UserError
+from mixer_jax.errors import StorageError, UserError
 from tests.helpers.made import prepare_splits
 
 NAME = 'imagenet2012'
@@ -247,6 +248,35 @@ def test_damaged_data_is_found_when_it_is_read(own):
   assert (
     f'{path} is damaged (the record at byte {second_record(path)} has a wrong checksum)' in bad[0]
   )
+
+
+@pytest.mark.parametrize('place', ['open', 'pread', 'stat'])
+def test_an_error_of_reading_is_retried_and_is_no_damage(own, monkeypatch, place):
+  monkeypatch.setenv('MIXER_JAX_RETRY_SECONDS', '0.3')
+  read, fails = getattr(os, place), []
+
+  def fail(*args, **kwargs):
+    if fails and 'tfrecord' in str(args[0]) + place.replace('pread', 'tfrecord'):
+      fails.pop()
+      raise OSError(errno.ESTALE, 'Stale file handle')
+    return read(*args, **kwargs)
+
+  monkeypatch.setattr(tfrecords.os, place, fail)
+  fails += [1]
+  wanted = digest(opened(own))
+  source = opened(own)
+  records = source.records
+  assert isinstance(records, tfrecords.TFRecords)
+  records._files = tfrecords._OpenFiles()
+  fails += [1]
+  assert digest(source) == wanted
+  fails.clear()
+  records._files = tfrecords._OpenFiles()
+  fails += range(1000)
+  with pytest.raises(StorageError, match='cannot be read now: Stale file handle') as error:
+    digest(opened(own) if place == 'stat' else source)
+  assert 'tfrecord-0' in str(error.value)
+  assert 'remove' not in str(error.value)
 
 
 def test_a_shard_that_changes_while_it_is_in_use_is_named(own):

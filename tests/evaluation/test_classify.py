@@ -76,6 +76,32 @@ def test_every_example_counts_once(batch_size, sizes):
     assert row.confused == (wrong.argmax() if wrong.any() else None)
 
 
+def test_a_model_trained_by_sigmoid_is_evaluated_by_sigmoid():
+  config, params, _ = reference.golden()
+  mesh = meshes.make_mesh()
+  placed = meshes.put_replicated(mesh, params)
+  step = classify.make_eval_step(config, mesh, loss='sigmoid')
+  result = classify.evaluate(step, placed, batches(8), mesh, size=COUNT)
+  images, labels, decodes = examples()
+  logits = reference.forward(config, params, images / 127.5 - 1).astype(np.float64)
+  shares = 1 / (1 + np.exp(-logits))
+  right = np.eye(logits.shape[1])[labels] > 0
+  losses = -np.where(right, np.log(shares), np.log(1 - shares)).sum(1)
+  assert result.loss == pytest.approx(losses[decodes].mean(), rel=1e-5)
+  best = np.argsort(-logits, axis=1)
+  np.testing.assert_array_equal(result.predictions, np.where(decodes, best[:, 0], -1))
+  np.testing.assert_allclose(result.confidences[decodes], shares.max(1)[decodes], rtol=1e-5)
+  top = classify.make_top_step(config, mesh, 3, loss='sigmoid')
+  found = top(placed, meshes.put(mesh, next(batches(8))))
+  np.testing.assert_array_equal(found['class'], best[:8, :3])
+  wanted = np.take_along_axis(shares[:8], best[:8, :3], axis=1)
+  np.testing.assert_allclose(found['probability'], wanted, rtol=1e-5)
+  # Far from zero the sigmoids of several classes are equal; their order is that of the logits.
+  params = {**params, 'head': {**params['head'], 'bias': np.float32([30, 60, 40, 50, 0, 0, 0])}}
+  found = top(meshes.put_replicated(mesh, params), meshes.put(mesh, next(batches(8))))
+  np.testing.assert_array_equal(found['class'], [[1, 3, 2]] * 8)
+
+
 def test_real_counts_predictions_among_the_accepted_labels_and_ignores_empty_sets():
   config, params, _ = reference.golden()
   mesh = meshes.make_mesh()

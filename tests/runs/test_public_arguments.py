@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import mixer_jax
 from mixer_jax import UserError
@@ -28,6 +29,8 @@ DIGITS = ROOT / 'configs' / 'digits.py'
     (lambda: PUBLIC.load_for_evaluation('x', str(DIGITS)), 'config is a RunConfig'),
     (lambda: list(PUBLIC.predict('x', [])), 'images are paths of files'),
     (lambda: list(PUBLIC.predict('x', [np.zeros(3)])), 'images are paths of files'),
+    (lambda: list(PUBLIC.predict('x', np.zeros((1, 8, 8, 3)))), 'images are paths of files'),
+    (lambda: list(PUBLIC.predict('x', Image.new('L', (8, 8)))), 'images are paths of files'),
     (lambda: list(PUBLIC.predict('x', 'a.png', top=2.5)), 'top must be a whole number'),
     (lambda: list(PUBLIC.predict('x', 'nothing.png')), 'nothing.png'),
     (lambda: PUBLIC.run_study('scaling', None, 'w'), 'a file or its fields, not None'),
