@@ -16,7 +16,7 @@ UNKNOWN = RuntimeError(
 @pytest.mark.parametrize(
   ('error', 'message'),
   [
-    (UNKNOWN, r"JAX_PLATFORMS=nope: .* platform \(Unable .* not known\.\): unset it, or set cpu"),
+    (UNKNOWN, r'JAX_PLATFORMS=nope: .* platform \(Unable .* not known\.\): unset it, or set cpu'),
     (AssertionError(), 'JAX_PLATFORMS=nope: this machine has no such platform: unset it'),
   ],
 )
