@@ -33,6 +33,13 @@ def evaluation_recipe(checkpoint: Checkpoint) -> tuple[str, float]:
   return _DEFAULT_RECIPE, CROP_FRACTION
 
 
+def trained_loss(checkpoint: Checkpoint) -> str:
+  """Return the loss of its run, 'softmax' or 'sigmoid'; 'softmax' where it is not known."""
+  if 'config' not in checkpoint.metadata:
+    return 'softmax'
+  return stored_config(checkpoint.file, checkpoint.metadata)['loss']
+
+
 def permutation_fields(checkpoint: Checkpoint) -> dict[str, Any]:
   """Return the fields of a `DataConfig` that describe how the images of its run were permuted."""
   if 'config' not in checkpoint.metadata:

@@ -14,7 +14,7 @@ from mixer_jax.parallel import mesh as meshes
 from mixer_jax.parallel import processes
 from mixer_jax.paths import user_path
 from mixer_jax.runs import config_file, pod
-from mixer_jax.runs.checkpoint_labels import evaluation_recipe
+from mixer_jax.runs.checkpoint_labels import evaluation_recipe, trained_loss
 from mixer_jax.runs.config_versions import stored_config
 from mixer_jax.runs.data_splits import open_evaluated
 from mixer_jax.runs.evaluation_setup import EvaluationSetup, open_evaluation
@@ -32,6 +32,7 @@ class LoadedModel:
     model: its configuration, with the arithmetic that was chosen when it was loaded.
     setup: images, how they are read, and the devices.
     config: the config that `setup` follows.
+    loss: 'softmax' or 'sigmoid', as its run was trained: what the logits mean.
   """
 
   path: str
@@ -39,6 +40,7 @@ class LoadedModel:
   model: models.ModelConfig
   setup: EvaluationSetup
   config: RunConfig
+  loss: str
 
   def place_params(self) -> dict:
     """Return the weights on the devices of the mesh."""
@@ -77,7 +79,8 @@ def load_for_evaluation(
       published name.
     config: data, recipe, batch size and mesh; None: those of the checkpoint's run.
     overrides: dotted field of the config -> value, such as {'data.eval_split': 'test[:50]'}. Of the
-      model only its arithmetic can be set, such as {'model.dtype': 'bfloat16'}.
+      model only its arithmetic can be set, such as {'model.dtype': 'bfloat16'}. {'loss': 'sigmoid'}
+      is for weights files of models that were trained so.
     recipe: name of the evaluation recipe; None: that of the config, or of the checkpoint if the
       config leaves it open.
     gelu: 'tanh' or 'erf'; None: as far as the checkpoint contains it.
@@ -113,7 +116,9 @@ def _load(
   model = _with_arithmetic(read.config, complete, overrides)
   setup = processes.together(lambda: open_evaluation(complete, source))
   processes.check_same({'the data': setup.source.describe()})
-  return LoadedModel(path, read, model, setup, complete)
+  is_chosen = 'loss' in overrides or 'config' not in read.metadata
+  loss = complete.loss if is_chosen else trained_loss(read)
+  return LoadedModel(path, read, model, setup, complete, loss)
 
 
 def _complete_config(
