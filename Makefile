@@ -4,7 +4,7 @@ PYTHON ?= $(shell for p in python3.12 python3.11 python3.13 python3; do \
 	&& echo $$p && break; done)
 BIN := .venv/bin
 
-.PHONY: demo test test-all lint docs bench clean
+.PHONY: demo test test-all test-lowest lint docs bench clean
 
 demo: .venv
 	@launch/demo.sh
@@ -14,6 +14,16 @@ test: .venv
 
 test-all: .venv
 	$(BIN)/python -m pytest -n 2
+
+# The lowest versions that setup.cfg allows, installed by uv in a folder of their own.
+LOWEST := build/lowest
+test-lowest:
+	rm -rf $(LOWEST)
+	uv venv --quiet --python $(PYTHON) $(LOWEST)
+	uv pip compile --quiet --resolution lowest-direct --python $(LOWEST)/bin/python \
+	--extra test --extra tpu --output-file $(LOWEST)/versions.txt setup.cfg
+	uv pip install --quiet --python $(LOWEST)/bin/python --requirements $(LOWEST)/versions.txt
+	$(LOWEST)/bin/python -m pytest -m "not long" -n 2
 
 lint: .venv
 	$(BIN)/ruff check .

@@ -8,8 +8,9 @@ import sys
 from collections.abc import Mapping
 from typing import Any, NoReturn, TypedDict
 
+from mixer_jax import storage
 from mixer_jax.errors import UserError, printable_lines
-from mixer_jax.paths import is_remote, user_path, write_whole
+from mixer_jax.paths import is_remote, user_path
 
 CHECKPOINT = (
   'a workdir, WORKDIR/best, one of its steps, an .npz or .safetensors file, or a published name '
@@ -152,7 +153,8 @@ def write(file: str | None, text: str) -> None:
     sys.stdout.buffer.write(data)
     sys.stdout.flush()
   elif file:
+    # In place: a device or a link, such as /dev/stdout, is not replaced by a file.
     try:
-      write_whole(user_path(file), data)
+      storage.write_retried(file, lambda: user_path(file).write_bytes(data))
     except OSError as error:
       raise UserError(f'{file} was not written: {error.strerror or error}') from error

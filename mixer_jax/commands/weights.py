@@ -22,7 +22,8 @@ def main(argv: list[str]) -> None:
   )
   args = parser.parse_flags(argv)
   console.setup_console()
-  flags.check_targets({'output': f'{args.output}.npz'})
+  for file in (f'{args.output}.npz', f'{args.output}_tokens.png', f'{args.output}_stem.png'):
+    flags.check_targets({'output': file})
   blocks = None if args.blocks is None else parse_numbers('--blocks', args.blocks, int)
   found = learned_weights(args.checkpoint, blocks=blocks, units=args.units)
   write_whole(user_path(f'{args.output}.npz'), found.npz())

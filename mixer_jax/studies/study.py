@@ -7,6 +7,8 @@ import contextlib
 import dataclasses
 import json
 import logging
+import os
+import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
@@ -15,7 +17,7 @@ from mixer_jax.errors import ApartError, NotFiniteError, PreemptedError, Storage
 from mixer_jax.parallel import processes
 from mixer_jax.parallel.preemption import preemptible, stop_point
 from mixer_jax.parallel.processes import ProcessesConfig
-from mixer_jax.paths import user_path, write_whole
+from mixer_jax.paths import is_remote, user_path, write_whole
 from mixer_jax.pictures.drawing import tolerated
 from mixer_jax.runs import pod, run_report
 from mixer_jax.runs.config_versions import as_begun
@@ -26,6 +28,8 @@ from mixer_jax.runs.training_run import train_experiment
 from mixer_jax.runs.workdir import check_stored
 
 log = logging.getLogger(__name__)
+
+_RESULTS = ('.json', '.npz', '.png', '.txt')
 
 
 @dataclasses.dataclass(frozen=True)
@@ -139,6 +143,29 @@ def join(
   """
   flags = {'workdir': workdir, **settings}
   pod.join(command, pod.settings_of(flags, plain_fields(config)), limits, preemptible=True)
+  processes.together(lambda: check_workdir(workdir))
+
+
+def check_workdir(workdir: str) -> None:
+  """Check, before anything is trained, that the results can be written.
+
+  Raises:
+    UserError: `workdir` is that of a run, or no folder, or cannot be written.
+  """
+  folder = user_path(workdir)
+  if (folder / 'config.json').exists():
+    raise UserError(f'{folder} is the workdir of a run: take another --workdir for the study')
+  if is_remote(folder):
+    return
+  for entry in folder.iterdir() if folder.is_dir() else ():
+    if entry.suffix in _RESULTS and entry.is_dir():
+      raise UserError(f'{entry} is a folder, where a result of the study may come: remove it')
+  place = pathlib.Path(os.path.abspath(folder))
+  while not place.exists():
+    place = place.parent
+  if not place.is_dir() or not os.access(place, os.W_OK | os.X_OK):
+    reason = 'is not writable' if place.is_dir() else 'is no folder'
+    raise UserError(f'{place} {reason}: take another --workdir')
 
 
 def plain_fields(config: Any) -> Any:
@@ -211,7 +238,7 @@ def train_one(run: Run, label: str, experiment: Experiment | None = None) -> Tra
   log.info('%s: %s', label, run.name)
   try:
     experiment = experiment or _checked(run).experiment
-    with preemptible():
+    with preemptible(), named(run.name):
       result = train_experiment(experiment, run.folder, show_parameters=False)
       stop_point(f'after {run.name}')  # a request that the run had no use for ends the study
     return result
@@ -260,10 +287,12 @@ def write(
 
 @contextlib.contextmanager
 def named(name: str) -> Iterator[None]:
-  """Puts the name of a run or model before the message of a `UserError` about wrong input."""
+  """Puts the name of a run or model before the message of a `UserError`; its kind stays."""
   try:
     yield
-  except (StorageError, ApartError, NotFiniteError):
-    raise
+  except NotFiniteError:
+    raise  # a result of the run, not a fault
   except UserError as error:
-    raise UserError(f'{name}: {error}') from error
+    kinds = (StorageError, ApartError, UserError)
+    kind = next(kind for kind in kinds if isinstance(error, kind))
+    raise kind(f'{name}: {error}') from error

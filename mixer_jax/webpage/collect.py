@@ -151,7 +151,7 @@ def _read_figures(folder: epath.Path, faults: list[str], names: Sequence[str]) -
           raise ValueError(f'it has more than {_MAX_LEVELS} levels')
         figures[name] = values
     except (ValueError, RecursionError) as error:
-      faults.append(f'{name} is left out: it is not JSON of figures ({one_line(error, 100)})')
+      faults.append(f'{name} is left out: it is not JSON ({one_line(error, 100)})')
   return figures
 
 

@@ -147,3 +147,13 @@ def test_models_of_other_depths_cannot_be_identified(trained, digits_dir, tmp_pa
   assert main(argv) == 2
   assert 'required: --other' in capsys.readouterr().err
   assert [path.name for path in tmp_path.iterdir()] == ['small.npz']
+
+
+def test_a_weights_file_is_compared_on_the_images_of_the_run(trained, tmp_path, capsys):
+  weights, out = tmp_path / 'run.npz', tmp_path / 'both'
+  assert main(['convert', str(trained), str(weights)]) == 0
+  argv = ['cka', f'--checkpoint={trained}', f'--other={weights}', '--layers=block_*']
+  assert main([*argv, '--recipe=vit-jax', f'--output={out}']) == 0
+  with np.load(f'{out}.npz') as found:
+    np.testing.assert_allclose(np.diag(found['cka']), 1, atol=1e-5)
+    assert found['checkpoints'].tolist() == [str(trained), str(weights)]

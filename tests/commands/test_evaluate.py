@@ -4,6 +4,7 @@ import csv
 import dataclasses
 import io
 import json
+import pathlib
 import shutil
 
 import numpy as np
@@ -17,6 +18,7 @@ from mixer_jax.data import recipes
 from mixer_jax.data.catalog import open_source
 from mixer_jax.models import parameters
 from mixer_jax.runs.evaluation import published_figures
+from mixer_jax.storage import RETRY_SETTING
 from tests.helpers import reference, train_runs
 from tests.helpers.made import prepare
 from tests.helpers.photos import encoded, photo
@@ -264,10 +266,12 @@ def test_a_split_without_decodable_images_gives_no_figures(tmp_path, capsys):
   assert not (tmp_path / 'f.json').exists()
 
 
-def test_a_full_disk_is_reported(folder, capsys):
+def test_a_full_disk_is_reported(folder, capsys, monkeypatch):
+  monkeypatch.setenv(RETRY_SETTING, '0')
   argv = [f'--checkpoint={TINY}', f'--config=configs/evaluate.py:folder:{folder}']
-  assert main(['evaluate', *argv, '--json=/dev/full']) == 2
-  assert '/dev/full was not written: No space left' in capsys.readouterr().err
+  assert main(['evaluate', *argv, '--json=/dev/full']) == 74
+  assert '/dev/full cannot be written now: No space left' in capsys.readouterr().err
+  assert not pathlib.Path('/dev/full').is_file()  # still the device
 
 
 def test_an_undecodable_image_is_named_counted_and_ignored(folder, tmp_path, capsys):

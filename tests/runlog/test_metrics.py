@@ -1,13 +1,15 @@
 """`metrics.jsonl` after restarts and kills, and the device-hours computed from it."""
 
 import errno
+import json
+import math
 import resource
 
 import pytest
 
 from mixer_jax.errors import StorageError
 from mixer_jax.runlog import appended
-from mixer_jax.runlog.metrics import MetricsFile, device_hours, read_metrics
+from mixer_jax.runlog.metrics import MetricsFile, device_hours, read_metrics, rows_and_damaged
 from mixer_jax.storage import RETRY_SETTING
 
 
@@ -51,6 +53,27 @@ def test_a_row_waits_for_a_disk_that_is_full_for_a_moment(tmp_path, monkeypatch)
   file.write({'step': 1})
   assert left == [0]
   assert read_metrics(tmp_path) == [{'step': 1}]
+
+
+def test_rows_of_wrong_types_are_no_rows(tmp_path):
+  good = [
+    {'step': 1, 'loss': math.nan, 'images_per_second': None},
+    {'event': 'end', 'step': 2, 'device_hours': 1.0, 'later': {'any': ['thing']}},
+    {'event': 'diverged', 'reason': 'nan'},
+  ]
+  bad = [
+    {}, [], {'loss': 1.0}, {'step': 'x'}, {'step': True}, {'step': -1}, {'step': 1, 'loss': '1'},
+    {'step': 1, 'event': ['eval']}, {'event': 'end', 'step': 2}, {'event': 'eval', 'top1': 1.0},
+    {'event': 'eval', 'step': 1, 'top1': None}, {'event': 'undecodable', 'step': 1, 'names': 3},
+    {'event': 'start', 'step': 0, 'devices': '8'}, {'event': 'diverged'},
+    {'step': 1, 'seconds': []},
+  ]  # fmt: skip
+  lines = [json.dumps(row) for row in (*good, *bad)]
+  (tmp_path / 'metrics.jsonl').write_text('\n'.join(lines))
+  rows, damaged = rows_and_damaged(tmp_path)
+  assert json.dumps(rows) == json.dumps(good)
+  assert damaged == len(bad)
+  assert device_hours(rows) == 0
 
 
 def test_a_new_run_has_no_rows(tmp_path):

@@ -28,6 +28,15 @@ def test_a_live_line_is_rewritten_and_log_lines_stay_above():
   assert lines == ['saved', 'step 1', '']
 
 
+def test_names_from_files_cannot_move_the_cursor():
+  stream = Tty()
+  terminal = Terminal(stream)
+  terminal.say('a\x1b[31m\nb\r\udce9')
+  terminal.live('c\x07\nd')
+  shown = stream.getvalue().replace('\r\x1b[K', '')
+  assert shown == 'a\\x1b[31m\nb\\r\\xe9\nc\\x07\\nd'
+
+
 def test_a_log_gets_plain_lines_only():
   stream = io.StringIO()
   terminal = Terminal(stream)

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from mixer_jax.errors import StorageError, UserError
+from mixer_jax.errors import ApartError, NotFiniteError, StorageError, UserError
 from mixer_jax.runs.config_file import load_config
 from mixer_jax.runs.run_config import RunConfig
 from mixer_jax.studies import study, study_config
@@ -63,6 +63,41 @@ def test_files_are_written_from_what_the_json_file_holds(tmp_path):
   assert (tmp_path / 'x.txt').read_text() == '3'
   assert sorted(path.name for path in tmp_path.iterdir()) == ['x.json', 'x.npz', 'x.txt']
   assert str(report) == f"{{'curve': {{'3': 1.0}}}}\nx.json, x.npz and x.txt are in {tmp_path}"
+
+
+def test_a_study_takes_no_workdir_that_cannot_hold_it(tmp_path):
+  study.check_workdir(str(tmp_path / 'new' / 'study'))
+  (tmp_path / 'file').touch()
+  (tmp_path / 'run').mkdir()
+  (tmp_path / 'run' / 'config.json').touch()
+  (tmp_path / 'other' / 'permute.png').mkdir(parents=True)
+  for place, message in (
+    ('file', 'is no folder'),
+    ('file/below', 'is no folder'),
+    ('run', 'is the workdir of a run'),
+    ('other', r'permute\.png is a folder'),
+  ):
+    with pytest.raises(UserError, match=message):
+      study.check_workdir(str(tmp_path / place))
+
+
+def test_the_name_of_a_run_keeps_the_kind_of_an_error():
+  for kind in (UserError, StorageError, ApartError):
+    with pytest.raises(kind, match='mixer, seed 3: full') as error, study.named('mixer, seed 3'):
+      raise kind('full')
+    assert type(error.value) is kind
+  with pytest.raises(NotFiniteError, match=r'^nan'), study.named('mixer, seed 3'):
+    raise NotFiniteError('nan')
+
+
+def test_a_picture_that_fails_leaves_the_figures(tmp_path, caplog):
+  class Broken(Reporter):
+    def files(self, values):
+      raise RuntimeError('no font')
+
+  report = study.write(str(tmp_path), 'x', {'curve': {}}, Broken(), {'x.npz': b'0'})
+  assert report.files == ('x.json', 'x.npz')
+  assert caplog.messages == ['the picture of x.json was not drawn: RuntimeError: no font']
 
 
 def test_studies_are_called_as_their_commands(tmp_path):
