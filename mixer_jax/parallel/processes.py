@@ -18,7 +18,7 @@ from typing import Any, TypeVar, cast
 import jax
 import numpy as np
 
-from mixer_jax.errors import ApartError, UserError, one_line
+from mixer_jax.errors import ApartError, StorageError, UserError, one_line
 from mixer_jax.hardware import has_tpu
 from mixer_jax.parallel import membership, rendezvous
 
@@ -185,10 +185,13 @@ def check_same(what: dict[str, str]) -> None:
 
 
 def together(make: Callable[[], T]) -> T:
-  """Return the result of `make` in every process; if it is refused in one, all of them exit.
+  """Return the result of `make` in every process; if it fails in one, all of them exit.
 
   Raises:
-    UserError: `make` raised it here, or in another process.
+    UserError: `make` rejected its input here, or in another process.
+    StorageError: `make` could not read or write now, in another process.
+    ApartError: `make` failed for another reason, in another process.
+    Exception: what `make` raised here.
   """
   if is_alone():
     return make()
@@ -197,14 +200,35 @@ def together(make: Callable[[], T]) -> T:
   made, error = None, None
   try:
     made = make()
-  except UserError as refusal:
-    error = refusal
-  refused = np.flatnonzero(multihost_utils.process_allgather(np.array(error is not None)))
+  except Exception as failure:  # the others would wait for this process
+    error = failure
+  kinds = multihost_utils.process_allgather(np.array(_kind_of(error))).ravel()
   if error is not None:
     raise error
-  if refused.size:
-    raise UserError(f'process {refused[0]} rejected its input: see its own message')
+  if kinds.any():
+    kind = kinds[kinds > 0].min()
+    refusal, what = _REFUSALS[kind]
+    raise refusal(f'process {np.flatnonzero(kinds == kind)[0]} {what}: see its own message')
   return cast(T, made)
+
+
+_REFUSALS = {
+  1: (UserError, 'rejected its input'),
+  2: (StorageError, 'cannot read or write now'),
+  3: (ApartError, 'failed'),
+}
+_WRONG_PATHS = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
+
+
+def _kind_of(error: Exception | None) -> int:
+  """Return the key of `_REFUSALS`; 0: no error."""
+  if error is None:
+    return 0
+  if isinstance(error, UserError):
+    return 2 if isinstance(error, StorageError) else 1
+  if isinstance(error, OSError):
+    return 1 if isinstance(error, _WRONG_PATHS) else 2
+  return 3
 
 
 def agreed(value: float) -> float:
