@@ -47,13 +47,15 @@ def get_config() -> ConfigDict:
   config.fewshot = ConfigDict()  # ridge regression on the features of a few images (section 4)
   config.fewshot.every = 0  # each n-th evaluation has it, and the final report; 0: none
   config.fewshot.name = 'imagenet2012'  # as data.name, of the same data_dir; '': data.name
-  config.fewshot.train_split = 'train'  # the few images are from it
+  config.fewshot.train_split = ''  # of the few images; '': train[:65000] of ImageNet, else train
   config.fewshot.eval_split = 'validation'
   config.fewshot.shots = values(5)  # images per class, one figure each: (1, 5, 10, 25)
   config.fewshot.seeds = 3  # choices of them; a figure is the mean
   config.fewshot.l2 = 1024.0  # on the diagonal of XᵀX
   config.fewshot.constant = 100.0  # the value of the bias's feature
   config.fewshot.max_reads = 0  # most labels to read per choice; 0: all
+  config.fewshot.recipe = 'resize-crop'  # as the authors; '': data.eval_recipe and its fraction
+  config.fewshot.crop_fraction = 0.875  # of `recipe`: 224 of 256
 
   # Further evaluations, name -> fields: `kind` (classification, few_shot or probe), `every` (each
   # n-th evaluation, and the final report) and those of the kind, see mixer_jax/runs/evaluators.
@@ -89,10 +91,13 @@ def get_config() -> ConfigDict:
   config.data.test_split = ''  # for the final report, likewise; '': eval_split
   # Rules by which folder:DIR is read: 2; or 1, those of runs that were begun without this field.
   config.data.folder_rules = 2
-  config.data.min_crop_area = 0.05  # inception crop: share of the image's area, from …
+  # Inception crop: 'tensorflow', as the authors' code draws and resizes it; or 'uniform-area', as
+  # earlier versions of this package did.
+  config.data.crop = 'tensorflow'
+  config.data.min_crop_area = 0.05  # share of the image's area, from …
   config.data.max_crop_area = 1.0  # … to
   config.data.min_crop_aspect = 0.75  # width over height, from …
-  config.data.max_crop_aspect = 4 / 3  # … to
+  config.data.max_crop_aspect = 1.33  # … to; the authors' 1.33 is not 4 / 3
   config.data.flip = True  # mirror half of the training images
   config.data.randaugment_layers = 0  # operations per image, one after the other; 0: none
   config.data.randaugment_magnitude = 0.0  # of each; the paper's are 10, 15 and 20
@@ -116,13 +121,18 @@ def get_config() -> ConfigDict:
   config.optimizer.name = 'adam'  # or 'sgd'
   config.optimizer.learning_rate = 1e-3  # peak
   config.optimizer.warmup_steps = 10_000  # steps of linear warm-up from 0
-  config.optimizer.schedule = 'linear'  # then down to 0: 'linear', 'cosine'; or 'constant'
-  config.optimizer.weight_decay = 0.1  # times the learning rate, kernels only
+  config.optimizer.schedule = 'linear'  # then down: 'linear', 'cosine'; or 'constant'
+  config.optimizer.end_factor = 0.0  # last rate / peak; 1e-5 in the authors' linear schedule
+  config.optimizer.weight_decay = 0.1  # kernels only, times what the next field says
+  # 'learning_rate', as in the paper; 'schedule', the rate / its peak, as in the authors' code: its
+  # 1e-4 is the paper's .1 at a rate of .001, and does not follow a changed rate.
+  config.optimizer.weight_decay_times = 'learning_rate'
   config.optimizer.clip_norm = 1.0  # global norm of the gradient; 0: no clipping
   config.optimizer.b1 = 0.9  # Adam
   config.optimizer.b2 = 0.999  # Adam
   config.optimizer.eps = 1e-8  # Adam
   config.optimizer.momentum = 0.9  # SGD
+  config.optimizer.momentum_dtype = 'float32'  # SGD; 'bfloat16' in the authors' fine-tuning code
 
   config.processes = ConfigDict()  # fields of mixer_jax.parallel.processes.ProcessesConfig
   config.processes.distributed = 'auto'  # join other processes if there are TPUs; 'on', 'off'

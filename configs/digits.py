@@ -33,6 +33,7 @@ def get_config() -> ConfigDict:
   config.data.threads = 0  # reading 8×8 pixels takes less time than waking a thread
 
   config.fewshot.name = 'digits'
+  config.fewshot.recipe = ''  # that of data.eval_recipe
   config.fewshot.eval_split = 'test'
 
   config.optimizer.learning_rate = 3e-3

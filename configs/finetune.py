@@ -85,6 +85,8 @@ def _crop_as_vtab(config: ConfigDict, task: Task) -> None:
   scenic) resizes to 256 × 256 and takes a random 224 × 224, 77 % of the area; this is the closest
   to it. If a label is a count, a place or a distance, nothing is cropped.
   """
+  # TensorFlow's draw finds no crop of one exact area.
+  config.data.crop = 'uniform-area' if task.crop else 'tensorflow'
   area, aspects, fraction = 0.875**2, (3 / 4, 4 / 3), 0.875
   if not task.crop:
     area, aspects, fraction = 1.0, (1.0, 1.0), 1.0

@@ -15,6 +15,8 @@ from mixer_jax.data.catalog import class_ids
 from mixer_jax.data.folders import class_names, split_folders
 from mixer_jax.models.paper import IMAGES
 
+_TRAINED_SHARE = 0.99  # train[:99%]
+
 # JFT-300M's number is that of Sun et al. 2017 (arXiv 1707.02968).
 _CLASSES = {'imagenet2012': 1000, 'imagenet21k': 21_843, 'jft300m': 18_291}
 
@@ -47,7 +49,9 @@ def get_config(arg: str) -> ConfigDict:
   if stand_in:
     config.total_epochs = float(epochs)
   else:
-    config.total_steps = round(epochs * IMAGES[row] / config.batch_size)
+    # As total_epochs counts, without the data: in images that are trained on.
+    images = round(_TRAINED_SHARE * IMAGES[row])
+    config.total_steps = round(epochs * images / config.batch_size)
 
   variant = VARIANTS[name]
   for field in ('patch_size', 'num_blocks', 'hidden_dim', 'tokens_mlp_dim', 'channels_mlp_dim'):

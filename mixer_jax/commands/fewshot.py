@@ -12,7 +12,7 @@ from mixer_jax.runs.loaded_model import open_for_command
 def main(argv: list[str]) -> None:
   """Print a line for each number of shots: the mean over seeds, and their deviation."""
   parser = flags.Parser('fewshot', __doc__ or '')
-  parser.add_evaluated(note='; its train split is learned from')
+  parser.add_evaluated(note='; its train split is learned from', recipe='that of config.fewshot')
   shots = ','.join(map(str, PAPER.shots))
   parser.add_argument('--shots', default=shots, help=f'images per class ({shots})')
   parser.add_argument('--seeds', type=int, default=PAPER.seeds, help=f'choices ({PAPER.seeds})')
@@ -27,6 +27,6 @@ def main(argv: list[str]) -> None:
     'fewshot', [args.checkpoint], args.config, overrides,
     settings=vars(args), **flags.reading(args),
   )  # fmt: skip
-  report = few_shot(loaded, settings)
+  report = few_shot(loaded, settings, args.recipe)
   if pod.leave():
     flags.report(report.summary(), report.to_json(), args.json)

@@ -36,21 +36,31 @@ class Parser(argparse.ArgumentParser):
       help=f'experiment, such as {example}; --config.field=value sets a field{note}',
     )
 
-  def add_reading(self):
-    """Add flags for the preparation of images, and for arithmetic that no weights file contains."""
+  def add_reading(self, recipe: str = "the checkpoint's"):
+    """Add flags for the preparation of images, and for arithmetic that no weights file contains.
+
+    Args:
+      recipe: whose recipe is the default.
+    """
     from mixer_jax.data.recipes import RECIPES  # OpenCV, Pillow and SciPy
 
-    self.add_argument('--recipe', choices=RECIPES, help="default: the checkpoint's")
+    self.add_argument('--recipe', choices=RECIPES, help=f'default: {recipe}')
     known = "default: the checkpoint's, as far as known"
     self.add_argument('--gelu', choices=('tanh', 'erf'), help=f'erf is exact; {known}')
     self.add_argument('--input-range', choices=('[-1, 1]', '[0, 1]'), help=f'of pixels; {known}')
 
-  def add_evaluated(self, *, example: str = 'configs/digits.py', note: str = ''):
+  def add_evaluated(
+    self,
+    *,
+    example: str = 'configs/digits.py',
+    note: str = '',
+    recipe: str = "the checkpoint's",
+  ):
     """Add flags for a checkpoint, and for the data and reading it is evaluated with."""
     self.add_argument('--checkpoint', required=True, help=CHECKPOINT)
     note += "; default: that of the checkpoint's run"
     self.add_config(required=False, example=example, note=note)
-    self.add_reading()
+    self.add_reading(recipe)
 
   def add_json(self):
     """Add the flag --json; see `report`."""

@@ -37,21 +37,13 @@ def inception_crop(
 
   Args:
     crop: 'tensorflow', as the authors' code: `draw_box`, then TensorFlow's resize, truncated.
-      'uniform-area', as earlier versions: area and aspect ratio are drawn uniformly, at most ten
-      times, and OpenCV's resize rounds.
+      'uniform-area', as earlier versions: `draw_box_by_area`, and OpenCV's resize, which rounds.
   """
+  draw = draw_box if crop == 'tensorflow' else draw_box_by_area
+  top, left, height, width = draw(*image.shape[:2], rng, areas=areas, aspects=aspects)
+  image = image[top : top + height, left : left + width]
   if crop == 'tensorflow':
-    top, left, height, width = draw_box(*image.shape[:2], rng, areas=areas, aspects=aspects)
-    return bilinear(image[top : top + height, left : left + width], size, size, size, np.uint8)
-  height, width = image.shape[:2]
-  for _ in range(10):
-    area = rng.uniform(*areas) * height * width
-    ratio = rng.uniform(*aspects)
-    h, w = round((area / ratio) ** 0.5), round((area * ratio) ** 0.5)
-    if 0 < h <= height and 0 < w <= width:
-      top, left = rng.integers(height - h + 1), rng.integers(width - w + 1)
-      image = image[top : top + h, left : left + w]
-      break
+    return bilinear(image, size, size, size, np.uint8)
   return cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)
 
 
@@ -89,4 +81,26 @@ def draw_box(
     w = round(h * ratio)
     if least <= h * w <= most and 0 < h <= height and 0 < w <= width:
       return int(down * (height - h)), int(right * (width - w)), h, w
+  return 0, 0, height, width
+
+
+def draw_box_by_area(
+  height: int,
+  width: int,
+  rng: np.random.Generator,
+  *,
+  areas: tuple[float, float],
+  aspects: tuple[float, float],
+) -> tuple[int, int, int, int]:
+  """Draw a box of uniform area and aspect ratio, as earlier versions did; see `draw_box`.
+
+  Returns:
+    (top, left, height, width); the complete image if ten draws do not fit.
+  """
+  for _ in range(10):
+    area = rng.uniform(*areas) * height * width
+    ratio = rng.uniform(*aspects)
+    h, w = round((area / ratio) ** 0.5), round((area * ratio) ** 0.5)
+    if 0 < h <= height and 0 < w <= width:
+      return int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w
   return 0, 0, height, width

@@ -18,7 +18,7 @@ import numpy as np
 
 from mixer_jax.data import augment, limits, permute, recipes
 from mixer_jax.data.batch import FILLER, Batch, Example
-from mixer_jax.data.decode import UndecodableError, decode, has_16_bits
+from mixer_jax.data.decode import MAX_MEGAPIXELS, UndecodableError, decode, has_16_bits
 from mixer_jax.data.folders import RULES
 from mixer_jax.data.randaugment import randaugment
 from mixer_jax.data.source import Record, Source
@@ -39,7 +39,8 @@ class DataConfig:
   train_split, eval_split: TFDS slicing.
   test_split: likewise; split of the final report. '': the final report uses `eval_split`.
   folder_rules: rules by which 'folder:DIR' is read, see `folders.RULES`.
-  min_crop_area, max_crop_area: share of the image's area in an inception crop.
+  crop: how an inception crop is drawn and resized, one of `augment.CROPS`.
+  min_crop_area, max_crop_area: share of the image's area in it.
   min_crop_aspect, max_crop_aspect: width over height of the crop.
   flip: mirror half of the training images.
   randaugment_layers, randaugment_magnitude: see `randaugment`; 0 layers switch it off.
@@ -53,7 +54,6 @@ class DataConfig:
   max_megapixels: larger images count as images that do not decode.
   threads: threads that read and decode; 0: the thread of the loop does it between steps.
   prefetch: examples that the threads keep ready.
-  crop: kind of inception crop, one of `augment.CROPS`. Runs of earlier versions do not name it.
   """
 
   name: str
@@ -62,6 +62,7 @@ class DataConfig:
   eval_split: str
   test_split: str
   folder_rules: int
+  crop: str
   min_crop_area: float
   max_crop_area: float
   min_crop_aspect: float
@@ -78,7 +79,6 @@ class DataConfig:
   max_megapixels: int = dataclasses.field(metadata={'affects_result': False})
   threads: int = dataclasses.field(metadata={'affects_result': False})
   prefetch: int = dataclasses.field(metadata={'affects_result': False})
-  crop: str = 'uniform-area'
 
   def __post_init__(self):
     recipe = 'resmall-crop' if self.takes_recipe_of_checkpoint else self.eval_recipe
@@ -125,7 +125,7 @@ class DataConfig:
       ('prefetch', 0, 2**20),
       ('randaugment_layers', 0, 16),
       ('folder_rules', 1, RULES),
-      ('max_megapixels', 1, limits.MAX_MEGAPIXELS),
+      ('max_megapixels', 1, MAX_MEGAPIXELS),
     ):
       value = getattr(self, name)
       if type(value) is not int or not least <= value <= most:
@@ -154,6 +154,7 @@ def evaluation_only(
     eval_split='',
     test_split='',
     folder_rules=RULES,
+    crop='tensorflow',
     min_crop_area=1.0,
     max_crop_area=1.0,
     min_crop_aspect=1.0,
@@ -170,7 +171,6 @@ def evaluation_only(
     max_megapixels=134,
     threads=threads,
     prefetch=prefetch,
-    crop='tensorflow',
   )
 
 

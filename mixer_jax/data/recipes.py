@@ -45,7 +45,7 @@ def eval_image(data: bytes, size: int, recipe: str, crop_fraction: float) -> np.
       224 of 256, 1 crops only images that are not square.
 
   Raises:
-    UndecodableError: `data` is not an image. Its size is not checked, see `limits.admitted`.
+    UndecodableError: `data` is not an image. See also `limits.admitted`.
   """
   return RECIPES[recipe].prepare(data, size, _target(size, recipe, crop_fraction))
 
@@ -57,12 +57,16 @@ def describe(recipe: str, size: int, crop_fraction: float, input_range: str) -> 
   return f'{recipe}: {text}, then to {input_range}'
 
 
-def check(recipe: str, crop_fraction: float) -> None:
-  """Raise `UserError` for an unknown recipe or an invalid crop fraction."""
+def check(recipe: str, crop_fraction: float, fields: str = 'data.eval_') -> None:
+  """Raise `UserError` for an unknown recipe or an invalid crop fraction.
+
+  Args:
+    fields: the names of the two fields without `recipe` and `crop_fraction`.
+  """
   if recipe not in RECIPES:
-    raise UserError(f'data.eval_recipe must be one of {", ".join(RECIPES)}, not {recipe!r}')
+    raise UserError(f'{fields}recipe must be one of {", ".join(RECIPES)}, not {recipe!r}')
   if not 0.05 <= crop_fraction <= 1:
-    raise UserError(f'data.eval_crop_fraction must be in [0.05, 1], is {crop_fraction!r}')
+    raise UserError(f'{fields}crop_fraction must be in [0.05, 1], is {crop_fraction!r}')
 
 
 def _target(size: int, recipe: str, crop_fraction: float) -> int:

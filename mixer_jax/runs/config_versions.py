@@ -4,7 +4,8 @@ A run keeps its config in `config.json` and in every state. A field that was add
 a run that began before, the value that means what was computed then, so that the run resumes with
 the same bits and is evaluated in the same way.
 
-To add a field that decides a result: add it to the last row of `_ADDED`, with that value.
+To add a field that decides a result: add it to the last row of `_ADDED`, with that value. If
+`configs/` sets it to another one, or changes a value: add that to the last row of `_CHANGED`.
 """
 
 import copy
@@ -14,6 +15,8 @@ from typing import Any
 
 from mixer_jax.checkpoints.state_format import FORMAT, format_of
 from mixer_jax.errors import UserError
+from mixer_jax.runs.fields import flatten
+from mixer_jax.runs.run_config import RunConfig
 
 _ADDED: Mapping[int, Mapping[str, Any]] = types.MappingProxyType(
   {
@@ -48,6 +51,12 @@ _ADDED: Mapping[int, Mapping[str, Any]] = types.MappingProxyType(
       'data.permutation_patch': 16,
       'data.permutation_seed': 0,
       'data.undecodable': 'fatal',
+      'data.crop': 'uniform-area',
+      'fewshot.recipe': '',
+      'fewshot.crop_fraction': 0.875,
+      'optimizer.end_factor': 0.0,
+      'optimizer.weight_decay_times': 'learning_rate',
+      'optimizer.momentum_dtype': 'float32',
       'data.max_megapixels': 134,
       'processes.distributed': 'auto',
       'processes.start_seconds': 300,
@@ -57,6 +66,25 @@ _ADDED: Mapping[int, Mapping[str, Any]] = types.MappingProxyType(
   }
 )
 """Format -> fields that it added, by dotted name -> their value for runs of earlier formats."""
+
+_CHANGED: Mapping[int, Mapping[str, Mapping[Any, Any]]] = types.MappingProxyType(
+  {
+    1: {
+      'data.crop': {'tensorflow': 'uniform-area'},
+      'data.max_crop_aspect': {1.33: 4 / 3},
+      'data.folder_rules': {2: 1},
+      'fewshot.train_split': {'': 'train'},
+      'fewshot.recipe': {'resize-crop': ''},
+      # Epochs of configs/pretrain.py counted on all images, not on the 99 % that are trained on:
+      # ImageNet, ImageNet-21k, and JFT-300M for 5, 7 and 14 epochs.
+      'total_steps': {
+        92_897: 93_835, 1_029_427: 1_039_826,
+        362_549: 366_211, 507_568: 512_695, 1_015_137: 1_025_391,
+      },
+    },
+  }
+)  # fmt: skip
+"""Format -> fields whose value in `configs/` it changed -> that value -> the one before."""
 
 assert max(_ADDED) <= FORMAT
 
@@ -86,6 +114,24 @@ def stored_config(name, stored: Mapping[str, Any]) -> dict[str, Any]:
     for field, value in _ADDED.get(added, {}).items():
       _set_missing(fields, field, value)
   return fields
+
+
+def as_begun(config: RunConfig, stored: Mapping[str, Any]) -> RunConfig:
+  """Return a config with the values of `configs/` as they were when the stored run began.
+
+  So the command that began a run resumes it after an update. A value that `configs/` never had is
+  kept.
+
+  Args:
+    stored: what `workdir.stored_run` returns.
+  """
+  new, old = flatten(config.to_fields()), flatten(stored['config'])
+  changes = {}
+  for changed in range(stored['format'] + 1, FORMAT + 1):
+    for name, before in _CHANGED.get(changed, {}).items():
+      if new[name] in before and old.get(name) == before[new[name]]:
+        changes[name] = old[name]
+  return config.with_fields(changes) if changes else config
 
 
 def _set_missing(fields: dict[str, Any], name: str, value: Any) -> None:

@@ -137,7 +137,7 @@ def evaluate(loaded: LoadedModel | str | os.PathLike) -> EvaluationReport:
   log.info('%s (%s) on %s images of %s', loaded.path, variant, f'{size:,}', source.name)
   log.info('%s; %s', recipe, ', '.join(filter(None, (activation, model.dtype))))
   result = classify.evaluate(
-    classify.make_eval_step(model, setup.mesh),
+    classify.make_eval_step(model, setup.mesh, loss=loaded.loss),
     loaded.place_params(),
     reading(setup.batches(model.image_size), setup.batch_size, size),
     setup.mesh,
@@ -188,6 +188,7 @@ class FewShotReport:
     images: size of the test split.
     accuracies: images per class -> percent, mean and deviation over seeds.
     seeds: number of choices of the images.
+    eval_recipe: name of the recipe by which images were read.
   """
 
   checkpoint: str
@@ -196,12 +197,12 @@ class FewShotReport:
   images: int
   accuracies: dict[int, MeanDeviation]
   seeds: int
+  eval_recipe: str
 
   def to_json(self) -> dict[str, Any]:
     """Return the figures as a JSON file has them."""
-    return {
-      'checkpoint': self.checkpoint, 'data': self.data, **fewshot.named(self.accuracies)
-    }  # fmt: skip
+    names = ('checkpoint', 'data', 'train_data', 'eval_recipe')
+    return {name: getattr(self, name) for name in names} | fewshot.named(self.accuracies)
 
   def summary(self) -> str:
     """Return the figures as lines of text."""
@@ -211,21 +212,31 @@ class FewShotReport:
       if deviation is not None:
         line += f' ± {deviation:.2f} over {self.seeds} choices'
       lines.append(line)
-    return '\n'.join([*lines, _learned(self)])
+    return '\n'.join([*lines, f'{_learned(self)}, by {self.eval_recipe}'])
 
 
 def few_shot(
-  loaded: LoadedModel | str | os.PathLike, settings: FewShotConfig = fewshot.PAPER
+  loaded: LoadedModel | str | os.PathLike,
+  settings: FewShotConfig = fewshot.PAPER,
+  recipe: str | None = None,
 ) -> FewShotReport:
   """Fit ridge regression to features of a few training images per class, and test it.
 
-  All processes call it alike.
+  All processes call it alike. The few images of ImageNet are from `fewshot.authors_split`, unless
+  the config names another part than `train` or its 99 %.
+
+  Args:
+    recipe: name of the evaluation recipe; None: that of `config.fewshot`.
 
   Raises:
     UserError: the splits have different classes, or a class has too few images.
   """
   loaded = loaded_model(loaded)
   setup = loaded.setup
+  data = setup.data if recipe else loaded.config.fewshot.read_as(setup.data)
+  if data.name == 'imagenet2012' and data.train_split in ('train', 'train[:99%]'):
+    data = dataclasses.replace(data, train_split=fewshot.authors_split(data.name))
+  setup = dataclasses.replace(setup, data=data)
   train, test = processes.together(lambda: _opened(setup))
   evaluator = fewshot.FewShot(
     loaded.model,
@@ -244,6 +255,7 @@ def few_shot(
     images=len(test),
     accuracies=evaluator.by_shots(loaded.place_params()),
     seeds=settings.seeds,
+    eval_recipe=data.eval_recipe,
   )
 
 

@@ -11,6 +11,7 @@ import types
 from collections.abc import Mapping
 from typing import Any
 
+from mixer_jax.data import recipes
 from mixer_jax.data.pipeline import DataConfig
 from mixer_jax.errors import UserError
 from mixer_jax.evaluation.fewshot import FewShotConfig
@@ -66,8 +67,10 @@ class FewShotFields:
   Attributes:
     every: each n-th evaluation has it, and so has the final report; 0: never.
     name: data set, as `DataConfig.name` with the same `data_dir`; '': that of the run.
-    train_split, eval_split: where the few images are from, and what they are tested on.
+    train_split, eval_split: where the few images are from, and what they are tested on; a
+      `train_split` '' is that of `fewshot.authors_split`.
     shots, seeds, l2, constant, max_reads: see `FewShotConfig`.
+    recipe, crop_fraction: see `recipes.eval_image`; '': those of `DataConfig`.
   """
 
   every: int
@@ -79,6 +82,8 @@ class FewShotFields:
   l2: float
   constant: float
   max_reads: int
+  recipe: str = ''
+  crop_fraction: float = 0.875
 
   def __post_init__(self):
     if type(self.every) is not int or self.every < 0:
@@ -87,7 +92,14 @@ class FewShotFields:
       )
     shots = parse_numbers('config.fewshot.shots', self.shots, int)
     object.__setattr__(self, 'shots', shots)
+    recipes.check(self.recipe or 'resize-crop', self.crop_fraction, 'fewshot.')
     self.config()
+
+  def read_as(self, data: DataConfig) -> DataConfig:
+    """Return the config with the recipe of few-shot evaluation."""
+    if not self.recipe:
+      return data
+    return dataclasses.replace(data, eval_recipe=self.recipe, eval_crop_fraction=self.crop_fraction)
 
   def config(self) -> FewShotConfig:
     """Return the settings of the regression; raises `UserError` for values that it refuses."""

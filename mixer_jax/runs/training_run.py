@@ -24,6 +24,7 @@ from mixer_jax.runlog.metrics import MetricsFile, read_metrics
 from mixer_jax.runlog.progress import Progress
 from mixer_jax.runlog.startup import Startup
 from mixer_jax.runs import run_report
+from mixer_jax.runs.config_versions import as_begun
 from mixer_jax.runs.evaluation_setup import this_process
 from mixer_jax.runs.experiment import Experiment, build_experiment
 from mixer_jax.runs.hooks import RunHooks
@@ -56,6 +57,8 @@ def train(config: RunConfig, workdir, *, startup: Startup | None = None) -> Trai
     raise UserError(f'train takes a RunConfig, as load_config returns, not {config!r:.80}')
   startup = startup or Startup()
   stored = processes.together(lambda: check_stored(workdir, config))
+  if stored:
+    config = as_begun(config, stored)
   experiment = build_experiment(config, stored and stored['model'])
   startup.mark('data')
   return train_experiment(experiment, workdir, startup=startup)

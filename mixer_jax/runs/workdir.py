@@ -9,10 +9,10 @@ from typing import Any
 
 from etils import epath
 
-from mixer_jax.checkpoints.state_format import stamp
+from mixer_jax.checkpoints.state_format import format_of, stamp
 from mixer_jax.errors import UserError
 from mixer_jax.paths import is_remote, write_whole
-from mixer_jax.runs.config_versions import stored_config
+from mixer_jax.runs.config_versions import as_begun, stored_config
 from mixer_jax.runs.fields import flatten
 from mixer_jax.runs.run_config import RunConfig, affects_result, normalized
 
@@ -35,7 +35,7 @@ def stored_run(workdir) -> dict[str, Any] | None:
     raise UserError(f'{path} is damaged ({error}): take another --workdir') from error
   if not isinstance(config, dict) or not isinstance(model, dict):
     raise UserError(f'{path} is not of this project: take another --workdir')
-  return {'config': stored_config(path, run), 'model': model}
+  return {'config': stored_config(path, run), 'model': model, 'format': format_of(path, run)}
 
 
 def check_stored(workdir, config: RunConfig) -> dict[str, Any] | None:
@@ -46,7 +46,7 @@ def check_stored(workdir, config: RunConfig) -> dict[str, Any] | None:
   """
   stored = stored_run(workdir)
   if stored:
-    check_same_run(workdir, config, stored)
+    check_same_run(workdir, as_begun(config, stored), stored)
   else:
     check_free(workdir)
   return stored

@@ -18,6 +18,7 @@ from mixer_jax.parallel.processes import ProcessesConfig
 from mixer_jax.paths import user_path, write_whole
 from mixer_jax.pictures.drawing import tolerated
 from mixer_jax.runs import pod, run_report
+from mixer_jax.runs.config_versions import as_begun
 from mixer_jax.runs.experiment import Experiment, build_experiment
 from mixer_jax.runs.run_config import RunConfig
 from mixer_jax.runs.train_result import TrainResult, result_of
@@ -162,6 +163,8 @@ def check(runs: Sequence[Run]) -> list[Planned]:
 
 def _checked(run: Run) -> Planned:
   known = stored(run)
+  if known:
+    run = dataclasses.replace(run, config=as_begun(run.config, known))
   with named(run.name):
     return Planned(run, build_experiment(run.config, known and known['model']))
 

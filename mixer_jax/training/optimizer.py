@@ -15,39 +15,50 @@ Schedule = Callable[[jax.typing.ArrayLike], Any]
 """Learning rate, a float scalar, as a function of the step (0 for the first update)."""
 
 
+_CHOICES = {
+  'name': ('adam', 'sgd'),
+  'schedule': ('linear', 'cosine', 'constant'),
+  'weight_decay_times': ('learning_rate', 'schedule'),
+  'momentum_dtype': ('float32', 'bfloat16'),
+}
+
+
 @dataclasses.dataclass(frozen=True)
 class OptimizerConfig:
   """Attributes:
   name: 'adam' (with decoupled weight decay) or 'sgd' (with momentum).
   learning_rate: the peak, reached at the end of the warm-up.
   warmup_steps: steps of linear warm-up from 0.
-  schedule: decay after the warm-up, to 0 at the last step: 'linear', 'cosine'
-    or 'constant' (no decay).
-  weight_decay: share of a parameter subtracted in each step, times the learning rate. The table
+  schedule: decay after the warm-up, to the end: 'linear', 'cosine' or 'constant' (no decay).
+  end_factor: learning rate at the end, as a share of the peak.
+  weight_decay: share of a parameter subtracted in each step, times `weight_decay_times`. The table
     of the model's family says which parameters: kernels, neither biases nor scales.
+  weight_decay_times: 'learning_rate', or 'schedule', the learning rate as a share of its peak.
   clip_norm: gradients of a larger global norm are scaled down to this norm; 0: never.
   b1, b2, eps: Adam's.
   momentum: SGD's.
+  momentum_dtype: type in which SGD's momentum is kept, 'float32' or 'bfloat16'.
   """
 
   name: str
   learning_rate: float
   warmup_steps: int
   schedule: str
+  end_factor: float
   weight_decay: float
+  weight_decay_times: str
   clip_norm: float
   b1: float
   b2: float
   eps: float
   momentum: float
+  momentum_dtype: str
 
   def __post_init__(self):
-    if self.name not in ('adam', 'sgd'):
-      raise UserError(f"optimizer.name must be 'adam' or 'sgd', not {self.name!r}")
-    if self.schedule not in ('linear', 'cosine', 'constant'):
-      raise UserError(
-        f"optimizer.schedule must be 'linear', 'cosine' or 'constant', not {self.schedule!r}"
-      )
+    for field, choices in _CHOICES.items():
+      if getattr(self, field) not in choices:
+        listed = ' or '.join(map(repr, choices)).replace(' or ', ', ', len(choices) - 2)
+        raise UserError(f'optimizer.{field} must be {listed}, not {getattr(self, field)!r}')
     if type(self.warmup_steps) is not int or not 0 <= self.warmup_steps < 2**31:
       raise UserError(
         f'optimizer.warmup_steps must be 0 or more and below 2^31, is {self.warmup_steps!r}'
@@ -58,6 +69,12 @@ class OptimizerConfig:
     for field in ('b1', 'b2', 'momentum'):
       if not 0 <= getattr(self, field) < 1:
         raise UserError(f'optimizer.{field} must be in [0, 1), is {getattr(self, field)!r}')
+    if not 0 <= self.end_factor <= 1:
+      raise UserError(f'optimizer.end_factor must be in [0, 1], is {self.end_factor!r}')
+    if self.weight_decay_times == 'schedule' and not self.learning_rate:
+      raise UserError(
+        'optimizer.weight_decay_times=schedule needs an optimizer.learning_rate above 0'
+      )
 
 
 PAPER_ADAM = OptimizerConfig(
@@ -65,25 +82,28 @@ PAPER_ADAM = OptimizerConfig(
   learning_rate=1e-3,
   warmup_steps=10_000,
   schedule='linear',
+  end_factor=0.0,
   weight_decay=0.1,
+  weight_decay_times='learning_rate',
   clip_norm=1.0,
   b1=0.9,
   b2=0.999,
   eps=1e-8,
   momentum=0.9,
+  momentum_dtype='float32',
 )
 """The paper's optimizer for pre-training."""
 
 
 def make_schedule(config: OptimizerConfig, total_steps: int) -> Schedule:
   """Return the warm-up, then the decay that `config` names; a short run ends in its warm-up."""
-  peak, warmup = config.learning_rate, config.warmup_steps
+  peak, warmup, end = config.learning_rate, config.warmup_steps, config.end_factor
   rise = optax.linear_schedule(0.0, peak, max(warmup, 1))
   if warmup >= total_steps:
     return rise
   decay = {
-    'linear': lambda: optax.linear_schedule(peak, 0.0, total_steps - warmup),
-    'cosine': lambda: optax.cosine_decay_schedule(peak, total_steps - warmup),
+    'linear': lambda: optax.linear_schedule(peak, end * peak, total_steps - warmup),
+    'cosine': lambda: optax.cosine_decay_schedule(peak, total_steps - warmup, end),
     'constant': lambda: optax.constant_schedule(peak),
   }[config.schedule]()
   if not warmup:
@@ -97,19 +117,23 @@ def make_optimizer(
   """Return the chain of clipping, optimizer and decay; its updates are added to the parameters.
 
   Adam with decay .1 at learning rate .001 is what the authors' code writes as decay
-  1e-4 not multiplied by the learning rate (Appendix B; see also Loshchilov & Hutter).
+  1e-4 not multiplied by the learning rate, but by the schedule (Appendix B; see also Loshchilov &
+  Hutter).
 
   Args:
     decayed: params -> tree of bools, those that weight decay applies to. By default the family of
       the model says so.
   """
+  accumulator = None if config.momentum_dtype == 'float32' else config.momentum_dtype
   direction = {
     'adam': lambda: optax.scale_by_adam(config.b1, config.b2, config.eps),
-    'sgd': lambda: optax.trace(config.momentum),
+    'sgd': lambda: optax.trace(config.momentum, accumulator_dtype=accumulator),
   }[config.name]()
   chain = [direction, optax.scale_by_learning_rate(schedule)]
   if config.clip_norm:
     chain.insert(0, optax.clip_by_global_norm(config.clip_norm))
   if config.weight_decay:
-    chain.insert(-1, optax.add_decayed_weights(config.weight_decay, mask=decayed))
+    by_rate = config.weight_decay_times == 'learning_rate'
+    decay = config.weight_decay / (1 if by_rate else config.learning_rate)
+    chain.insert(-1, optax.add_decayed_weights(decay, mask=decayed))
   return optax.chain(*chain)

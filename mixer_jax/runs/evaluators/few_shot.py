@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from mixer_jax.data.catalog import open_source
 from mixer_jax.data.source import Source
 from mixer_jax.data.subset import SourceLabels
-from mixer_jax.evaluation.fewshot import FewShot
+from mixer_jax.evaluation.fewshot import FewShot, authors_split
 from mixer_jax.runs.data_splits import open_split, with_classes_of
 from mixer_jax.runs.evaluation_setup import this_process
 from mixer_jax.runs.evaluators.evaluator import Context, Evaluator, Row
@@ -24,10 +24,9 @@ def prepare(row: Row, context: Context) -> 'PeriodicFewShot':
   """
   fields = build(FewShotFields, {'every': row.every, **row.fields}, row.group)
   setup = context.setup
-  data = dataclasses.replace(setup.data, name=fields.name or setup.data.name)
-  train, labels = _labelled(
-    data.name, fields.train_split, data.data_dir, data.folder_rules, data.threads
-  )
+  data = dataclasses.replace(fields.read_as(setup.data), name=fields.name or setup.data.name)
+  split = fields.train_split or authors_split(data.name)
+  train, labels = _labelled(data.name, split, data.data_dir, data.folder_rules, data.threads)
   test = with_classes_of(train, open_split(data, fields.eval_split))
   warn_if_trained_on(test, train, context.train)
   evaluate = FewShot(
