@@ -28,9 +28,12 @@ def make_mesh(data: int = -1, fsdp: int = 1, model: int = 1, *, devices=None) ->
   The size -1 stands for all devices that the other axes leave.
 
   Raises:
-    UserError: the sizes do not multiply to the number of devices.
+    UserError: the sizes do not multiply to the number of devices, or these are of several slices.
   """
   devices = jax.devices() if devices is None else devices
+  slices = {getattr(one, 'slice_index', None) for one in devices if one.platform == 'tpu'}
+  if len(slices) > 1:
+    raise UserError(f'a mesh is of one TPU slice, and the devices here are of {len(slices)} slices')
   sizes = _sizes(len(devices), [data, fsdp, model])
   return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
 

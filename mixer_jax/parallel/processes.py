@@ -186,11 +186,13 @@ def check_same(what: dict[str, str]) -> None:
 
 
 def together(make: Callable[[], T]) -> T:
-  """Return the result of `make` in every process; if it is refused in one, all of them exit.
+  """Return the result of `make` in every process; if it fails in one, all of them exit.
 
   Raises:
-    UserError: `make` raised it here, or in another process.
-    StorageError: the same, where none of them rejected its input.
+    UserError: `make` rejected its input here, or in another process.
+    StorageError: `make` could not read or write now, in another process.
+    ApartError: `make` failed for another reason, in another process.
+    Exception: what `make` raised here.
   """
   if is_alone():
     return make()
@@ -199,18 +201,35 @@ def together(make: Callable[[], T]) -> T:
   made, error = None, None
   try:
     made = make()
-  except UserError as refusal:
-    error = refusal
-  may_pass = isinstance(error, StorageError | ApartError)
-  kind = 0 if error is None else 1 if may_pass else 2
-  kinds = multihost_utils.process_allgather(np.array(kind)).tolist()
+  except Exception as failure:  # the others would wait for this process
+    error = failure
+  kinds = multihost_utils.process_allgather(np.array(_kind_of(error))).ravel()
   if error is not None:
     raise error
-  if 2 in kinds:
-    raise UserError(f'process {kinds.index(2)} rejected its input: see its own message')
-  if 1 in kinds:
-    raise StorageError(f'process {kinds.index(1)} cannot continue now: see its own message')
+  if kinds.any():
+    kind = kinds[kinds > 0].min()
+    refusal, what = _REFUSALS[kind]
+    raise refusal(f'process {np.flatnonzero(kinds == kind)[0]} {what}: see its own message')
   return cast(T, made)
+
+
+_REFUSALS = {
+  1: (UserError, 'rejected its input'),
+  2: (StorageError, 'cannot read or write now'),
+  3: (ApartError, 'failed'),
+}
+_WRONG_PATHS = (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError)
+
+
+def _kind_of(error: Exception | None) -> int:
+  """Return the key of `_REFUSALS`; 0: no error."""
+  if error is None:
+    return 0
+  if isinstance(error, UserError):
+    return 2 if isinstance(error, StorageError) else 1
+  if isinstance(error, OSError):
+    return 1 if isinstance(error, _WRONG_PATHS) else 2
+  return 3
 
 
 def agreed(value: float) -> float:

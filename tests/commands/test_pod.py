@@ -20,7 +20,10 @@ from mixer_jax.models.parameters import flatten
 from tests.helpers import train_runs
 
 POD = train_runs.ROOT / 'launch' / 'local_pod.sh'
-FAULTS = pathlib.Path(__file__).parent.parent / 'helpers' / 'faults'
+# This tree comes before an installed one, which Python would import where it imports the faults.
+FAULTS = os.pathsep.join(
+  map(str, (train_runs.ROOT / 'tests' / 'helpers' / 'faults', train_runs.ROOT))
+)
 LIMITS = (
   '--config.processes.start_seconds=60',
   '--config.processes.heartbeat_seconds=10',
@@ -48,7 +51,7 @@ def start(workdir, data_dir, cache, *more, processes=2, fault='', restarts=3, **
     env={
       **os.environ,
       'PYTHON': sys.executable,
-      'PYTHONPATH': os.pathsep.join((str(FAULTS), str(train_runs.ROOT))),
+      'PYTHONPATH': FAULTS,
       'XLA_FLAGS': '',
       'JAX_COMPILATION_CACHE_DIR': str(cache),
       'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
@@ -290,7 +293,7 @@ def test_where_one_process_refuses_the_others_do_not_wait(undisturbed, pictures,
   assert (first[0], second[0]) == (2, 2)
   assert 'started differently: --images' in first[2]
   gone = ['evaluate', f'--checkpoint={undisturbed}']
-  fault = {'FAULT': f'refuse 1 0 {tmp_path / "mark"}', 'PYTHONPATH': str(FAULTS)}
+  fault = {'FAULT': f'refuse 1 0 {tmp_path / "mark"}', 'PYTHONPATH': FAULTS}
   codes = two(gone, gone, seconds=60, **fault)
   assert [code for code, _, _ in codes] == [2, 2]
   assert 'process 1 rejected its input: see its own message' in codes[0][2]
@@ -325,7 +328,7 @@ def test_sigterm_ends_an_evaluation_at_once(undisturbed, digits_dir):
     env={
       **os.environ,
       'PYTHON': sys.executable,
-      'PYTHONPATH': os.pathsep.join((str(FAULTS), str(train_runs.ROOT))),
+      'PYTHONPATH': FAULTS,
       'FAULT': 'wait 0 0 /',
       'XLA_FLAGS': '',
     },

@@ -1,6 +1,7 @@
 """Meshes, sharding rules, and how batches are shared out."""
 
 import dataclasses
+import types
 
 import jax
 import numpy as np
@@ -21,6 +22,12 @@ def test_minus_one_is_the_rest():
   assert dict(meshes.make_mesh(2, -1, 2).shape) == {'data': 2, 'fsdp': 2, 'model': 2}
   one = meshes.make_mesh(devices=jax.devices()[:1])
   assert dict(one.shape) == {'data': 1, 'fsdp': 1, 'model': 1}
+
+
+def test_a_mesh_of_several_slices_is_refused():
+  devices = [types.SimpleNamespace(platform='tpu', slice_index=index) for index in (0, 0, 1, 1)]
+  with pytest.raises(UserError, match='the devices here are of 2 slices'):
+    meshes.make_mesh(devices=devices)
 
 
 @pytest.mark.parametrize('sizes', [(3, 1, 1), (-1, -1, 1), (0, 1, 1), (-1, 16, 1), (-2, 2, 2)])
