@@ -118,7 +118,7 @@ class Place:
     """Start the run, with a fault if one is given; its mark is made when it strikes."""
     environment = {
       **os.environ,
-      'PYTHONPATH': str(FAULTS_FOLDER),
+      'PYTHONPATH': os.pathsep.join((str(FAULTS_FOLDER), str(train_runs.ROOT))),
       'XLA_FLAGS': '--xla_force_host_platform_device_count=2',
       'JAX_COMPILATION_CACHE_DIR': str(self.cache),
       'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
