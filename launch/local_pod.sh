@@ -49,11 +49,12 @@ start_all() {
   done
 }
 
-# Waits for all processes; $code is that of the first one that failed, or 0. After bad input or a
-# preemption, which all processes notice, the others have ten seconds to exit. Then they are killed,
-# since a process that hangs reacts to nothing else.
+# Waits for all processes; $code is that of the first one that failed, or 0, and $failed its number.
+# After bad input (2), a process that did not come (69) or a preemption (75), which all processes
+# notice, the others have ten seconds to exit. Then they are killed, since a process that hangs
+# reacts to nothing else.
 wait_all() {
-  local pid left patience=50
+  local pid left patience=50 all=("${pids[@]}") index
   code=0
   while ((${#pids[@]})); do
     left=()
@@ -63,12 +64,15 @@ wait_all() {
       else
         wait "$pid" 2>/dev/null # hides the shell's message about killed processes
         local own=$?
-        ((code)) || code=$own
+        if ((own && ! code)); then
+          code=$own
+          for index in "${!all[@]}"; do [[ ${all[index]} != "$pid" ]] || failed=$index; done
+        fi
       fi
     done
     pids=(${left[@]+"${left[@]}"})
     if ((code && ${#pids[@]})); then
-      ((code == 2 || code == 75)) || patience=0
+      ((code == 2 || code == 69 || code == 75)) || patience=0
       ((patience--)) || true
       ((patience > 0)) || signal_all KILL
     fi
@@ -82,7 +86,7 @@ for ((attempt = 0; ; attempt++)); do
   if ((code == 0 || code == 2 || attempt >= restarts)) || [[ -n $stop_signal ]]; then
     exit "$code"
   fi
-  echo "local_pod: a process exited with code $code: restarting all $processes in $backoff s" >&2
+  echo "local_pod: process $failed exited with code $code: restarting all $processes in $backoff s" >&2
   sleep "$backoff"
   [[ -z $stop_signal ]] || exit "$code"
   backoff=$((backoff * 2 > 60 ? 60 : backoff * 2))

@@ -206,8 +206,17 @@ attempt() {
   follow
 }
 
+# Checks config and workdir before a TPU costs money, if this machine has mixer_jax.
+check_run() {
+  local python=${PYTHON:-$root/.venv/bin/python}
+  [[ $1 == train && -z $dry ]] && command -v "$python" >/dev/null || return 0
+  (cd "$root" && "$python" -m mixer_jax "$@" --check >&2)
+  (($? != 2)) || fail 2 'the run would be rejected: nothing was created'
+}
+
 babysit() {
   local failures=0 pause=$backoff unprepared=$dry
+  check_run "$@"
   dry=${dry:+PREEMPTED NOT_FOUND READY}
   while :; do
     code=1

@@ -8,9 +8,10 @@ import errno
 import logging
 import os
 import pathlib
+import re
 import tempfile
 
-from mixer_jax.errors import one_line
+from mixer_jax.errors import UserError, one_line
 
 log = logging.getLogger(__name__)
 
@@ -25,9 +26,13 @@ def cache_folder() -> pathlib.Path:
 
   Raises:
     FileNotFoundError: this user has no home directory, and no variable names a folder.
+    UserError: the variable names a bucket.
   """
   default = pathlib.Path(os.environ.get('XDG_CACHE_HOME') or '~/.cache') / 'mixer_jax'
-  return expanded(pathlib.Path(os.environ.get(CACHE_SETTING) or default))
+  chosen = re.sub('^file:(//|(?=/[^/]))', '', os.environ.get(CACHE_SETTING) or str(default))
+  if re.match('[a-z][a-z0-9]+:', chosen):  # also of an address that lost a slash
+    raise UserError(f'{CACHE_SETTING}={chosen}: name a folder of this machine')
+  return expanded(pathlib.Path(chosen))
 
 
 def expanded(path: pathlib.Path) -> pathlib.Path:

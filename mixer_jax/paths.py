@@ -13,7 +13,11 @@ from etils import epath
 from mixer_jax import storage
 from mixer_jax.errors import UserError, one_line
 
-_BUCKETS = ('gs://', 's3://', 'az://')
+BUCKETS = ('gs://', 's3://', 'az://')
+
+_SLASH_LOST = re.compile('(gs|s3|az|https?):/?(?=[^/])')
+"""The begin of an address that a shell, `os.path.normpath` or a hand took a slash of."""
+
 _ASIDE = re.compile(r'\..+\.[0-9a-f]{32}\.tmp')
 
 
@@ -24,11 +28,12 @@ def user_path(text) -> epath.Path:
     UserError: an address of another kind, or its client is not installed.
   """
   name = os.fspath(text)
-  if name.startswith('file://'):
-    name = name.removeprefix('file://')
+  name = re.sub('^file:(//|(?=/[^/]))', '', name)
   scheme, separator, _ = name.partition('://')
-  if separator and f'{scheme}://' not in _BUCKETS:
+  if separator and f'{scheme}://' not in BUCKETS:
     raise UserError(f'{name}: files cannot be read from {scheme}://, only from folders and gs://')
+  if (lost := _SLASH_LOST.match(name)) and not os.path.lexists(name):
+    raise UserError(f'{name} lacks a slash: write {lost[1]}://{name[lost.end() :]}')
   try:
     path = epath.Path(name).expanduser()
     if separator:

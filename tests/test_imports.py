@@ -27,7 +27,7 @@ ALLOWED = {
   'data': set(),
   'checkpoints': {'models', 'parallel'},
   'training': {'models', 'parallel'},
-  'evaluation': {'models', 'data', 'parallel'},
+  'evaluation': {'models', 'data', 'parallel', 'training'},
   'analysis': {'models', 'data', 'parallel', 'evaluation'},
   'planning': {
     *('models', 'parallel', 'data', 'training', 'evaluation', 'runlog', 'pictures', 'runs'),

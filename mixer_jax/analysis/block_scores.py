@@ -34,6 +34,8 @@ class Images:
   batches: Callable[[], Iterator[Batch]]
   """Begins a pass over this process's batches, those of `data.pipeline.eval_batches`."""
   mesh: jax.sharding.Mesh
+  loss: str = 'softmax'
+  """That the model was trained with, or 'sigmoid'."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,7 +45,7 @@ class Accuracy:
   top1: float
   """Percent."""
   loss: float
-  """Mean softmax cross-entropy, nats."""
+  """Mean loss, nats."""
 
 
 def order_of_removal(
@@ -80,7 +82,7 @@ def evaluate(
     UserError: features are not finite (the message has layer and batch), or no image decodes.
   """
   pruned = [with_blocks(config, params, blocks) for blocks in variants]
-  steps = {own: classify.make_eval_step(own, images.mesh) for own, _ in pruned}
+  steps = {own: classify.make_eval_step(own, images.mesh, loss=images.loss) for own, _ in pruned}
   sums = np.zeros((len(pruned), 3))
   for number, batch in enumerate(images.batches()):
     on_mesh = meshes.put(images.mesh, batch)

@@ -7,6 +7,7 @@ far more than its length is refused unread.
 
 import contextlib
 import dataclasses
+import errno
 import json
 import math
 import os
@@ -21,15 +22,17 @@ import zlib
 from collections.abc import Callable, Iterator
 from typing import IO
 
+import ml_dtypes  # makes NumPy know bfloat16 by its name
 import numpy as np
 from etils import epath
 
-from mixer_jax.errors import UserError, one_line
+from mixer_jax.errors import StorageError, UserError, one_line
 from mixer_jax.paths import is_regular, is_remote
+from mixer_jax.storage import read_retried, reason
 
 SUFFIXES = ('.npz', '.safetensors')
 
-_FLOATS = {'F16': 'float16', 'F32': 'float32', 'F64': 'float64'}
+_FLOATS = {'F16': 'float16', 'BF16': 'bfloat16', 'F32': 'float32', 'F64': 'float64'}
 _UNPACKED = (64 * 2**20, 32)
 """A zip may unpack to this many bytes, plus this many times its own length. Weights hardly
 compress; but a model grown to four times its image size has 15/16 zeros in the token MLPs."""
@@ -98,16 +101,25 @@ def _on_disk(path: epath.Path) -> Iterator[pathlib.Path]:
     yield pathlib.Path(path)
     return
   with tempfile.NamedTemporaryFile(suffix=path.suffix) as copy:
-    with path.open('rb') as remote:
-      shutil.copyfileobj(remote, copy, 2**22)
+
+    def fetch() -> None:
+      copy.seek(0)
+      copy.truncate()
+      with path.open('rb') as remote:
+        shutil.copyfileobj(remote, copy, 2**22)
+
+    read_retried(path, fetch)
     copy.flush()
     yield pathlib.Path(copy.name)
 
 
 def _check_kind(path: epath.Path, local: pathlib.Path) -> None:
-  with local.open('rb') as file:
-    head = file.read(16)
+  head = read_retried(path, lambda: _head(local))
   kind = None
+  if head.startswith(b'version https://git-lfs'):
+    raise UserError(f'{path} is the Git LFS pointer to a file: `git lfs pull` fetches the file')
+  if head.lstrip().lower().startswith((b'<!doctype html', b'<html')):
+    raise UserError(f'{path} is a web page, perhaps one to sign in at: download the file again')
   if head[:4] in (b'PK\x03\x04', b'PK\x05\x06'):
     kind = '.npz'
     with contextlib.suppress(*_UNREADABLE), zipfile.ZipFile(local) as archive:
@@ -135,6 +147,11 @@ def _check_kind(path: epath.Path, local: pathlib.Path) -> None:
     raise UserError(f'{path} holds {kind[1:]} data: name it *{kind}')
 
 
+def _head(local: pathlib.Path) -> bytes:
+  with local.open('rb') as file:
+    return file.read(64)
+
+
 @contextlib.contextmanager
 def _open_npz(local: pathlib.Path, name: str) -> Iterator[Container]:
   with contextlib.ExitStack() as stack:
@@ -146,7 +163,8 @@ def _open_npz(local: pathlib.Path, name: str) -> Iterator[Container]:
 
     def read(key: str) -> np.ndarray:
       with _one_line_errors(name, 'npz'), archive.open(members[key]) as file:
-        return np.lib.format.read_array(file, allow_pickle=False)
+        array = np.lib.format.read_array(file, allow_pickle=False)
+      return array.view(ml_dtypes.bfloat16) if _is_bfloat16(array.dtype) else array
 
     yield Container(specs, read)
 
@@ -154,9 +172,12 @@ def _open_npz(local: pathlib.Path, name: str) -> Iterator[Container]:
 def _check_directory(local: pathlib.Path) -> None:
   """Check the length of a zip's directory before zipfile reads all of it."""
   with local.open('rb') as file:
+    head = file.read(2)
     file.seek(-min(local.stat().st_size, 2**16 + 22), os.SEEK_END)
     tail = file.read()
   end = tail.rfind(b'PK\x05\x06')
+  if end < 0 and head.startswith(b'PK'):
+    raise ValueError('its end is missing: it was cut off, or not written completely')
   if end >= 0 and int.from_bytes(tail[end + 12 : end + 16], 'little') > _DIRECTORY:
     raise ValueError('it lists more arrays than weights can have')
 
@@ -187,7 +208,14 @@ def _npy_spec(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Spec:
     size = math.prod(shape) * dtype.itemsize
     if any(side < 0 for side in shape) or file.tell() + size != member.file_size:
       raise ValueError(f'{member.filename!r} in it is not as long as its header says')
+  if _is_bfloat16(dtype):
+    return Spec(shape, 'bfloat16', is_float=True)
   return Spec(shape, str(dtype), dtype.kind == 'f')
+
+
+def _is_bfloat16(dtype: np.dtype) -> bool:
+  """Return True for the type under which NumPy stores bfloat16, which it does not have."""
+  return dtype.kind == 'V' and dtype.itemsize == 2 and dtype.names is None and not dtype.shape
 
 
 def _npy_header(file: IO[bytes]) -> tuple[tuple[int, ...], np.dtype]:
@@ -221,10 +249,10 @@ def _open_safetensors(local: pathlib.Path, name: str) -> Iterator[Container]:
       specs = {key: _tensor_spec(entry) for key, entry in header.items()}
 
     def read(key: str) -> np.ndarray:
-      array = np.empty(specs[key].shape, specs[key].dtype)
+      array = np.empty(specs[key].shape, np.dtype(specs[key].dtype))
       with _one_line_errors(name, 'safetensors'):
         file.seek(8 + length + header[key]['data_offsets'][0])
-        if file.readinto(array.data.cast('B')) != array.nbytes:
+        if file.readinto(array.reshape(-1).view(np.uint8).data) != array.nbytes:
           raise EOFError(f'{key} ends early')
       return array if sys.byteorder == 'little' else array.byteswap()
 
@@ -243,5 +271,9 @@ def _one_line_errors(name: str, kind: str, *more: type[Exception]) -> Iterator[N
     yield
   except UserError:
     raise
+  except OSError as error:
+    if error.errno in (None, errno.EINVAL):  # a position before the file's begin
+      raise UserError(f'{name} is not a readable .{kind} file: {one_line(error)}') from error
+    raise StorageError(f'{name} cannot be read now: {reason(error)}; try again') from error
   except (*_UNREADABLE, *more) as error:
     raise UserError(f'{name} is not a readable .{kind} file: {one_line(error)}') from error

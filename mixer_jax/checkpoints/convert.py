@@ -74,7 +74,13 @@ def _lost_fields(config) -> list[str]:
 def _lost_metadata(metadata: dict[str, Any]) -> list[str]:
   if not metadata:
     return []
-  return [
+  lost = [
     'a weights file does not hold the classes (--labels=FILE) nor the recipe '
     f'(--recipe={metadata["eval_recipe"]})'
   ]
+  if metadata.get('config', {}).get('loss') == 'sigmoid':
+    lost.append(
+      'a weights file does not hold that probabilities are sigmoids: predict --loss=sigmoid, '
+      'evaluate --config.loss=sigmoid'
+    )
+  return lost

@@ -12,24 +12,43 @@ from collections.abc import Callable, Iterator
 from etils import epath
 
 from mixer_jax.errors import UserError, one_line
+from mixer_jax.paths import BUCKETS, is_remote
 
 log = logging.getLogger(__name__)
 
 _CHUNK = 2**14
 """Bytes; the part of a chunk that came before a connection broke is lost."""
 _CONNECT_SECONDS, _SILENCE_SECONDS = 10, 60
-_RETRIES = 5
-"""Maximum number in a row without a byte in between."""
+_RETRIES, _MOST_RETRIES = 5, 100
+"""Maximum number in a row without a chunk in between, and of all."""
+_SLOWEST = (2**16, 120)
+"""A connection that brings fewer bytes than the first in these seconds counts as broken."""
 _STALLED_SECONDS = 180
 """Limit of waiting for another process that downloads the same file and receives nothing."""
 
 
 class UnreachableError(Exception):
-  """The server does not answer, or not with the file; the message says why."""
+  """The server does not answer, or not with the file; the message says why.
+
+  Args:
+    may_pass: another try may work.
+  """
+
+  def __init__(self, reason: str, *, may_pass: bool = False):
+    super().__init__(reason)
+    self.may_pass = may_pass
 
 
 class _Interrupted(Exception):
-  """The download broke and can be resumed."""
+  """The download broke and can be resumed.
+
+  Args:
+    answered: the server is there, so that another try is worthwhile before anything came.
+  """
+
+  def __init__(self, reason: str, *, answered: bool = False):
+    super().__init__(reason)
+    self.answered = answered
 
 
 def download(url: str, target: pathlib.Path, check: Callable[[int], None]) -> pathlib.Path:
@@ -48,29 +67,35 @@ def download(url: str, target: pathlib.Path, check: Callable[[int], None]) -> pa
     UserError: what `check` raises; the disk is full.
   """
   part = part_of(target)
-  tries, begun_at = 0, None
-  while True:
-    have = part.stat().st_size if part.exists() else 0
-    begun_at = have if begun_at is None else begun_at
+  tries, reason, received = 0, '', 0
+  for _ in range(_MOST_RETRIES):
+    have, answered = _size(part), True
     try:
-      total, start, chunks = _open(url, have)
-      check(total)
-      if start != have:  # the server starts from 0, or the part is longer than the file
-        part.unlink(missing_ok=True)
-        if start:
-          continue
-      _check_room(part, total - start)
-      if _append(part, start, total, chunks, target.name):
-        return part
-      reason = 'the connection broke'
+      with _open(url, have) as (total, start, chunks):
+        check(total)
+        if start != have:  # the server starts from 0, or the part is longer than the file
+          part.unlink(missing_ok=True)
+        if start in (0, have):
+          _check_room(part, total - start)
+          if _append(part, start, total, chunks, target.name):
+            return part
+          reason = 'the connection broke'
+        else:
+          reason = 'the server answers with another part of the file than it was asked for'
     except _Interrupted as error:
-      reason = str(error)
-    now = part.stat().st_size if part.exists() else 0
-    tries = 1 if now > have else tries + 1
-    if now <= begun_at or tries > _RETRIES:  # nothing came in this or in the last attempts
-      raise UnreachableError(reason)
+      reason, answered = str(error), error.answered
+    now = _size(part)
+    received += max(0, now - have)
+    tries = 1 if now - have >= _CHUNK else tries + 1
+    if tries > _RETRIES or not (received or answered):
+      break
     log.warning('%s: %s; resuming at %.1f MiB', target.name, reason, now / 2**20)
     time.sleep(min(2.0 ** (tries - 1), 30.0) if tries > 1 else 0.0)
+  raise UnreachableError(reason, may_pass=True)
+
+
+def _size(part: pathlib.Path) -> int:
+  return part.stat().st_size if part.exists() else 0
 
 
 def part_of(target: pathlib.Path) -> pathlib.Path:
@@ -122,9 +147,15 @@ def _append(part: pathlib.Path, start: int, total: int, chunks: Iterator[bytes],
     desc=name,
     disable=None,
   )
+  least, seconds = _SLOWEST
+  mark, marked = size, time.monotonic()
   with bar, part.open('ab') as file:
     for chunk in chunks:
       size += len(chunk)
+      if time.monotonic() - marked > seconds:
+        if size - mark < least:
+          raise _Interrupted('hardly anything arrives', answered=True)
+        mark, marked = size, time.monotonic()
       if size > total:
         part.unlink()
         raise UnreachableError(f'it is longer than the {total} bytes that were announced')
@@ -144,12 +175,20 @@ def _check_room(part: pathlib.Path, needed: int) -> None:
     )
 
 
-def _open(url: str, have: int) -> tuple[int, int, Iterator[bytes]]:
-  """Return (length of the file, offset of the chunks, chunks)."""
-  return (_open_http if url.startswith(('https://', 'http://')) else _open_bucket)(url, have)
+Opened = tuple[int, int, Iterator[bytes]]
+"""Length of the file, offset of the chunks, chunks."""
 
 
-def _open_http(url: str, have: int) -> tuple[int, int, Iterator[bytes]]:
+def _open(url: str, have: int) -> contextlib.AbstractContextManager[Opened]:
+  if url.startswith(('https://', 'http://')):
+    return _open_http(url, have)
+  if is_remote(url) and not url.startswith(BUCKETS):
+    raise UnreachableError(f'files are not downloaded from {url.partition("://")[0]}://')
+  return contextlib.nullcontext(_open_bucket(url, have))
+
+
+@contextlib.contextmanager
+def _open_http(url: str, have: int) -> Iterator[Opened]:
   import requests
 
   headers = {'Accept-Encoding': 'identity', **({'Range': f'bytes={have}-'} if have else {})}
@@ -158,36 +197,45 @@ def _open_http(url: str, have: int) -> tuple[int, int, Iterator[bytes]]:
     answer = requests.get(url, headers=headers, stream=True, timeout=limits)
   except (requests.exceptions.ConnectionError, requests.exceptions.Timeout) as error:
     raise _Interrupted('no connection') from error
-  except requests.exceptions.RequestException as error:
+  except (requests.exceptions.RequestException, ValueError) as error:  # such as a malformed address
     raise UnreachableError(one_line(error, 150)) from error
+  with answer:
+    if answer.status_code == 206 and 'Content-Range' not in answer.headers and have:
+      with _open_http(url, 0) as opened:  # it does not support ranges after all
+        yield opened
+      return
+    total, start = _span(answer, have)
 
-  def chunks() -> Iterator[bytes]:
-    with answer:
+    def chunks() -> Iterator[bytes]:
       try:
         yield from answer.iter_content(_CHUNK)
       except requests.exceptions.RequestException as error:
-        raise _Interrupted('the connection broke') from error
+        raise _Interrupted('the connection broke', answered=True) from error
 
+    yield total, start, iter(()) if answer.status_code == 416 else chunks()
+
+
+def _span(answer, have: int) -> tuple[int, int]:
+  """Return (length of the file, offset of the bytes) that an answer announces."""
   status = f'the server answers {answer.status_code} {answer.reason}'
   if answer.status_code >= 500 or answer.status_code == 429:
-    raise _Interrupted(status)
-  if answer.status_code not in (200, 206, 416):
+    raise _Interrupted(status, answered=True)
+  if answer.status_code not in ((200, 206, 416) if have else (200,)):
     raise UnreachableError(status)
+  if answer.headers.get('Content-Encoding', 'identity') != 'identity':
+    raise UnreachableError('the server sends it compressed, and was asked not to')
   try:
     if answer.status_code == 200:
-      return int(answer.headers['Content-Length']), 0, chunks()
-    if answer.status_code == 206 and 'Content-Range' not in answer.headers:
-      answer.close()
-      return _open_http(url, 0)  # it does not support ranges after all
+      return int(answer.headers['Content-Length']), 0
     span, _, total = answer.headers['Content-Range'].removeprefix('bytes ').partition('/')
     if answer.status_code == 416:  # the part is complete, or too long
-      return int(total), int(total), iter(())
-    return int(total), int(span.partition('-')[0]), chunks()
+      return int(total), int(total)
+    return int(total), int(span.partition('-')[0])
   except (KeyError, ValueError) as error:
     raise UnreachableError('the server does not say its length') from error
 
 
-def _open_bucket(url: str, have: int) -> tuple[int, int, Iterator[bytes]]:
+def _open_bucket(url: str, have: int) -> Opened:
   path = epath.Path(url)
   try:
     total = path.stat().length

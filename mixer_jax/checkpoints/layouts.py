@@ -6,6 +6,7 @@ with it the family, is recognised by the names in it; the config is read from th
 
 import contextlib
 import dataclasses
+import logging
 import os
 from collections.abc import Mapping
 from types import ModuleType
@@ -16,13 +17,17 @@ from etils import epath
 
 from mixer_jax import models
 from mixer_jax.checkpoints.containers import Container, Spec, open_container
-from mixer_jax.errors import UserError, one_line
+from mixer_jax.errors import StorageError, UserError, one_line
 from mixer_jax.models import family as families
 from mixer_jax.models import parameters
 from mixer_jax.models.files import Layout
 from mixer_jax.paths import is_remote, user_path
 
+log = logging.getLogger(__name__)
+
 _WRAPPERS = ('opt/target/', 'params/')
+_PREFIXES = ('state_dict.', 'module.', 'model.', '_orig_mod.', 'backbone.', 'ema.')
+"""Names under which PyTorch's wrappers and training programs keep a model."""
 _LISTED = 2000
 """Maximum number of faults listed in one error message."""
 
@@ -50,11 +55,16 @@ def read(path) -> WeightsFile:
   path = user_path(path)
   with open_container(path) as container:
     try:
-      return _read(container)
+      weights = _read(container)
+    except StorageError:
+      raise
     except UserError as error:
       if str(error).startswith(str(path)):
         raise
       raise UserError(f'{path}: {error}') from error
+  if weights.dtypes != ('float32',):
+    log.info('%s: %s weights, converted to float32', path, ' and '.join(weights.dtypes))
+  return weights
 
 
 def save(path, config, params: Mapping, layout: str | None = None) -> None:
@@ -209,6 +219,10 @@ def _unwrap(specs: Mapping[str, Spec]) -> dict[str, str]:
       if twice:
         raise UserError(f'array {twice[0]} is in it twice: also as {prefix}{twice[0]}')
       keys = {name.removeprefix(prefix): keys[name] for name in kept}
+  while keys and (
+    shared := [prefix for prefix in _PREFIXES if all(name.startswith(prefix) for name in keys)]
+  ):
+    keys = {name.removeprefix(shared[0]): key for name, key in keys.items()}
   return keys
 
 

@@ -11,6 +11,7 @@ from mixer_jax.errors import UserError
 from mixer_jax.models import Weights, config_from, dispatch, with_zero_head
 from mixer_jax.models.depth import with_blocks
 from mixer_jax.models.resolution import grow
+from mixer_jax.parallel import platforms
 from mixer_jax.paths import user_path
 
 
@@ -137,6 +138,7 @@ def read(path_or_name) -> Checkpoint:
     return Checkpoint(weights.config, weights.params, weights.layout, str(path), weights.dtypes)
   from mixer_jax.checkpoints import store
 
+  platforms.check()  # Orbax's error would look like a damaged state
   metadata, params = store.read_params(path)
   config = config_from(metadata['model'])
   return Checkpoint(config, params, 'training state', str(path), metadata=metadata)

@@ -10,7 +10,7 @@ from typing import Any
 
 from mixer_jax.checkpoints import layouts
 from mixer_jax.checkpoints.download import UnreachableError, download, held
-from mixer_jax.errors import UserError
+from mixer_jax.errors import StorageError, UserError
 from mixer_jax.home import CACHE_SETTING, cache_folder, expanded
 from mixer_jax.models import arithmetic, family, variant_of
 from mixer_jax.models.files import PublishedFile
@@ -161,6 +161,8 @@ def read(entry: Released) -> tuple[pathlib.Path, layouts.WeightsFile]:
       ) from error
   try:
     return target, _checked(entry, target)
+  except StorageError:
+    raise
   except UserError as error:
     raise UserError(f'{error}: remove it, and it is downloaded again') from error
 
@@ -170,12 +172,15 @@ def _fetch(entry: Released, url: str, target: pathlib.Path) -> None:
   try:
     part = download(url, target, lambda length: _check_length(entry, url, length))
   except UnreachableError as error:
-    raise UserError(
+    kind = StorageError if error.may_pass else UserError
+    raise kind(
       f'{entry.name} is out of reach ({error}): copy {url} to {target}, or name a folder that has '
       f'{entry.file} with {MIRROR_SETTING}'
     ) from error
   try:
     _checked(entry, part)
+  except StorageError:
+    raise
   except UserError as error:
     part.unlink()
     reason = str(error).removeprefix(str(part)).strip(': ')

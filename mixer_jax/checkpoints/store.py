@@ -377,6 +377,8 @@ def _is_finished(path: epath.Path) -> bool:
 
 
 def _set_aside(path: epath.Path):
+  if not path.exists():
+    return
   aside = path.parent / f'{path.name}.damaged'
   with storage.writing(path):
     if aside.exists():

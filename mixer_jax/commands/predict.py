@@ -21,6 +21,11 @@ def main(argv: list[str]) -> None:
   )
   parser.add_argument('--top', type=int, default=5, metavar='K', help='classes per image (5)')
   parser.add_reading()
+  parser.add_argument(
+    '--loss',
+    choices=('softmax', 'sigmoid'),
+    help='that the model was trained with, for a weights file: a state contains it',
+  )
   parser.add_argument('--json', action='store_true', help='print one JSON object per line')
   parser.add_argument(
     'images', nargs='+', metavar='IMAGE', help='JPEG, PNG or WebP file, folder of such, or pattern'
@@ -30,7 +35,12 @@ def main(argv: list[str]) -> None:
   pod.join('predict', pod.settings_of(vars(args)))
   undecodable, count = [], 0
   for prediction in predict(
-    args.checkpoint, args.images, top=args.top, labels=args.labels, **flags.reading(args)
+    args.checkpoint,
+    args.images,
+    top=args.top,
+    labels=args.labels,
+    loss=args.loss,
+    **flags.reading(args),
   ):
     count += 1
     if prediction.top is None:

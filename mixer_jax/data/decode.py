@@ -21,6 +21,9 @@ cv2.setNumThreads(0)
 warnings.filterwarnings('ignore', module=r'PIL\b')
 logging.getLogger('PIL').setLevel(logging.CRITICAL)
 
+MAX_MEGAPIXELS = 178
+"""Larger images are never decoded: from 179 million pixels on, Pillow refuses them."""
+
 _FORMATS = ('JPEG', 'PNG', 'WEBP', 'GIF', 'BMP', 'TIFF', 'AVIF', 'JPEG2000', 'PPM')
 """Formats that are read. Pillow has more, one of which runs a program of the system."""
 
@@ -40,7 +43,8 @@ def decode(data: bytes) -> np.ndarray:
   the input of the authors' networks. The EXIF orientation is ignored, as in TensorFlow.
 
   Raises:
-    UndecodableError: `data` is not an image. Its size is not checked, see `limits.admitted`.
+    UndecodableError: `data` is not an image, or larger than `MAX_MEGAPIXELS`. For images from
+      strangers, `limits.admitted` has more checks.
   """
   if data[:3] == _JPEG and (jpeg := _decode_jpeg(data)) is not None:
     return jpeg
@@ -121,7 +125,9 @@ def _to_rgb(image: Image.Image) -> Image.Image:
 def _decode_jpeg(data: bytes) -> np.ndarray | None:
   """Return None for a malformed JPEG, which Pillow may still read."""
   try:
-    _, _, colours, _ = simplejpeg.decode_jpeg_header(data, strict=False)
+    height, width, colours, _ = simplejpeg.decode_jpeg_header(data, strict=False)
+    if height * width > MAX_MEGAPIXELS * 10**6:
+      raise UndecodableError(f'{width} × {height} pixels, more than {MAX_MEGAPIXELS} million')
     if colours in ('CMYK', 'YCCK'):
       return _from_cmyk(_decoded(data, 'CMYK'), inverted=_is_adobe(data))
     return _decoded(data, 'RGB')

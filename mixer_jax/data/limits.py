@@ -16,9 +16,6 @@ import simplejpeg
 from mixer_jax.data.decode import UndecodableError, is_webp, opened
 from mixer_jax.errors import StorageError
 
-MAX_MEGAPIXELS = 178
-"""Largest limit that can be set: Pillow refuses images from 179 million pixels on."""
-
 _MAX_SCANS = 100
 """Scans of a JPEG: encoders make about ten, and each takes as long as decoding a small image."""
 _FAST = 2**37

@@ -18,7 +18,7 @@ import numpy as np
 
 from mixer_jax.data import augment, limits, permute, recipes
 from mixer_jax.data.batch import FILLER, Batch, Example
-from mixer_jax.data.decode import UndecodableError, decode, has_16_bits
+from mixer_jax.data.decode import MAX_MEGAPIXELS, UndecodableError, decode, has_16_bits
 from mixer_jax.data.folders import RULES
 from mixer_jax.data.randaugment import randaugment
 from mixer_jax.data.source import Record, Source
@@ -125,7 +125,7 @@ class DataConfig:
       ('prefetch', 0, 2**20),
       ('randaugment_layers', 0, 16),
       ('folder_rules', 1, RULES),
-      ('max_megapixels', 1, limits.MAX_MEGAPIXELS),
+      ('max_megapixels', 1, MAX_MEGAPIXELS),
     ):
       value = getattr(self, name)
       if type(value) is not int or not least <= value <= most:

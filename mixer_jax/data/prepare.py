@@ -8,15 +8,19 @@ TFDS writes to a temporary folder and renames it at the end, so an error (such a
 leaves an earlier data set unchanged.
 """
 
+import importlib.util
 import os
 import subprocess
 import sys
 from typing import Any
 
-from mixer_jax.errors import one_line
+from mixer_jax.errors import StorageError, one_line
+from mixer_jax.storage import writing
 
 OWN = ('digits', 'imagenet21k')
 """Data sets that this package adds to those of TFDS."""
+
+_STORAGE_FAILED = 74  # exit code
 
 _QUIET = {'TF_CPP_MIN_LOG_LEVEL': '3', 'TF_ENABLE_ONEDNN_OPTS': '0', 'CUDA_VISIBLE_DEVICES': ''}
 
@@ -24,14 +28,19 @@ _QUIET = {'TF_CPP_MIN_LOG_LEVEL': '3', 'TF_ENABLE_ONEDNN_OPTS': '0', 'CUDA_VISIB
 def prepare(
   name: str, data_dir: str = '', *, classes: int | None = None, quiet: bool = False
 ) -> str | None:
-  """Prepare a data set in another process; return None, or the error message.
+  """Prepare a data set in another process; return None, or the reason why it is not prepared.
 
   Args:
     name: TFDS name, or one of `OWN`.
     data_dir: target folder; '' is TFDS's default.
     classes: number of classes that the archive of `imagenet21k` must have; None: the paper's.
     quiet: hide the progress bars of TFDS.
+
+  Raises:
+    StorageError: the disk or the network failed, for example because the disk is full.
   """
+  if importlib.util.find_spec('tensorflow') is None:
+    return "preparing it needs TensorFlow: pip install 'mixer_jax[prepare]'"
   flags = [data_dir] if classes is None else [data_dir, str(classes)]
   done = subprocess.run(
     [sys.executable, '-m', 'mixer_jax.data.prepare', name, *flags],
@@ -46,7 +55,10 @@ def prepare(
   if done.returncode == 0:
     return None
   lines = done.stdout.strip().splitlines()
-  return lines[-1] if lines else f'it exited with code {done.returncode}'
+  reason = lines[-1] if lines else f'it exited with code {done.returncode}'
+  if done.returncode == _STORAGE_FAILED:
+    raise StorageError(f'data set {name} was not prepared: {reason}')
+  return reason
 
 
 def own_builder(name: str, **kwargs: Any):
@@ -70,7 +82,11 @@ def main(name: str, data_dir: str = '', classes: str = '') -> None:
       builder = own_builder(name, **place, **({'num_classes': int(classes)} if classes else {}))
     else:
       builder = tfds.builder(name, **place, try_gcs=False)
-    builder.download_and_prepare()
+    with writing(name):
+      builder.download_and_prepare()
+  except StorageError as error:
+    print(one_line(error, 600))
+    sys.exit(_STORAGE_FAILED)
   except Exception as error:  # TFDS, TensorFlow and the network raise many kinds
     print(one_line(error, 600))
     sys.exit(1)

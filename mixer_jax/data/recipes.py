@@ -45,7 +45,7 @@ def eval_image(data: bytes, size: int, recipe: str, crop_fraction: float) -> np.
       224 of 256, 1 crops only images that are not square.
 
   Raises:
-    UndecodableError: `data` is not an image. Its size is not checked, see `limits.admitted`.
+    UndecodableError: `data` is not an image. See also `limits.admitted`.
   """
   return RECIPES[recipe].prepare(data, size, _target(size, recipe, crop_fraction))
 

@@ -1,17 +1,27 @@
 """TFDS builders by name, and the records that they have prepared."""
 
+import dataclasses
 import difflib
+import errno
 import logging
 import os
 import shlex
 from collections.abc import Callable, Sequence
-from typing import SupportsIndex
+from typing import Any, SupportsIndex
 
 from mixer_jax.data import tasks, tf_example, tfrecords
 from mixer_jax.data.prepare import OWN, own_builder, prepare
 from mixer_jax.data.source import Source
+from mixer_jax.data.tfds_files import (
+  check_descriptions,
+  check_reachable,
+  damaged,
+  missing,
+  unreadable,
+)
 from mixer_jax.errors import UserError, one_line
 from mixer_jax.paths import is_remote
+from mixer_jax.storage import read_retried
 
 log = logging.getLogger(__name__)
 
@@ -51,27 +61,35 @@ def random_access(builder, name: str, split: str) -> Sequence:
 
 
 class _ArrayRecords(Sequence):
-  """TFDS's reader, with a message for files that are damaged, truncated or missing."""
+  """TFDS's reader; its errors say whether a file is missing, damaged, or not readable now."""
 
-  def __init__(self, records: Sequence, parse: Callable, name: str, folder: os.PathLike | str):
+  def __init__(self, records: Any, parse: Callable, name: str, folder: os.PathLike | str):
     self._records, self._parse, self._name, self._folder = records, parse, name, folder
 
   def __len__(self) -> int:
     return len(self._records)
 
   def __getitem__(self, index: SupportsIndex):  # pyright: ignore[reportIncompatibleMethodOverride]
-    try:
-      data = self._records[index.__index__()]
-    except RuntimeError as error:
-      # Other errors, such as of the network, may not occur again after a restart.
-      if any(sign in str(error) for sign in _PERMANENT):
-        raise damaged(self._name, self._folder, error) from error
-      raise
+    data = read_retried(f'data set {self._name} in {self._folder}', lambda: self._read(index))
     return self._parse(data)
 
+  def _read(self, index: SupportsIndex) -> bytes:
+    records = self._records
+    try:
+      return records[index.__index__()]
+    except RuntimeError as error:  # the only one that array_record raises
+      text = str(error)
+      if any(sign in text for sign in ('No such file', 'Is a directory', 'Not a directory')):
+        raise missing(self._name, self._folder, one_line(error, 150)) from error
+      if any(sign in text for sign in _DAMAGED) and '() failed' not in text:
+        raise damaged(self._name, self._folder, error) from error
+      # Another reader for the next try: one that failed may remain so.
+      self._records = dataclasses.replace(records)
+      raise OSError(errno.EIO, one_line(error)) from error
 
-_PERMANENT = ('Riegeli/records file', 'ArrayRecord file should be', 'No such file')
-"""Parts of array_record's messages if reading again does not help."""
+
+_DAMAGED = ('Riegeli/records file', 'ArrayRecord file should be')
+"""Parts of array_record's messages about the content of a file."""
 
 
 def check_place(data_dir: str) -> None:
@@ -110,7 +128,9 @@ def check_readable(source: Source, name: str, folder) -> None:
   """Read the first and the last record.
 
   Raises:
-    UserError: the prepared data set in `folder` is damaged, or one of the records is invalid.
+    UserError: the prepared data set in `folder` is damaged or of another version, or one of the
+      records is invalid.
+    StorageError: it cannot be read now.
   """
   try:
     for index in (0, len(source) - 1):
@@ -118,15 +138,7 @@ def check_readable(source: Source, name: str, folder) -> None:
   except UserError:
     raise
   except Exception as error:  # array_record and TFDS raise many kinds
-    raise damaged(name, folder, error) from error
-
-
-def damaged(name: str, folder, error: Exception) -> UserError:
-  """Return the error for a prepared data set in `folder` that cannot be read."""
-  reason = one_line(error, 150)
-  return UserError(
-    f'data set {name} in {folder} is damaged ({reason}): remove that folder and prepare it again'
-  )
+    raise unreadable(name, folder, error) from error
 
 
 def prepared_builder(name: str, data_dir: str):
@@ -134,27 +146,16 @@ def prepared_builder(name: str, data_dir: str):
 
   Raises:
     NotPreparedError: it is not prepared there.
-    UserError: there is no such data set.
+    UserError: there is no such data set, or its files are damaged or of another version.
+    StorageError: it cannot be read now.
   """
   import tensorflow_datasets as tfds
 
-  data_dir_or_default = data_dir or None
   if name == 'digits':
-    return _prepared_digits(data_dir_or_default)
-  known = tfds.list_builders(with_community_datasets=False)
-  try:
-    if name in OWN:
-      builder = own_builder(name, data_dir=data_dir_or_default)
-    elif name.split(':')[0].split('/')[0] in known:
-      builder = tfds.builder(name, data_dir=data_dir_or_default, try_gcs=False)
-    else:  # `tfds.builder` would look for the name on the network
-      from_files = tfds.core.read_only_builder.builder_from_files
-      builder = from_files(name, data_dir=data_dir_or_default)
-  except tfds.core.DatasetNotFoundError as error:
-    raise unknown(name) from error
-  except (ValueError, AssertionError, ImportError) as error:
-    raise UserError(f'data set {name!r}: {one_line(error)}') from error
+    return _prepared_digits(data_dir)
+  builder = _builder(name, data_dir)
   if not builder.is_prepared():
+    check_reachable(builder.data_path)
     where = f' --data-dir={shlex.quote(data_dir)}' if data_dir else ''
     command = f'mixer-jax data prepare {name}{where}'
     found = tfds.core.utils.version.list_all_versions(builder.data_path.parent)
@@ -172,21 +173,58 @@ def prepared_builder(name: str, data_dir: str):
   return builder
 
 
-def _prepared_digits(data_dir: str | None):
-  """Return the builder of `digits`, prepared on first use; safe with several processes."""
-  from mixer_jax.data.digits import Digits
+def _builder(name: str, data_dir: str, **kwargs: Any):
+  """Return the TFDS builder of a data set, prepared or not; raises as `prepared_builder`."""
+  import tensorflow_datasets as tfds
+
+  place = os.path.expanduser(data_dir or os.fspath(tfds.core.constants.DATA_DIR))
+  folder = os.path.join(place, *name.split(':')[0].split('/'))
+
+  def build():
+    try:
+      return _make_builder(name, data_dir=data_dir or None, **kwargs)
+    except Exception as error:
+      cause = error if isinstance(error, OSError) else error.__cause__
+      if isinstance(cause, OSError):
+        raise cause from error  # it is tried again
+      raise
 
   try:
-    builder = Digits(data_dir=data_dir, file_format='array_record')
-  except Exception as error:  # an earlier version in this folder cannot be read
-    raise damaged('digits', data_dir or 'the data_dir of TFDS', error) from error
+    return read_retried(folder, build)
+  except tfds.core.DatasetNotFoundError as error:
+    raise unknown(name) from error
+  except UserError:
+    raise
+  except (ValueError, AssertionError, ImportError) as error:
+    check_descriptions(name, folder)
+    raise UserError(f'data set {name!r}: {one_line(error)}') from error
+  except Exception as error:  # TFDS, protobuf and the JSON parser raise many kinds
+    check_descriptions(name, folder)
+    raise unreadable(name, folder, error) from error
+
+
+def _make_builder(name: str, **kwargs: Any):
+  import tensorflow_datasets as tfds
+
+  if name in OWN:
+    return own_builder(name, **kwargs)
+  if name.split(':')[0].split('/')[0] in tfds.list_builders(with_community_datasets=False):
+    return tfds.builder(name, try_gcs=False, **kwargs)
+  # `tfds.builder` would look for the name on the network.
+  return tfds.core.read_only_builder.builder_from_files(name, **kwargs)
+
+
+def _prepared_digits(data_dir: str):
+  """Return the builder of `digits`, prepared on first use; safe with several processes."""
+  open_builder = lambda: _builder('digits', data_dir, file_format='array_record')
+  builder = open_builder()
   if builder.is_prepared():
     return builder
+  check_reachable(builder.data_path)
   log.info('preparing data set digits in %s', builder.data_dir)
-  reason = prepare('digits', data_dir or '', quiet=True)
-  builder = Digits(data_dir=data_dir, file_format='array_record')
+  reason = prepare('digits', data_dir, quiet=True)
+  builder = open_builder()
   if not builder.is_prepared():  # it is also fine if another process was faster
-    raise UserError(
-      f'data set digits could not be prepared in {builder.data_dir}: {reason}; remove that folder'
-    )
+    reason = reason or 'the folder is there and has no dataset_info.json: remove that folder'
+    raise UserError(f'data set digits could not be prepared in {builder.data_dir}: {reason}')
   return builder

@@ -273,7 +273,7 @@ def _read(path: str, read: Callable[[], T]) -> T:
     return read_retried(path, read)
   except NOT_THERE as error:
     raise UserError(
-      f'{path} is missing ({error.strerror}): restore it, or prepare the data set again'
+      f'{path} cannot be read ({error.strerror}): restore it, or prepare the data set again'
     ) from error
 
 

@@ -7,12 +7,12 @@ from collections.abc import Callable, Iterable
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 
 from mixer_jax import models
 from mixer_jax.data.batch import FILLER, Batch
 from mixer_jax.evaluation.pipelined import pipelined
 from mixer_jax.parallel import mesh as meshes
+from mixer_jax.training.losses import get_loss
 
 EvalStep = Callable[[dict, dict[str, jax.Array]], dict[str, jax.Array]]
 
@@ -25,7 +25,7 @@ class Evaluation:
   """Percent of the decoded images."""
   top5: float
   loss: float
-  """Mean softmax cross-entropy, nats."""
+  """Mean of the loss that the model was trained with, nats."""
   examples: int
   """Number of decoded images."""
   undecodable: int
@@ -40,7 +40,7 @@ class Evaluation:
   predictions: np.ndarray
   """Most probable class of each example, int32; -1 if it did not decode."""
   confidences: np.ndarray
-  """Probability of the prediction, float32."""
+  """Probability of the prediction, float32; see `probabilities`."""
 
   def numbers(self) -> dict[str, float]:
     """Return the scalars that are known, for a log or a file."""
@@ -48,18 +48,30 @@ class Evaluation:
     return {k: v for k, v in vars(self).items() if k not in arrays and v is not None}
 
 
-def make_eval_step(config, mesh) -> EvalStep:
+def probabilities(logits: jax.Array, loss: str) -> jax.Array:
+  """Return what a model trained with this loss says of each class, (B, N).
+
+  By 'softmax' they sum to 1; by 'sigmoid' each class has a probability of its own.
+  """
+  return jax.nn.sigmoid(logits) if loss == 'sigmoid' else jax.nn.softmax(logits)
+
+
+def make_eval_step(config, mesh, *, loss: str = 'softmax') -> EvalStep:
   """Make the jitted step (params, batch of `eval_batches` on the mesh) -> sums and predictions.
 
   All results are replicated. Make it once and evaluate as often as needed.
+
+  Args:
+    loss: that the model was trained with, 'softmax' or 'sigmoid'.
   """
+  losses_of = get_loss(loss)
 
   def eval_step(params, batch):
     logits = models.apply(config, params, models.as_input(config, batch['image']))
     label, mask = batch['label'], batch['mask']
     best = jax.lax.top_k(logits, min(5, config.num_classes))[1]
     hits = best == label[:, None]
-    losses = optax.softmax_cross_entropy_with_integer_labels(logits, label)
+    losses = losses_of(logits, label)
     total = lambda x: jnp.sum(jnp.where(mask, x, 0), dtype=jnp.float32)
     sums = {}
     if 'accepted' in batch:  # an image without any accepted label is left out
@@ -75,7 +87,7 @@ def make_eval_step(config, mesh) -> EvalStep:
       'undecodable': jnp.sum((batch['index'] != FILLER) & ~mask),
       'label': label,
       'prediction': jnp.where(mask, best[:, 0], -1),
-      'confidence': jax.nn.softmax(logits).max(axis=-1),
+      'confidence': probabilities(logits, loss).max(axis=-1),
     }
 
   return jax.jit(eval_step, out_shardings=meshes.replicated(mesh))
@@ -136,14 +148,19 @@ def per_class(result: Evaluation) -> list[ClassRow]:
   return sorted(rows, key=lambda row: row.top1)
 
 
-def make_top_step(config, mesh, count: int) -> EvalStep:
-  """Make the jitted step that returns each image's `count` most probable classes, replicated."""
+def make_top_step(config, mesh, count: int, *, loss: str = 'softmax') -> EvalStep:
+  """Make the jitted step that returns each image's `count` most probable classes, replicated.
+
+  Args:
+    loss: as in `make_eval_step`.
+  """
 
   def top_step(params, batch):
     logits = models.apply(config, params, models.as_input(config, batch['image']))
-    probabilities = jax.nn.softmax(logits)
-    best, classes = jax.lax.top_k(probabilities, min(count, config.num_classes))
-    return {**{k: batch[k] for k in ('index', 'mask')}, 'class': classes, 'probability': best}
+    # Of the logits: far from zero, several sigmoids round to the same number.
+    best, classes = jax.lax.top_k(logits, min(count, config.num_classes))
+    shares = jnp.take_along_axis(probabilities(logits, loss), classes, axis=1)
+    return {**{k: batch[k] for k in ('index', 'mask')}, 'class': classes, 'probability': shares}
 
   return jax.jit(top_step, out_shardings=meshes.replicated(mesh))
 

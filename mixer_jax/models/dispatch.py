@@ -98,7 +98,6 @@ def init(config, key: jax.Array) -> Weights:
   return join(*map(parameters.unflatten, parts))
 
 
-@functools.partial(jax.jit, static_argnums=0, static_argnames='train', inline=True)
 def apply(
   config, params: Weights, images, *, train: bool = False, key: jax.Array | None = None, state=None
 ) -> jax.Array:
@@ -108,16 +107,23 @@ def apply(
     config: the model; its type chooses the family.
     params: what `init` or `load` returned.
     images: (B, image_size, image_size, 3), RGB: floats in the config's
-      `input_range`, or uint8 in 0..255, which is mapped to it.
+      `input_range`, or uint8 in 0..255, which is mapped to it. Outside of a jitted function
+      their maximum is computed, to refuse floats in 0..255.
     train: draw stochastic depth and dropout, and use the statistics of this batch where the
       family keeps running ones.
     key: a `jax.random.key`, needed if `train` and the config has either.
     state: the model state of a family that has one, where `params` are without it.
 
   Raises:
-    UserError: images of another shape or dtype, params of another model, or no key
-      or state where one is needed.
+    UserError: images of another shape or dtype or floats in 0..255, params of another model, or
+      no key or state where one is needed.
   """
+  inputs.check(config, images)
+  return _apply(config, params, images, train=train, key=key, state=state)
+
+
+@functools.partial(jax.jit, static_argnums=0, static_argnames='train', inline=True)
+def _apply(config, params: Weights, images, *, train: bool, key: jax.Array | None, state):
   params = params if state is None else join(params, state)
   return _run(config, params, images, train, key)[0]['logits']
 
@@ -129,7 +135,6 @@ def apply_in_training(config, params: Weights, images, key: jax.Array | None):
   return features['logits'], state
 
 
-@functools.partial(jax.jit, static_argnums=0, inline=True)
 def features(config, params: Weights, images) -> dict[str, jax.Array]:
   """Every intermediate of a forward pass by name, in order of depth; images as for `apply`.
 
@@ -141,6 +146,12 @@ def features(config, params: Weights, images) -> dict[str, jax.Array]:
   For a ResNet: `stem` and `block_i`, the output of each bottleneck unit, (B, H, W, C);
   `pre_logits` and `logits` as a Mixer's.
   """
+  inputs.check(config, images)
+  return _features(config, params, images)
+
+
+@functools.partial(jax.jit, static_argnums=0, inline=True)
+def _features(config, params: Weights, images) -> dict[str, jax.Array]:
   return _run(config, params, images, False, None)[0]
 
 

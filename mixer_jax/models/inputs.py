@@ -1,6 +1,8 @@
 """Images as every model takes them: of the model's size, mapped to its input range."""
 
+import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mixer_jax.errors import UserError
 
@@ -24,22 +26,47 @@ def as_input(config, images):
   return images if images.dtype == jnp.uint8 else from_levels(config, images)
 
 
-def as_floats(config, images):
-  """Check images of shape (B, image_size, image_size, 3) and return floats in the model's range.
+_LARGEST = 10.0
+"""Floats above it are levels: no normalisation of pixels in use reaches it."""
 
-  Args:
-    images: floats in the model's range, or uint8.
+
+def check(config, images) -> None:
+  """Check images as `apply` takes them: (B, image_size, image_size, 3), floats or uint8.
 
   Raises:
-    UserError: images of another shape or dtype.
+    UserError: they are no array, or one of another shape or dtype; or floats in 0..255, which is
+      seen in concrete arrays only.
   """
-  size, shape = config.image_size, getattr(images, 'shape', type(images).__name__)
-  if isinstance(shape, str) or len(shape) != 4 or shape[1:] != (size, size, 3):
+  size = config.image_size
+  if not isinstance(images, np.ndarray | jax.Array):
+    raise UserError(
+      f'images are an array of shape (batch, {size}, {size}, 3), not {type(images).__name__}: '
+      'convert images of other libraries by np.stack([np.asarray(image) for image in …])'
+    )
+  shape = images.shape
+  if len(shape) != 4 or shape[1:] != (size, size, 3):
     raise UserError(f'images of shape {shape}: this model takes (batch, {size}, {size}, 3), RGB')
+  if not shape[0]:
+    raise UserError(f'images of shape {shape}: the batch is empty')
   if images.dtype == jnp.uint8:
-    return from_levels(config, images.astype(jnp.float32))
+    return
   if not jnp.issubdtype(images.dtype, jnp.floating):
     raise UserError(
       f'images of {images.dtype}: give uint8 in 0..255, or floats in {config.input_range}'
     )
+  if isinstance(images, jax.core.Tracer) or not getattr(images, 'is_fully_addressable', True):
+    return
+  largest = images.max()
+  if largest > _LARGEST:
+    raise UserError(
+      f'images of {images.dtype} up to {float(largest):g}: give floats in {config.input_range}, '
+      'or levels in 0..255 as uint8'
+    )
+
+
+def as_floats(config, images):
+  """Check images and return floats in the model's range; see `check`."""
+  check(config, images)
+  if images.dtype == jnp.uint8:
+    return from_levels(config, images.astype(jnp.float32))
   return images

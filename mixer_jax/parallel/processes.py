@@ -20,7 +20,7 @@ import numpy as np
 
 from mixer_jax.errors import ApartError, UserError, one_line
 from mixer_jax.hardware import has_tpu
-from mixer_jax.parallel import membership, rendezvous
+from mixer_jax.parallel import membership, platforms, rendezvous
 
 log = logging.getLogger(__name__)
 
@@ -104,6 +104,7 @@ def start(config: ProcessesConfig, *, preemptible: bool) -> None:
       f'JAX did not connect the processes ({one_line(error)}): '
       '--config.processes.distributed=off runs without others'
     ) from error
+  platforms.check()
   log.info(
     'process %d of %d: pid %d on %s, %d of %d devices',
     jax.process_index(),

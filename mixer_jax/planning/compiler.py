@@ -206,7 +206,8 @@ def _compile_here(program: Program) -> Facts:
     images = abstract_batch(
       mesh, program.eval_batch_size, size, level=program.eval_level, masked=True
     )
-    evaluation = _compiled(classify.make_eval_step(program.model, mesh), (state.weights, images), 1)
+    eval_step = classify.make_eval_step(program.model, mesh, loss=program.loss)
+    evaluation = _compiled(eval_step, (state.weights, images), 1)
   return Facts(
     devices=len(devices),
     processes=len({device.process_index for device in devices}),

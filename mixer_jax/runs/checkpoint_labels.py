@@ -33,6 +33,13 @@ def evaluation_recipe(checkpoint: Checkpoint) -> tuple[str, float]:
   return _DEFAULT_RECIPE, CROP_FRACTION
 
 
+def trained_loss(checkpoint: Checkpoint) -> str:
+  """Return the loss of its run, 'softmax' or 'sigmoid'; 'softmax' where it is not known."""
+  if 'config' not in checkpoint.metadata:
+    return 'softmax'
+  return stored_config(checkpoint.file, checkpoint.metadata)['loss']
+
+
 def permutation_fields(checkpoint: Checkpoint) -> dict[str, Any]:
   """Return the fields of a `DataConfig` that describe how the images of its run were permuted."""
   if 'config' not in checkpoint.metadata:
@@ -107,7 +114,7 @@ def _read_names(labels: str) -> Sequence[str]:
   try:
     text = path.read_bytes().decode('utf-8-sig').replace('\r\n', '\n')
     names = json.loads(text) if path.suffix == '.json' else text.removesuffix('\n').split('\n')
-  except ValueError as error:
+  except (ValueError, RecursionError) as error:
     raise UserError(f'labels={labels} is not text with one name per line: {error}') from error
   if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
     raise UserError(f'labels={labels} is not a JSON list of names')

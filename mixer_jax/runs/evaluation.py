@@ -137,7 +137,7 @@ def evaluate(loaded: LoadedModel | str | os.PathLike) -> EvaluationReport:
   log.info('%s (%s) on %s images of %s', loaded.path, variant, f'{size:,}', source.name)
   log.info('%s; %s', recipe, ', '.join(filter(None, (activation, model.dtype))))
   result = classify.evaluate(
-    classify.make_eval_step(model, setup.mesh),
+    classify.make_eval_step(model, setup.mesh, loss=loaded.loss),
     loaded.place_params(),
     reading(setup.batches(model.image_size), setup.batch_size, size),
     setup.mesh,

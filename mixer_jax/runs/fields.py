@@ -55,8 +55,14 @@ def checked(name: str, value: Any, depth: int = 0) -> Any:
 
 
 def flatten(fields: Mapping[str, Any], prefix: str = '') -> dict[str, Any]:
-  """Return dotted name -> value of all fields of nested groups; empty groups have none."""
+  """Return dotted name -> value of all fields of nested groups; empty groups have none.
+
+  Raises:
+    UserError: groups without an end.
+  """
   flat = {}
+  if prefix.count('.') > _MAX_DEPTH:
+    raise UserError(f'the config is nested too deeply at {prefix:.80}')
   for key, value in fields.items():
     name = f'{prefix}{key}'
     flat |= flatten(value, f'{name}.') if isinstance(value, Mapping) else {name: value}
@@ -109,10 +115,16 @@ def list_text(value: Any) -> str:
   return ','.join(map(str, _parts(value)))
 
 
-def plain(value: Any) -> Any:
-  """Return nested groups as dicts that JSON can hold; lists as one string each."""
+def plain(value: Any, depth: int = 0) -> Any:
+  """Return nested groups as dicts that JSON can hold; lists as one string each.
+
+  Raises:
+    UserError: groups without an end.
+  """
+  if depth > _MAX_DEPTH:
+    raise UserError('the config is nested too deeply')
   if isinstance(value, Mapping):
-    return {name: plain(item) for name, item in value.items()}
+    return {name: plain(item, depth + 1) for name, item in value.items()}
   return list_text(value) if isinstance(value, list | tuple) else value
 
 

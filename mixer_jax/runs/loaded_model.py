@@ -14,7 +14,7 @@ from mixer_jax.parallel import mesh as meshes
 from mixer_jax.parallel import processes
 from mixer_jax.paths import user_path
 from mixer_jax.runs import config_file, pod
-from mixer_jax.runs.checkpoint_labels import evaluation_recipe
+from mixer_jax.runs.checkpoint_labels import evaluation_recipe, trained_loss
 from mixer_jax.runs.config_versions import stored_config
 from mixer_jax.runs.data_splits import open_evaluated
 from mixer_jax.runs.evaluation_setup import EvaluationSetup, open_evaluation
@@ -32,6 +32,7 @@ class LoadedModel:
     model: its configuration, with the arithmetic that was chosen when it was loaded.
     setup: images, how they are read, and the devices.
     config: the config that `setup` follows.
+    loss: 'softmax' or 'sigmoid', as its run was trained: what the logits mean.
   """
 
   path: str
@@ -39,6 +40,7 @@ class LoadedModel:
   model: models.ModelConfig
   setup: EvaluationSetup
   config: RunConfig
+  loss: str
 
   def place_params(self) -> dict:
     """Return the weights on the devices of the mesh."""
@@ -77,7 +79,8 @@ def load_for_evaluation(
       published name.
     config: data, recipe, batch size and mesh; None: those of the checkpoint's run.
     overrides: dotted field of the config -> value, such as {'data.eval_split': 'test[:50]'}. Of the
-      model only its arithmetic can be set, such as {'model.dtype': 'bfloat16'}.
+      model only its arithmetic can be set, such as {'model.dtype': 'bfloat16'}. {'loss': 'sigmoid'}
+      is for weights files of models that were trained so.
     recipe: name of the evaluation recipe; None: that of the config, or of the checkpoint if the
       config leaves it open.
     gelu: 'tanh' or 'erf'; None: as far as the checkpoint contains it.
@@ -88,16 +91,34 @@ def load_for_evaluation(
     UserError: no such checkpoint, data set, field or recipe; or no config, and the checkpoint does
       not contain one.
   """
-  path, overrides = os.fspath(checkpoint), dict(overrides or {})
   if config is not None and not isinstance(config, RunConfig):
     raise UserError(f'config is a RunConfig, as load_config returns, not {config!r:.80}')
+  return _load(os.fspath(checkpoint), config, None, overrides, recipe, gelu, input_range, source)
+
+
+def _load(
+  path: str,
+  config: RunConfig | None,
+  default: RunConfig | None,
+  overrides: Mapping[str, Any] | None,
+  recipe: str | None,
+  gelu: str | None,
+  input_range: str | None,
+  source: Source | None,
+) -> LoadedModel:
+  """As `load_for_evaluation`; `default` is for a checkpoint that no run has saved."""
+  overrides = dict(overrides or {})
   read = processes.together(lambda: checkpoints.read(path))
+  if config is None and 'config' not in read.metadata:
+    config = default
   read = checkpoints.with_arithmetic(read, gelu or '', input_range or '')
   complete = _complete_config(read, path, config, overrides, recipe)
   model = _with_arithmetic(read.config, complete, overrides)
   setup = processes.together(lambda: open_evaluation(complete, source))
   processes.check_same({'the data': setup.source.describe()})
-  return LoadedModel(path, read, model, setup, complete)
+  is_chosen = 'loss' in overrides or 'config' not in read.metadata
+  loss = complete.loss if is_chosen else trained_loss(read)
+  return LoadedModel(path, read, model, setup, complete, loss)
 
 
 def _complete_config(
@@ -163,7 +184,8 @@ def open_for_command(
 
   Args:
     command: name of the command.
-    checkpoints: paths or names; the images are those of the first.
+    checkpoints: paths or names; the images are those of the first. One that no run has saved has
+      the config of the one before, and its own recipe.
     spec: config file, FILE[:ARG]; None: the config of each checkpoint's run.
     overrides: `--config.field=value`.
     settings: flags that all processes must agree on, by name.
@@ -181,12 +203,11 @@ def open_for_command(
   changes = dict(flag.removeprefix('--config.').split('=', 1) for flag in overrides)
   source = processes.together(lambda: _named_source(checkpoints[0], config))
   loaded: list[LoadedModel] = []
+  default = None
   for path in checkpoints:
-    model = load_for_evaluation(
-      path, config, overrides=changes, recipe=recipe, gelu=gelu, input_range=input_range,
-      source=source,
-    )  # fmt: skip
+    model = _load(path, config, default, changes, recipe, gelu, input_range, source)
     source = model.setup.source
+    default = model.config.with_fields({'data.eval_recipe': 'checkpoint'})
     loaded.append(model)
   return loaded
 

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from mixer_jax.parallel import processes
+from mixer_jax.parallel import platforms, processes
 from mixer_jax.parallel.processes import ProcessesConfig
 from mixer_jax.runlog import console, terminal
 from mixer_jax.runs import compilation_cache, profiling
@@ -29,6 +29,7 @@ def join(
   """
   compilation_cache.enable()
   processes.start(limits or ProcessesConfig(), preemptible=preemptible)
+  platforms.check()
   profiling.listen()
   if processes.is_alone():
     return

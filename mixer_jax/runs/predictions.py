@@ -27,6 +27,7 @@ from mixer_jax.runs.checkpoint_labels import (
   evaluation_recipe,
   output_names,
   permutation_fields,
+  trained_loss,
 )
 from mixer_jax.runs.evaluation_setup import IMAGES_PER_DEVICE, EvaluationSetup
 from mixer_jax.runs.loaded_model import LoadedModel
@@ -89,6 +90,7 @@ def predict(
   recipe: str | None = None,
   gelu: str | None = None,
   input_range: str | None = None,
+  loss: str | None = None,
 ) -> Iterator[Prediction]:
   """Predict the classes of image files, in their order. All processes call it alike.
 
@@ -100,6 +102,8 @@ def predict(
       those of the checkpoint.
     recipe: name of the evaluation recipe; None: that of the checkpoint.
     gelu, input_range: see `load_for_evaluation`.
+    loss: 'softmax' or 'sigmoid', which decides what a probability is; None: that of its run, or
+      'softmax' if the checkpoint does not contain it.
 
   Raises:
     UserError: no such file, checkpoint or recipe, or labels of another number of classes.
@@ -110,7 +114,8 @@ def predict(
   checkpoint = _read(model, gelu, input_range)
   names = processes.together(lambda: output_names(checkpoint, labels))
   opened = _open(model, checkpoint, recipe)
-  step = classify.make_top_step(opened.checkpoint.config, opened.mesh, top)
+  loss = loss or (model.loss if isinstance(model, LoadedModel) else trained_loss(checkpoint))
+  step = classify.make_top_step(opened.checkpoint.config, opened.mesh, top, loss=loss)
   params = meshes.put_replicated(opened.mesh, opened.checkpoint.params)
   results = pipelined(
     lambda batch: step(params, meshes.put(opened.mesh, batch)), opened.batches(files)

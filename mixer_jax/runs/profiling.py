@@ -3,7 +3,6 @@
 import logging
 import os
 import signal
-import socket
 import threading
 
 import jax
@@ -22,8 +21,8 @@ _LONGEST = 60.0  # seconds; a longer profile would fill the memory
 class Profiler:
   """Records profiles of this process with `jax.profiler`, one at a time."""
 
-  def __init__(self, folder: str):
-    self._folder = folder
+  def __init__(self):
+    self._folder = ''
     self._lock = threading.Lock()
     self._limit: threading.Timer | None = None
 
@@ -36,9 +35,11 @@ class Profiler:
         else:
           self._end()
       except Exception as error:  # a profile must not end the run
-        log.warning('no profile on %s: %s', socket.gethostname(), one_line(error))
+        reason = one_line(error)
+        log.warning('no profile (%s): %s names a folder for it', reason, FOLDER_SETTING)
 
   def _start(self) -> None:
+    self._folder = os.environ.get(FOLDER_SETTING) or str(cache_folder() / 'profiles')
     jax.profiler.start_trace(self._folder)
     self._limit = threading.Timer(_LONGEST, self._end_at_limit)
     self._limit.daemon = True
@@ -62,7 +63,7 @@ def listen() -> None:
   """Record profiles on SIGUSR2 from now on; called by the main thread, which may have signals."""
   if threading.current_thread() is not threading.main_thread() or not hasattr(signal, 'SIGUSR2'):
     return
-  profiler = Profiler(os.environ.get(FOLDER_SETTING) or str(cache_folder() / 'profiles'))
+  profiler = Profiler()
   # A thread, since the main one may hold the profiler's locks.
   signal.signal(
     signal.SIGUSR2, lambda *_: threading.Thread(target=profiler.toggle, daemon=True).start()

@@ -112,6 +112,8 @@ class Subject:
   model: Any
   params: dict
   """On the host."""
+  loss: str
+  """That it was trained with."""
   scored: EvaluationSetup
   tested: EvaluationSetup
   about: Mapping[str, Any]
@@ -137,6 +139,7 @@ def _subject(config: PruningStudyConfig, path: str, loaded: LoadedModel) -> Subj
     start=str(step) if not checkpoint.published and step.exists() else path,
     model=model,
     params=checkpoint.params,
+    loss=loaded.loss,
     scored=scored,
     tested=dataclasses.replace(setup, source=tested),
     about=_about(loaded, model, scored),
@@ -157,6 +160,8 @@ def _about(loaded: LoadedModel, model: Any, scored: EvaluationSetup) -> dict[str
     'evaluation split': loaded.setup.source.describe(),
     'score split': scored.source.describe(),
     'batch': loaded.setup.batch_size,
+    # Absent for softmax, as in results of earlier versions.
+    **({'loss': loaded.loss} if loaded.loss != 'softmax' else {}),
     **{f'data.{name}': data[name] for name in names},
   }
 
@@ -204,7 +209,7 @@ def _images(subject: Subject, setup: EvaluationSetup) -> Images:
     own = setup.batches(subject.model.image_size)
     return reading(own, setup.batch_size, len(setup.source))
 
-  return Images(batches, setup.mesh)
+  return Images(batches, setup.mesh, subject.loss)
 
 
 def _scores(subject: Subject, params: dict, measure: str, blocks: Blocks) -> dict[str, list]:

@@ -54,7 +54,7 @@ class ResultCache:
     try:
       stored = json.loads(self._path.read_text())
       about, values = stored['about'], stored['values']
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
       raise UserError(
         f'{self._path} is damaged ({error}): remove it, or use another --workdir'
       ) from error
@@ -88,7 +88,7 @@ class CachedRows(Generic[T]):
       if stored['settings'] != self._settings:
         return None
       return [self._make(**row) for row in stored['layers']]
-    except (OSError, ValueError, TypeError, KeyError):
+    except (OSError, ValueError, TypeError, KeyError, RecursionError):
       return None
 
   def get_or_measure(self, measure: Callable[[], list[T]]) -> list[T]:

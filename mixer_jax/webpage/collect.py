@@ -23,6 +23,7 @@ from mixer_jax.webpage.runs import Run
 
 _MAX_BYTES = {'.json': 2**24, '.png': 2**23}
 """Size of the largest file of each kind that is put into the page."""
+_MAX_LEVELS = 30  # of lists and groups in a JSON file
 _MAX_DEPTH = 4  # folders between a study's folder and those of its runs
 _MAX_ANCESTORS = 5  # runs in a chain of fine-tuned ones, each started from the one before
 _PNG = b'\x89PNG\r\n\x1a\n'
@@ -145,10 +146,22 @@ def _read_figures(folder: epath.Path, faults: list[str], names: Sequence[str]) -
     data = _read_bytes(folder / name, faults)
     try:
       if data is not None:
-        figures[name] = json.loads(data)
+        values = json.loads(data)
+        if _is_deeper(values, _MAX_LEVELS):
+          raise ValueError(f'it has more than {_MAX_LEVELS} levels')
+        figures[name] = values
     except (ValueError, RecursionError) as error:
-      faults.append(f'{name} is left out: it is not JSON ({one_line(error, 100)})')
+      faults.append(f'{name} is left out: it is not JSON of figures ({one_line(error, 100)})')
   return figures
+
+
+def _is_deeper(value: Any, levels: int) -> bool:
+  """Return True if there are lists or groups in each other, more than `levels`."""
+  inside = [value] if isinstance(value, dict | list) else []
+  for _ in range(levels):
+    groups = (item.values() if isinstance(item, dict) else item for item in inside)
+    inside = [item for group in groups for item in group if isinstance(item, dict | list)]
+  return bool(inside)
 
 
 def _read_pictures(folder: epath.Path, faults: list[str], names: Sequence[str]) -> dict[str, bytes]:

@@ -1,8 +1,10 @@
 """Files that are not what they seem: one line that names the file, and nothing is unpacked."""
 
+import errno
 import io
 import json
 import os
+import pathlib
 import pickle
 import struct
 import tracemalloc
@@ -13,7 +15,7 @@ import pytest
 import safetensors.numpy
 
 import mixer_jax
-from mixer_jax.errors import UserError
+from mixer_jax.errors import StorageError, UserError
 from tests.helpers import reference
 
 NPZ = (reference.DATA / 'mixer_tiny.npz').read_bytes()
@@ -151,17 +153,43 @@ def test_headers_of_safetensors_that_lie_are_refused(tmp_path):
   refused(path, tensors({'a': entry, 'b': entry}, bytes(8)))
   refused(path, tensors({'a': {**entry, 'dtype': 'F33'}}, bytes(8)))
   refused(path, struct.pack('<Q', 2**60) + b'{' + bytes(50))
-  assert 'holds BF16, expected floats' in refused(path, as_bfloat16())
+  assert 'holds I16, expected floats' in refused(path, as_integers())
 
 
-def as_bfloat16() -> bytes:
+def as_integers() -> bytes:
   arrays = safetensors.numpy.load(TENSORS)
   header, offset = {}, 0
   for name, array in arrays.items():
     end = offset + 2 * array.size
-    header[name] = {'dtype': 'BF16', 'shape': array.shape, 'data_offsets': [offset, end]}
+    header[name] = {'dtype': 'I16', 'shape': array.shape, 'data_offsets': [offset, end]}
     offset = end
   return tensors(header, bytes(offset))
+
+
+def test_what_is_downloaded_in_the_place_of_weights_is_named(tmp_path):
+  pointer = b'version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 239000000\n'
+  for suffix in ('.npz', '.safetensors'):
+    path = tmp_path / f'w{suffix}'
+    assert 'is the Git LFS pointer to a file' in refused(path, pointer)
+    assert 'is a web page' in refused(path, b'\n<!DOCTYPE html><html><title>Sign in</title></html>')
+  assert 'its end is missing: it was cut off' in refused(tmp_path / 'w.npz', NPZ[:20_000])
+
+
+@pytest.mark.parametrize('data', [NPZ, TENSORS], ids=['npz', 'safetensors'])
+def test_an_error_of_reading_is_not_the_files(tmp_path, monkeypatch, data):
+  monkeypatch.setenv('MIXER_JAX_RETRY_SECONDS', '0')
+  path = tmp_path / ('w.npz' if data is NPZ else 'w.safetensors')
+  path.write_bytes(data)
+  opened = pathlib.Path.open
+
+  def fail(self, *args, **kwargs):
+    if self == path:
+      raise OSError(errno.EIO, 'Input/output error')
+    return opened(self, *args, **kwargs)
+
+  monkeypatch.setattr(pathlib.Path, 'open', fail)
+  with pytest.raises(StorageError, match=r'w\..* cannot be read now: Input/output error'):
+    mixer_jax.load(path)
 
 
 def test_a_named_pipe_is_no_weights_file(tmp_path):

@@ -77,6 +77,23 @@ def test_logits_are_the_authors_or_with_exact_gelu_timms(layout, gelu, expected)
   np.testing.assert_allclose(logits, wanted[expected], atol=1e-5)
 
 
+@pytest.mark.parametrize(
+  'prefix', ['module.', 'model.', '_orig_mod.', 'backbone.', 'state_dict.', 'ema.module._orig_mod.']
+)
+def test_names_may_begin_as_pytorchs_wrappers_let_them(tmp_path, prefix):
+  path = tmp_path / 'w.safetensors'
+  write(path, {prefix + name: array for name, array in arrays('timm').items()})
+  found = layouts.read(path)
+  np.testing.assert_array_equal(found.params['head']['kernel'], arrays('modern')['head/kernel'])
+
+
+def test_two_models_in_one_file_are_none(tmp_path):
+  path = tmp_path / 'w.safetensors'
+  write(path, {p + name: a for name, a in arrays('timm').items() for p in ('model.', 'ema.')})
+  with pytest.raises(UserError, match='these are not the weights of'):
+    layouts.read(path)
+
+
 @pytest.mark.parametrize('prefix', ['params/', 'opt/target/', 'opt/target/params/'])
 @pytest.mark.parametrize('layout', ['modern', 'legacy'])
 def test_params_may_be_wrapped_and_lie_beside_an_optimizer(tmp_path, layout, prefix):
@@ -119,13 +136,16 @@ def test_params_on_a_device_and_of_a_narrow_dtype_are_saved(tmp_path):
   np.testing.assert_array_equal(found['stem']['kernel'], np.float32(half['stem']['kernel']))
 
 
-@pytest.mark.parametrize('dtype', ['float16', 'float64'])
+@pytest.mark.parametrize('dtype', ['bfloat16', 'float16', 'float64'])
 @pytest.mark.parametrize('layout', ['modern', 'timm'])
-def test_other_floats_become_float32(tmp_path, layout, dtype):
+def test_other_floats_become_float32(tmp_path, layout, dtype, caplog):
+  dtype = jax.numpy.dtype(dtype)
   path = (tmp_path / 'w').with_suffix(FILES[layout].suffix)
   write(path, {name: array.astype(dtype) for name, array in arrays(layout).items()})
-  weights = layouts.read(path)
-  assert weights.dtypes == (dtype,)
+  with caplog.at_level('INFO'):
+    weights = layouts.read(path)
+  assert f'{path}: {dtype} weights, converted to float32' in caplog.text
+  assert weights.dtypes == (str(dtype),)
   wanted = arrays('modern')['stem/kernel'].astype(dtype).astype(np.float32)
   np.testing.assert_array_equal(weights.params['stem']['kernel'], wanted)
   assert weights.params['stem']['kernel'].dtype == np.float32

@@ -2,6 +2,7 @@
 
 import dataclasses
 import fcntl
+import gzip
 import logging
 import pathlib
 import shutil
@@ -14,7 +15,7 @@ import pytest
 import mixer_jax
 from mixer_jax import checkpoints, models
 from mixer_jax.checkpoints import download, published
-from mixer_jax.errors import UserError
+from mixer_jax.errors import StorageError, UserError
 from tests.helpers import reference
 from tests.helpers.file_server import serving
 
@@ -24,6 +25,10 @@ TINY = published.Released(
   dataclasses.replace(reference.golden()[0], gelu='erf'),
   (reference.DATA / 'mixer_tiny.npz').stat().st_size / 2**20,
 )
+
+
+BOMB = gzip.compress(bytes(10**7))
+"""10 MB in 10 kB."""
 
 
 @pytest.fixture(autouse=True)
@@ -205,7 +210,7 @@ def test_a_server_that_never_gets_further_is_given_up(server, cache, monkeypatch
   assert server.requests[-1][1] == 'bytes=16384-'
 
 
-@pytest.mark.parametrize(('status', 'reason'), [(404, '404 Not Found'), (403, '403'), (503, '503')])
+@pytest.mark.parametrize(('status', 'reason'), [(404, '404 Not Found'), (403, '403'), (416, '416')])
 def test_a_refusal_says_which_file_to_bring_where(server, cache, status, reason):
   server.statuses = [status]
   with pytest.raises(UserError) as error:
@@ -218,6 +223,67 @@ def test_a_refusal_says_which_file_to_bring_where(server, cache, status, reason)
     assert part in str(error.value)
   assert not files(cache)
   assert_loads()
+
+
+@pytest.mark.parametrize('status', [429, 500, 503])
+def test_a_server_that_is_busy_is_asked_again(server, cache, monkeypatch, status):
+  monkeypatch.setattr(download.time, 'sleep', lambda _: None)
+  server.statuses = [status] * 3
+  assert_loads()
+  server.statuses = [status] * 100
+  shutil.rmtree(cache)
+  server.requests.clear()
+  with pytest.raises(StorageError, match=f'out of reach .*{status}'):
+    mixer_jax.load(TINY.name)
+  assert len(server.requests) == download._RETRIES + 1
+
+
+LIES = {
+  'always 416': (416, {'Content-Range': 'bytes */69000'}, b''),
+  'a part from another offset': (206, {'Content-Range': 'bytes 7-68999/69000'}, bytes(100)),
+  'a part without its range': (206, {}, bytes(100)),
+  'a range that is none': (206, {'Content-Range': 'bytes x-y/z'}, bytes(100)),
+  'a negative length': (200, {'Content-Length': '-1'}, bytes(100)),
+  'no length': (200, {}, bytes(100)),
+  'a body without end': (200, {'Content-Length': '1000', 'X-Endless': '1'}, bytes(2000)),
+  'a body that is too short': (200, {'Content-Length': '69000'}, bytes(100)),
+  'a compressed body': (200, {'Content-Length': '69000', 'Content-Encoding': 'gzip'}, BOMB),
+  'an address that is none': (302, {'Location': 'http://[::1/x'}, b''),
+  'an address with letters for a port': (302, {'Location': 'http://a:port/x'}, b''),
+  'an address of another kind': (302, {'Location': 'ftp://127.0.0.1/x'}, b''),
+  'a circle': (302, {'Location': f'/{TINY.file}'}, b''),
+}
+
+
+@pytest.mark.parametrize('begun', [0, 1000], ids=['new', 'resumed'])
+@pytest.mark.parametrize('lie', LIES)
+def test_a_server_that_lies_is_given_up(server, cache, monkeypatch, lie, begun):
+  monkeypatch.setattr(download.time, 'sleep', lambda _: None)
+  monkeypatch.setitem(published.released, TINY.name, dataclasses.replace(TINY, mebibytes=None))
+  server.lie = LIES[lie]
+  part = download.part_of(cache / TINY.file)
+  part.parent.mkdir(parents=True)
+  if begun:
+    part.write_bytes((reference.DATA / 'mixer_tiny.npz').read_bytes()[:begun])
+  with pytest.raises(UserError) as error:
+    mixer_jax.load(TINY.name)
+  assert '\n' not in str(error.value)
+  assert TINY.name in str(error.value)
+  assert len(server.requests) <= (31 if lie == 'a circle' else 2 * (download._RETRIES + 1))
+  assert files(cache) in ([], [f'tiny/{part.name}'])
+
+
+def test_a_connection_that_brings_hardly_anything_is_given_up(server, monkeypatch):
+  monkeypatch.setattr(download.time, 'sleep', lambda _: None)
+  monkeypatch.setattr(download, '_SLOWEST', (2**30, 0))
+  with pytest.raises(StorageError, match='hardly anything arrives'):
+    mixer_jax.load(TINY.name)
+
+
+def test_other_addresses_are_refused_at_once(tmp_path):
+  with pytest.raises(download.UnreachableError, match='are not downloaded from ftp://') as error:
+    download.download('ftp://127.0.0.1/x', tmp_path / 'x', lambda length: None)
+  assert not error.value.may_pass
 
 
 def test_offline_it_says_which_file_to_bring_where(cache, monkeypatch):

@@ -118,6 +118,15 @@ def test_fields_that_affect_the_result_may_not_change_others_may(trained, digits
   assert 'config.model.num_blocks is 1, not 2' in capsys.readouterr().err
 
 
+def test_a_check_rejects_what_a_run_would_and_writes_nothing(trained, tmp_path, capsys):
+  missing = tmp_path / 'no-data-here'
+  assert train_runs.train(tmp_path / 'new', missing, '--check') == 0
+  assert not (tmp_path / 'new').exists()
+  assert train_runs.train(tmp_path / 'new', missing, '--check', '--config.batch_size=x') == 2
+  assert train_runs.train(trained, missing, '--check', '--config.seed=1') == 2
+  assert 'holds another run: its config.seed is 0, not 1' in capsys.readouterr().err
+
+
 def finetune(workdir, data_dir, source, *more):
   return train_runs.train(
     workdir, data_dir, f'--config.init_from={source}', *more, config='configs/digits_finetune.py'

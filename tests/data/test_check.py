@@ -5,6 +5,7 @@ import pytest
 from mixer_jax.data import check
 from mixer_jax.data.catalog import open_source
 from mixer_jax.data.check import check_records
+from mixer_jax.errors import StorageError
 from tests.helpers.photos import encoded, photo
 
 
@@ -20,7 +21,7 @@ def source(tmp_path):
 
 
 def test_faults_and_labels(source):
-  result = check_records(source)
+  result = check_records(source, 134)
   assert (result.records, result.labels) == (4, [2, 2])
   (fault,) = result.faults
   assert 'broken.jpg' in fault
@@ -42,5 +43,21 @@ def test_progress_sees_parts_of_all_records(source, monkeypatch):
       shown.append(list(part))
       yield part
 
-  assert check_records(source, progress).records == 4
+  assert check_records(source, 134, progress).records == 4
   assert shown == [(3, 4), [0, 1, 2], [3]]
+
+
+def test_a_record_that_cannot_be_read_now_is_no_fault(source, monkeypatch):
+  def fail(self, index):
+    raise StorageError('b/2.jpg cannot be read now')
+
+  monkeypatch.setattr(type(source.records), '__getitem__', fail)
+  with pytest.raises(StorageError, match='cannot be read now'):
+    check_records(source, 134)
+
+
+def test_images_above_the_limit_are_faults(tmp_path):
+  (tmp_path / 'a').mkdir()
+  (tmp_path / 'a' / 'large.png').write_bytes(encoded(photo(1001, 1000), 'PNG', compress_level=0))
+  (fault,) = check_records(open_source(f'folder:{tmp_path}', ''), 1).faults
+  assert '1000 × 1001 pixels, more than config.data.max_megapixels=1' in fault

@@ -130,6 +130,28 @@ def test_only_the_centre_of_a_thin_image_is_resized():
       recipes.eval_image(data, 224, recipe, 0.875)
 
 
+def test_a_large_image_is_reduced_in_strips_to_the_same_bits(monkeypatch):
+  for height, width in ((301, 407), (64, 500), (500, 64)):
+    data = encoded(photo(height, width), 'PNG')
+    at_once = recipes.eval_image(data, 224, 'resmall-crop', 0.875)
+    for pixels in (1, 17 * width, 100 * width):
+      monkeypatch.setattr(recipes, '_STRIP', pixels)
+      in_strips = recipes.eval_image(data, 224, 'resmall-crop', 0.875)
+      np.testing.assert_array_equal(in_strips, at_once)
+    monkeypatch.undo()
+
+
+@pytest.mark.parametrize('recipe', ['resmall-crop', 'resize-crop', 'vit-jax'])
+def test_a_large_image_takes_little_memory_besides_its_levels(recipe):
+  data = encoded(np.tile(photo(500, 500), (6, 6, 1)), 'BMP')  # 9 megapixels
+  recipes.eval_image(data, 224, recipe, 0.875)
+  tracemalloc.start()
+  recipes.eval_image(data, 224, recipe, 0.875)
+  peak = tracemalloc.get_traced_memory()[1]
+  tracemalloc.stop()
+  assert peak < 27e6 + 35e6
+
+
 def test_a_recipe_is_described_with_its_numbers():
   text = recipes.describe('resmall-crop', 448, 0.875, '[-1, 1]')
   assert text.startswith('resmall-crop: JPEG by fast DCT; shorter side to 512')

@@ -427,7 +427,8 @@ def test_cloud_commands(tmp_path, capsys, monkeypatch, digits_dir):
   scripts = [line for line in lines if line.text.startswith('launch/tpu_vm.sh')]
   for line in scripts:
     verb = line.text.split()[1]
-    assert verb in ('create', 'setup', 'run', 'status', 'logs', 'stop', 'delete', 'babysit')
+    verbs = 'create', 'setup', 'run', 'status', 'logs', 'profile', 'stop', 'delete', 'babysit'
+    assert verb in verbs
   assert done.stdout.count('gcloud') >= len(scripts), done.stdout
   # The commands that would run on the workers, and those on the laptop.
   monkeypatch.chdir(ROOT)

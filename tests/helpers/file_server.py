@@ -20,6 +20,8 @@ class FileServer(http.server.ThreadingHTTPServer):
     self.statuses: list[int] = []
     """Statuses of the next answers."""
     self.ranges = True
+    self.lie: tuple[int, dict[str, str], bytes] | None = None
+    """Status, headers and body of all answers."""
 
   @property
   def url(self) -> str:
@@ -33,6 +35,9 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     asked = self.headers.get('Range')
     self.server.requests.append((self.path, asked))
     file = self.server.folder / self.path.lstrip('/')
+    if self.server.lie:
+      self._send(*self.server.lie)
+      return
     if self.server.statuses:
       self._empty(self.server.statuses.pop(0))
       return
@@ -51,6 +56,15 @@ class _Handler(http.server.BaseHTTPRequestHandler):
     self.end_headers()
     end = begin + self.server.break_after.pop(0) if self.server.break_after else len(data)
     self.wfile.write(data[begin:end])
+    self.close_connection = True
+
+  def _send(self, status: int, headers: dict[str, str], body: bytes):
+    self.send_response(status)
+    for name, value in headers.items():
+      self.send_header(name, value)
+    self.end_headers()
+    with contextlib.suppress(OSError):  # the client may have left
+      self.wfile.write(body)
     self.close_connection = True
 
   def _empty(self, status: int, headers: dict[str, str] | None = None):

@@ -595,6 +595,17 @@ def test_stop_also_ends_a_babysitter(ready):
   assert babysitter.returncode == 75
 
 
+def test_babysit_checks_the_run_before_it_creates_a_tpu(pod, tmp_path):
+  python = tmp_path / 'python'
+  gcloud_on_path.write_script(python, 'echo "checked $*" >&2; exit $CODE')
+  _, err = pod.do('babysit', *TPU, *COMMAND, code=2, PYTHON=str(python), CODE='2')
+  assert 'checked -m mixer_jax train --workdir=gs://bucket/run --check' in err
+  assert 'would be rejected: nothing was created' in err
+  assert pod.asked() == []
+  pod.do('babysit', *TPU, *COMMAND, PYTHON=str(python), CODE='74')  # this machine has no access
+  assert len(pod.calls()) == 1
+
+
 def test_babysit_leaves_a_stopped_tpu_alone(pod):
   pod.play(node='STOPPED')
   _, err = pod.do('babysit', *WHERE, '--type=v3-16', *COMMAND, code=1)

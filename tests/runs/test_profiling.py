@@ -40,8 +40,8 @@ def test_the_second_signal_writes_the_profile(tmp_path, caplog):
   assert written.stat().st_size > 0
 
 
-def test_a_profile_that_cannot_be_written_does_not_end_the_run(tmp_path, caplog, monkeypatch):
-  profiler = profiling.Profiler(str(tmp_path))
+def test_a_profile_that_cannot_be_written_does_not_end_the_run(caplog, monkeypatch):
+  profiler = profiling.Profiler()
 
   def fails(_):
     raise RuntimeError('only one profile may be active')
@@ -51,17 +51,17 @@ def test_a_profile_that_cannot_be_written_does_not_end_the_run(tmp_path, caplog,
   assert 'only one profile may be active' in caplog.text
 
 
-def test_a_profile_ends_at_its_limit(monkeypatch):
+def test_a_profile_ends_at_its_limit(monkeypatch, tmp_path):
   calls = []
   monkeypatch.setattr(profiling, '_LONGEST', 0.05)
   monkeypatch.setattr(jax.profiler, 'start_trace', calls.append)
   monkeypatch.setattr(jax.profiler, 'stop_trace', lambda: calls.append('stop'))
-  profiler = profiling.Profiler('folder')
+  profiler = profiling.Profiler()
   profiler.toggle()
   until(lambda: len(calls) == 2)
   profiler.toggle()
   until(lambda: len(calls) == 4)
-  assert calls == ['folder', 'stop'] * 2
+  assert calls == [str(tmp_path / 'profiles'), 'stop'] * 2
 
 
 def test_another_thread_does_not_listen():

@@ -63,6 +63,8 @@ def test_a_config_cannot_be_changed_but_copied_with_changes():
     ({'fewshot.shots': (1, 1)}, 'name a number twice'),
     ({'optimizer.name': 'lion'}, "optimizer.name must be 'adam' or 'sgd'"),
     ({'data.threads': -1}, 'data.threads must be in'),
+    ({'data.threads': 1025}, 'data.threads must be in 0..1024'),
+    ({'data.max_megapixels': 0}, 'data.max_megapixels must be in 1..178'),
     ({'processes.distributed': 'maybe'}, 'processes.distributed must be'),
     ({'stepz': 1}, 'the config has unknown fields: stepz'),
     ({'data.x.y': 1}, "the config has no field 'data.x.y'"),
@@ -90,7 +92,7 @@ def test_missing_fields_are_named():
 
 FREE = (
   *('log_every', 'eval_batch_size', 'checkpoint_every', 'keep_checkpoints', 'tensorboard'),
-  *('data.data_dir', 'data.undecodable', 'data.threads', 'data.prefetch'),
+  *('data.data_dir', 'data.undecodable', 'data.threads', 'data.prefetch', 'data.max_megapixels'),
   *('mesh.fsdp', 'processes.distributed'),
 )
 DECIDES_BEST = ('eval_every', 'fewshot.every', 'fewshot.shots', 'evals.probe.kind')

@@ -54,16 +54,18 @@ class Context:
     model: the model that is trained.
     setup: the evaluation split of the run, and the devices.
     train: the training split.
+    loss: that the model is trained with.
   """
 
   model: ModelConfig
   setup: EvaluationSetup
   train: Source
+  loss: str
 
   @functools.cached_property
   def eval_step(self) -> classify.EvalStep:
     """The jitted classification step, compiled once for all evaluations."""
-    return classify.make_eval_step(self.model, self.setup.mesh)
+    return classify.make_eval_step(self.model, self.setup.mesh, loss=self.loss)
 
 
 class Evaluator(abc.ABC):
