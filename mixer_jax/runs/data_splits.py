@@ -34,7 +34,7 @@ def with_held_out(data: DataConfig) -> DataConfig:
   return dataclasses.replace(data, train_split='train[:90%]', eval_split='train[90%:]')
 
 
-@functools.lru_cache(maxsize=None)  # once: a command asks for several splits
+@functools.cache  # once: a command asks for several splits
 def _log_held_out(name: str) -> None:
   log.info(
     '%s has no test split: train[90%%:], a tenth of each class, is held out for evaluation, and '
