@@ -28,7 +28,7 @@ def main(argv: list[str]) -> None:
   )
   parser.add_argument('--json', action='store_true', help='print one JSON object per line')
   parser.add_argument(
-    'images', nargs='+', metavar='IMAGE', help='JPEG, PNG or WebP file, folder of such, or pattern'
+    'images', nargs='+', metavar='IMAGE', help='image file, folder of such, or pattern'
   )
   args = parser.parse_flags(argv)
   console.setup_console()

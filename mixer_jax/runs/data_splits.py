@@ -1,6 +1,7 @@
 """The splits of a config's data, opened."""
 
 import dataclasses
+import functools
 import logging
 
 from mixer_jax.data.catalog import open_source
@@ -29,12 +30,17 @@ def with_held_out(data: DataConfig) -> DataConfig:
     or not has_only_train(data.name.removeprefix('folder:'))
   ):
     return data
+  _log_held_out(data.name)
+  return dataclasses.replace(data, train_split='train[:90%]', eval_split='train[90%:]')
+
+
+@functools.cache  # once: a command asks for several splits
+def _log_held_out(name: str) -> None:
   log.info(
     '%s has no test split: train[90%%:], a tenth of each class, is held out for evaluation, and '
     'train[:90%%] is trained on',
-    data.name,
+    name,
   )
-  return dataclasses.replace(data, train_split='train[:90%]', eval_split='train[90%:]')
 
 
 def open_split(data: DataConfig, split: str, name: str = '') -> Source:

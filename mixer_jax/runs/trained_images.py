@@ -37,8 +37,8 @@ def warn_if_run_trained_on(checkpoint: Checkpoint, evaluated: Source, data_dir: 
   try:
     data = RunConfig.from_fields(stored_config('the checkpoint', checkpoint.metadata)).data
     _warn(evaluated, f'{data.name}/{data.train_split}', _shared_with_run(data, evaluated, data_dir))
-  except UserError:  # of another version, or its data are elsewhere
-    return
+  except UserError as error:  # it is of another version, or its data are elsewhere
+    log.info('%s is not compared with the training images: %s', evaluated.name, error)
 
 
 def _shared_with_run(data: DataConfig, evaluated: Source, data_dir: str) -> int:
