@@ -21,6 +21,15 @@ assert 'tensorflow' not in sys.modules
 sys.exit(code)
 """
 
+_CREATE = """
+from mixer_jax.paths import create_whole
+create_whole('gs://bucket/run/config.json', 'first')
+try:
+  create_whole('gs://bucket/run/config.json', 'second')
+except FileExistsError:
+  print('there is one')
+"""
+
 _LOAD = """
 import sys
 import mixer_jax
@@ -91,10 +100,16 @@ def test_run_lies_in_bucket(trained):
   events = [row['event'] for row in rows if 'event' in row]
   assert events == ['start', 'startup', 'save', 'eval', 'save', 'end']
   top = {name.removeprefix('run/') for name in trained if name.count('/') == 1}
-  assert top == {'config.json', 'metrics.jsonl', 'curves.png', 'predictions.png'}
+  assert top == {*('config.json', 'data.json.gz', 'metrics.jsonl', 'curves.png', 'predictions.png')}
   assert json.loads(trained['run/config.json'])['config']['total_steps'] == 6
   for name in ('curves.png', 'predictions.png'):
     assert trained[f'run/{name}'].startswith(b'\x89PNG')
+
+
+def test_a_config_is_created_once():
+  with FakeGcs('bucket') as gcs:
+    assert _python(gcs, _CREATE).stdout == 'there is one\n'
+    assert gcs.objects['run/config.json'] == b'first'
 
 
 def test_same_command_finds_complete_run(trained, digits_dir):

@@ -5,6 +5,8 @@ else comes is answered 400 and kept in `FakeGcs.unknown`, for a test to look at.
 """
 
 import contextlib
+import email
+import email.policy
 import functools
 import itertools
 import json
@@ -236,14 +238,19 @@ class _Handler(BaseHTTPRequestHandler):
     self._send(206, found.data[start:stop], **kind)
 
   def _upload(self, query, body) -> None:
-    """Receive an object: TensorStore's plain upload, or gcsfs's resumable one in one chunk."""
+    """Receive an object: TensorStore's plain upload, gcsfs's of one request or of one chunk."""
     kind = query.get('uploadType')
     if kind == 'resumable' and 'upload_id' not in query:
       self._send(200, Location=f'http://{self.headers["Host"]}{self.path}&upload_id=1')
       return
+    if kind == 'multipart':
+      text = f'Content-Type: {self.headers["Content-Type"]}\n\n'.encode() + body
+      described, data = email.message_from_bytes(text, policy=email.policy.HTTP).iter_parts()
+      query = {**query, 'name': json.loads(described.get_content())['name']}
+      body = data.get_payload(decode=True)
     size = len(body)
     whole = f'bytes 0-{size - 1}/{size}' if size else 'bytes */0'
-    if kind != 'media' and self.headers.get('Content-Range') != whole:
+    if kind not in ('media', 'multipart') and self.headers.get('Content-Range') != whole:
       self._refuse_unknown()
     name = query['name']
     self._send_json(self._resource(name, self._gcs.write(name, body, query)))
