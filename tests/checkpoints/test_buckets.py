@@ -98,7 +98,7 @@ def test_run_lies_in_bucket(trained):
   rows = _rows(trained)
   assert [row['step'] for row in rows if 'event' not in row] == [2, 4, 6]
   events = [row['event'] for row in rows if 'event' in row]
-  assert events == ['start', 'startup', 'save', 'eval', 'save', 'end']
+  assert events == ['start', 'startup', 'save', 'save', 'eval', 'end']
   top = {name.removeprefix('run/') for name in trained if name.count('/') == 1}
   assert top == {*('config.json', 'data.json.gz', 'metrics.jsonl', 'curves.png', 'predictions.png')}
   assert json.loads(trained['run/config.json'])['config']['total_steps'] == 6

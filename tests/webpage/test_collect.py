@@ -1,6 +1,7 @@
 """Pages built from Python: what is read from workdirs, and errors for other folders."""
 
 import json
+import os
 import pathlib
 
 import pytest
@@ -38,10 +39,12 @@ def test_large_and_strange_files_are_left_out_and_named(tmp_path, monkeypatch):
   write_run(tmp_path / 'run', {'step': 1, 'loss': 0.5})
   (tmp_path / 'large.json').write_text('1' * (2**20 + 1))
   (tmp_path / 'text.json').write_text('no JSON')
+  os.mkfifo(tmp_path / 'pipe.json')
   (tmp_path / 'text.png').write_text('no PNG')
   html = collect.build_page([tmp_path]).html
   assert 'large.json is left out: it is larger than 1 MiB' in html
-  assert 'text.json is left out: it is not JSON (' in html
+  assert 'text.json is left out: it is not JSON of figures (' in html
+  assert 'pipe.json is left out: it is not a regular file' in html
   assert 'text.png is left out: it is not a PNG' in html
 
 
