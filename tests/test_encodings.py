@@ -18,8 +18,12 @@ for command in {commands!r}:
 """
 
 
-@pytest.mark.parametrize('setting', [{'PYTHONIOENCODING': 'ascii'}, {'PYTHONIOENCODING': 'latin-1'},
-                                     {'LC_ALL': 'C', 'PYTHONUTF8': '0', 'PYTHONCOERCECLOCALE': '0'}])  # fmt: skip
+C_LOCALE = {'LC_ALL': 'C', 'PYTHONUTF8': '0', 'PYTHONCOERCECLOCALE': '0'}
+
+
+@pytest.mark.parametrize(
+  'setting', [{'PYTHONIOENCODING': 'ascii'}, {'PYTHONIOENCODING': 'latin-1'}, C_LOCALE]
+)
 def test_help_and_tables_are_printed(setting):
   environment = {k: v for k, v in os.environ.items() if not k.startswith(('LC_', 'LANG'))}
   done = subprocess.run(
