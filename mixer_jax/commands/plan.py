@@ -2,6 +2,7 @@
 
 import json
 import signal
+import threading
 from typing import Any
 
 from mixer_jax import storage
@@ -39,7 +40,8 @@ def main(argv: list[str]) -> None:
   flags.check_targets({'json': args.json, 'plot': args.plot})
   config = RunConfig.from_fields(load_config(args.config, overrides))
   # Ctrl-C must raise here: the compiler runs in a child process, which must not outlive this one.
-  signal.signal(signal.SIGINT, signal.default_int_handler)
+  if threading.current_thread() is threading.main_thread():
+    signal.signal(signal.SIGINT, signal.default_int_handler)
   names = args.topologies.split(',') if args.topologies else [args.topology]
   plans = plan.plan_all(config, names)
   reports = [made.report() for made in plans]
