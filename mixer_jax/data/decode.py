@@ -99,7 +99,7 @@ def has_16_bits(data: bytes) -> bool:
   if data[:4] not in (b'II*\0', b'MM\0*', b'\0\0\0\x0c'):  # TIFF, JPEG 2000
     return False
   with opened(data) as image:
-    return image.mode.startswith('I;16') or ';16' in str(image.tile)
+    return image.mode.startswith('I;16') or ';16' in str(getattr(image, 'tile', ''))
 
 
 def _levels(image: Image.Image) -> np.ndarray:

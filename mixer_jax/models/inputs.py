@@ -1,6 +1,7 @@
 """Images as every model takes them: of the model's size, mapped to its input range."""
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 
