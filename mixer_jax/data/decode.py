@@ -105,10 +105,11 @@ def has_16_bits(data: bytes) -> bool:
 def _levels(image: Image.Image) -> np.ndarray:
   """Convert band by band: at once, a large image would be in memory three times."""
   image.load()
+  if image.width * image.height <= _BAND:
+    return np.array(image if image.mode == 'RGB' else _to_rgb(image))
   levels = np.empty((image.height, image.width, 3), np.uint8)
   for rows in _bands(image.height, image.width):
-    all_rows = rows == slice(0, image.height)
-    band = image if all_rows else image.crop((0, rows.start, image.width, rows.stop))
+    band = image.crop((0, rows.start, image.width, rows.stop))
     levels[rows] = np.asarray(band if band.mode == 'RGB' else _to_rgb(band))
   return levels
 
