@@ -14,6 +14,7 @@ os.environ['XLA_FLAGS'] = '--xla_force_host_platform_device_count=8'
 import pytest
 
 from mixer_jax import home
+from tests.helpers import console
 
 
 @contextlib.contextmanager
@@ -25,6 +26,13 @@ def _shared(tmp_path_factory, name: str) -> Iterator[pathlib.Path]:
   with (root / f'{name}.lock').open('w') as lock:
     fcntl.flock(lock, fcntl.LOCK_EX)
     yield root
+
+
+@pytest.fixture(autouse=True)
+def restored_logging():
+  """Commands run in this process: their console does not outlive the test."""
+  with console.restored_logging():
+    yield
 
 
 @pytest.fixture(autouse=True)

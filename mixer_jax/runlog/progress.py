@@ -65,7 +65,7 @@ class Progress:
     self._last = None
 
   def event(self, event: str, **fields: Any) -> None:
-    """Write a row for something other than a step."""
+    """Write a row for something other than a step; `seconds` is now, if it is not given."""
     self._write({'event': event, **fields})
 
   def seconds(self) -> float:
@@ -79,7 +79,7 @@ class Progress:
 
   def _write(self, row: dict[str, Any]) -> None:
     if self._file is not None:
-      self._file.write({**row, 'seconds': self.seconds()})
+      self._file.write({'seconds': self.seconds(), **row})
 
   def _line(self, step: int, metrics: dict[str, float], pace: float | None) -> str:
     width = len(str(self._total_steps))

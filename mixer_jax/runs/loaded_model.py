@@ -20,6 +20,7 @@ from mixer_jax.runs.data_splits import open_evaluated
 from mixer_jax.runs.evaluation_setup import EvaluationSetup, open_evaluation
 from mixer_jax.runs.fields import list_text
 from mixer_jax.runs.run_config import RunConfig
+from mixer_jax.runs.workdir import stored_run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,7 +109,7 @@ def _load(
 ) -> LoadedModel:
   """As `load_for_evaluation`; `default` is for a checkpoint that no run has saved."""
   overrides = dict(overrides or {})
-  read = processes.together(lambda: checkpoints.read(path))
+  read = processes.together(lambda: _with_config(checkpoints.read(path)))
   if config is None and 'config' not in read.metadata:
     config = default
   read = checkpoints.with_arithmetic(read, gelu or '', input_range or '')
@@ -119,6 +120,18 @@ def _load(
   is_chosen = 'loss' in overrides or 'config' not in read.metadata
   loss = complete.loss if is_chosen else trained_loss(read)
   return LoadedModel(path, read, model, setup, complete, loss)
+
+
+def _with_config(checkpoint: Checkpoint) -> Checkpoint:
+  """Return a state of the first runs with its config, which only its workdir has."""
+  if not checkpoint.metadata or 'config' in checkpoint.metadata:
+    return checkpoint
+  folder = user_path(checkpoint.file)
+  for workdir in (folder, folder.parent, folder.parent.parent):  # it, its states, or one of these
+    if stored := stored_run(workdir):
+      metadata = {**checkpoint.metadata, 'config': stored['config']}
+      return dataclasses.replace(checkpoint, metadata=metadata)
+  return checkpoint
 
 
 def _complete_config(

@@ -44,10 +44,10 @@ def finish(
   Returns:
     The row, the same in all processes.
   """
-  rows, hours = [], 0.0
+  rows, hours, seconds = [], 0.0, progress.seconds()
   if processes.is_main():
     rows = read_metrics(folder)
-    hours = device_hours([*rows, {'seconds': progress.seconds()}])
+    hours = device_hours([*rows, {'seconds': seconds}])
   hours = processes.agreed(hours)
   best = {'best_step': reported} if exp.config.keeps_best else {}
   end = {'step': last, **best, 'device_hours': hours, 'core_days': hours / 24}
@@ -59,7 +59,7 @@ def finish(
     for name, draw in zip(PICTURES, (draw_curves, draw_predictions), strict=True):
       with tolerated(name):
         write_whole(epath.Path(folder) / name, draw())
-  progress.event('end', **end)
+  progress.event('end', **end, seconds=seconds)
   return end
 
 

@@ -201,7 +201,7 @@ def test_figures_are_those_of_the_parts_of_one_matrix():
 
 
 BAD = [
-  (['--config.seeds=0'], 'config.seeds must be a whole number, at least 1'),
+  (['--config.seeds=0'], 'config.seeds must be a whole number in 1..1000'),
   (['--config.kernels=linear,cubic'], "config.kernels are some of linear,rbf, not 'linear,cubic'"),
   (['--config.layers=blok_*'], "no layer matches 'blok_*': the nearest are block_*"),
   (['--config.features=mean'], "not 'mean'"),

@@ -57,8 +57,8 @@ def test_check_prints_a_fault_of_many_records_once(tmp_path, capsys):
   flags = ('--config.data.eval_split=train', f'--config.data.data_dir={tmp_path}')
   assert main(['data', 'check', CONFIG, '--config.data.name=imagenet2012', *flags]) == 2
   first, second = capsys.readouterr().out.splitlines()
-  assert first.startswith(f'data set imagenet2012 in {tmp_path}/imagenet2012/5.1.0 is damaged (')
-  assert first.endswith('prepare it again (20 records)')
+  assert first.startswith(f'data set imagenet2012 in {tmp_path}/imagenet2012/5.1.0 lacks a file (')
+  assert first.endswith('prepare the data set again (20 records)')
   assert '60 records, 20 of them cannot be used' in second
 
 

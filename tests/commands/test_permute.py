@@ -154,7 +154,7 @@ def test_a_study_is_trained_and_resumes_where_it_stopped(digits_dir, tmp_path, c
 
 
 BAD = [
-  (['--config.seeds=0'], 'config.seeds must be a whole number, at least 1'),
+  (['--config.seeds=0'], 'config.seeds must be a whole number in 1..1000'),
   (
     ['--config.models.mixer.data.permutation_patch=5'],
     'mixer on patches, seed 0: data.permutation_patch 5',
@@ -190,4 +190,4 @@ def test_the_paper_scale_is_b16_and_resnet50x1():
   assert isinstance(mixer, MixerConfig)
   for config in study.models.values():
     assert config.data.permutation_patch == 16
-    assert config.total_steps * 4096 == pytest.approx(300 * IMAGES['imagenet2012'], rel=1e-4)
+    assert config.total_steps * 4096 == pytest.approx(300 * 0.99 * IMAGES['imagenet2012'], rel=1e-4)

@@ -116,7 +116,7 @@ def test_an_outcome_is_that_of_the_best_step_where_there_is_no_test_split(tmp_pa
 
 
 BAD = [
-  (['--config.seeds=0'], 'config.seeds must be a whole number, at least 1'),
+  (['--config.seeds=0'], 'config.seeds must be a whole number in 1..1000'),
   (['--config.percents=3,x'], 'config.percents=3,x: numbers, as in 1,5,10'),
   (['--config.percents=0,10,30,100'], 'each in (0, 100], and once'),
   (['--config.percents=3,10'], 'config.epochs=466,140,46,14: more than 0 for each of 3,10 %'),

@@ -212,7 +212,7 @@ NOT_PREPARED = (
     ('avg5/cifar11', (), "'avg5/cifar11': did you mean avg5/cifar10"),
     ('', ('--suite=avg5',), NOT_PREPARED),
     ('vtab/dtd', (), 'data set dtd is not prepared in'),
-    (CIFAR10, ('--config.seeds=0',), 'config.seeds must be a whole number, at least 1'),
+    (CIFAR10, ('--config.seeds=0',), 'config.seeds must be a whole number in 1..1000'),
     (CIFAR10, ('--config.learning_rates.avg5=',), 'learning_rates.avg5=: positive numbers'),
     (CIFAR10, ('--config.learning_rates.avg5=1,-1',), 'positive numbers, as in 0.003,0.01'),
     (CIFAR10, ('--checkpoint=nosuch.npz',), 'scored on val: no weights file nosuch.npz'),

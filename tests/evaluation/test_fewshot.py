@@ -161,7 +161,7 @@ def source(n=37, *, broken=(), seed=0, name='some') -> Source:
     ({'shots': ()}, 'shots must be positive whole numbers'),
     ({'shots': (0, 5)}, 'shots must be positive whole numbers'),
     ({'shots': (5, 5)}, 'a number twice'),
-    ({'seeds': 0}, 'seeds must be a positive'),
+    ({'seeds': 0}, 'few-shot seeds must be in 1..1000'),
     ({'l2': 0.0}, 'l2 must be a number'),
     ({'constant': float('nan')}, 'constant must be a number'),
     ({'max_reads': -1}, 'max_reads must be a whole number'),

@@ -43,7 +43,7 @@ def test_large_and_strange_files_are_left_out_and_named(tmp_path, monkeypatch):
   (tmp_path / 'text.png').write_text('no PNG')
   html = collect.build_page([tmp_path]).html
   assert 'large.json is left out: it is larger than 1 MiB' in html
-  assert 'text.json is left out: it is not JSON of figures (' in html
+  assert 'text.json is left out: it is not JSON (' in html
   assert 'pipe.json is left out: it is not a regular file' in html
   assert 'text.png is left out: it is not a PNG' in html
 
