@@ -78,6 +78,7 @@ def starts(workdir) -> list[dict]:
   return [row for row in read_metrics(workdir) if row.get('event') == 'start']
 
 
+@pytest.mark.long
 def test_killed_at_a_random_step(tmp_path, digits_dir, cache, undisturbed, rng):
   step = rng.randrange(17, STEPS - 2)
   print('killed at step', step)
@@ -110,6 +111,7 @@ def test_killed_in_the_middle_of_a_save(tmp_path, digits_dir, cache, undisturbed
   assert_same_bits(final(tmp_path), undisturbed)
 
 
+@pytest.mark.long
 def test_a_damaged_newest_state_is_skipped(tmp_path, digits_dir, cache, undisturbed):
   kill_when(start(tmp_path, digits_dir, cache), lambda: last_step(tmp_path) >= 30)
   steps = sorted(int(path.name) for path in (tmp_path / 'checkpoints').glob('[0-9]*')

@@ -93,6 +93,7 @@ def test_a_run_leaves_states_metrics_and_pictures(trained):
   assert stored['model']['hidden_dim'] == 16
 
 
+@pytest.mark.long
 def test_a_run_that_is_all_warm_up_logs_a_warning(digits_dir, tmp_path, capsys):
   short = ('--config.total_steps=2', '--config.optimizer.warmup_steps=100')
   assert train_runs.train(tmp_path, digits_dir, *short) == 0
@@ -140,6 +141,7 @@ def test_states_without_a_config_are_left_alone(trained, digits_dir, tmp_path, c
   assert [path.name for path in (tmp_path / 'run').iterdir()] == ['checkpoints']
 
 
+@pytest.mark.long
 def test_a_second_start_leaves_the_first_alone(digits_dir, tmp_path):
   first = train_runs.start(tmp_path, digits_dir, '--config.total_steps=3000')
   try:
@@ -173,6 +175,7 @@ def test_fine_tuning_grows_the_model_and_begins_with_a_zero_head(trained, digits
   np.testing.assert_allclose(whole[0], wanted, atol=1e-5)
 
 
+@pytest.mark.long
 def test_fine_tuning_from_one_step_and_from_a_published_file(trained, digits_dir, tmp_path):
   step = trained / 'checkpoints' / '3'
   assert finetune(tmp_path / 'a', digits_dir, step, '--config.model.image_size=16') == 0
@@ -272,6 +275,7 @@ def test_a_run_that_diverges_stops_and_saves_nothing_of_it(digits_dir, tmp_path,
       assert np.isfinite(leaf).all()
 
 
+@pytest.mark.long
 def test_tensorboard_events_are_written_where_asked(digits_dir, tmp_path):
   process = train_runs.start(
     tmp_path, digits_dir, '--config.tensorboard=true', '--config.fewshot.every=1'
@@ -284,6 +288,7 @@ def test_tensorboard_events_are_written_where_asked(digits_dir, tmp_path):
     assert name in events.read_bytes()
 
 
+@pytest.mark.long
 def test_a_full_disk_is_one_line_and_leaves_nothing_half_written(digits_dir, tmp_path):
   # A limit on the size of files stands for the full disk: arrays no longer fit.
   flags = train_runs.flags(tmp_path / 'full', digits_dir, '--config.model.hidden_dim=128')

@@ -120,10 +120,11 @@ def test_a_stored_config_is_compared_by_value_not_by_spelling(tmp_path):
   config = run_config(DIGITS, init_from='x', init_blocks=(0, 1), keep_best=True)
   fields = config.to_fields() | {'init_blocks': '0, 1', 'total_epochs': 0}
   fields['fewshot']['shots'] = [5]
-  workdir.check_same_run(tmp_path, config, {'config': fields})
+  stored = {'model': fields['model']}
+  workdir.check_same_run(tmp_path, config, stored | {'config': fields})
   for other in ({'init_blocks': '1,0'}, {'seed': 1}):
     with pytest.raises(UserError, match=f'its config.{next(iter(other))} is'):
-      workdir.check_same_run(tmp_path, config, {'config': fields | other})
+      workdir.check_same_run(tmp_path, config, stored | {'config': fields | other})
 
 
 def test_steps_of_epochs():
