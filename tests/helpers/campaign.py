@@ -14,8 +14,11 @@ from collections.abc import Callable, Iterator
 
 import cv2
 import numpy as np
+from etils import epath
 
-from mixer_jax.checkpoints.store import read_params
+from mixer_jax.checkpoints import state_files
+from mixer_jax.checkpoints.store import best_state, read_params
+from mixer_jax.data.prepare import own_builder
 from mixer_jax.models.parameters import flatten
 from mixer_jax.runlog.metrics import read_metrics
 from tests.helpers import train_runs
@@ -28,6 +31,11 @@ FLAGS = (
   '--config.log_every=1',
   '--config.keep_checkpoints=3',
   '--config.model.dropout=0.1',
+)
+POD_FLAGS = (
+  '--config.processes.start_seconds=60',
+  '--config.processes.heartbeat_seconds=10',
+  '--config.processes.shutdown_seconds=20',
 )
 FAULTS_FOLDER = pathlib.Path(__file__).parent / 'faults'
 
@@ -45,11 +53,15 @@ PASSING_CODES = {
   'limit': {74},
   'passing': {0},
   'unreadable': {74},
+  'two starts': {-signal.SIGKILL},
 }
 """Faults of a running process (see `faults/sitecustomize.py`) and the exit codes after them."""
 
 MAY_PASS = {'full', 'readonly', 'limit', 'term', 'usr1', 'hup', 'int', 'disk', 'unreadable'}
 """Faults that come too late if nothing is left to write, read or stop; the run then ends well."""
+
+POD_KINDS = ('kill', 'save', 'usr1', 'term', 'stop', 'full', 'limit', 'readonly', 'passing', 'disk')
+"""Faults of one process of a pod, whose supervisor starts all again."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +71,8 @@ class Variant:
   name: str
   flags: tuple[str, ...]
   reads_folder: bool = False
+  keeps_best: bool = False
+  processes: int = 1
 
 
 VARIANTS = (
@@ -72,6 +86,7 @@ VARIANTS = (
       '--config.data.randaugment_layers=2',
       '--config.data.randaugment_magnitude=10',
     ),
+    keeps_best=True,
   ),
   Variant(
     'folder',
@@ -86,6 +101,7 @@ VARIANTS = (
   ),
   Variant('tensorboard', ('--config.tensorboard=true', '--config.accumulate=2')),
 )
+POD = Variant('pod', POD_FLAGS, processes=2)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,18 +111,30 @@ class Fault:
   kind: str
   step: int
   seed: int
+  process: int = 0
 
 
 class Place:
-  """Folders of one run, on a file system of its own where it can be mounted."""
+  """Folders of one run, on a file system of its own where it can be mounted.
 
-  def __init__(self, root: pathlib.Path, data_dir: pathlib.Path, images: pathlib.Path):
-    self.root, self.data_dir, self.images = root, data_dir, images
-    self.cache, self.disk = root / 'cache', root / 'disk'
+  Args:
+    root: folder of all.
+    data: what `make_data` made; the run reads a copy.
+    programs: compiled programs to begin with.
+  """
+
+  def __init__(self, root: pathlib.Path, data: pathlib.Path, programs: pathlib.Path | None):
+    self.root, self.data, self.cache, self.disk = (
+      root / name for name in ('.', 'data', 'cache', 'disk')
+    )
+    shutil.copytree(data, self.data)
+    if programs:
+      shutil.copytree(programs, self.cache / 'compiled')
     self.disk.mkdir(parents=True)
     mount = ['mount', '-t', 'tmpfs', '-o', 'size=48m', 'tmpfs', str(self.disk)]
     self.is_mounted = subprocess.run(mount, check=False, capture_output=True).returncode == 0
     self.workdir = self.disk / 'run'
+    self.damaged: set[pathlib.Path] = set()
 
   def heal(self) -> None:
     """Make the disk writable, and give its space back."""
@@ -114,24 +142,37 @@ class Place:
       subprocess.run(['mount', '-o', 'remount,rw', str(self.disk)], check=True)
     (self.disk / 'filler').unlink(missing_ok=True)
 
-  def start(self, variant: Variant, fault: Fault | None = None) -> subprocess.Popen:
-    """Start the run, with a fault if one is given; its mark is made when it strikes."""
+  def start(self, variant: Variant, *faults: Fault) -> subprocess.Popen:
+    """Start the run, with faults if there are any; the mark of one is made when it strikes."""
+    self.damaged.clear()
     environment = {
       **os.environ,
       'PYTHONPATH': os.pathsep.join((str(FAULTS_FOLDER), str(train_runs.ROOT))),
       'XLA_FLAGS': '--xla_force_host_platform_device_count=2',
-      'JAX_COMPILATION_CACHE_DIR': str(self.cache),
+      'JAX_COMPILATION_CACHE_DIR': str(self.cache / 'compiled'),
       'JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS': '0',
+      'MIXER_JAX_CACHE': str(self.cache),
       'MIXER_JAX_RETRY_SECONDS': '2',
       'FULL_DISK': str(self.disk),
-      'READ_FROM': str(self.images if variant.reads_folder else self.data_dir),
+      'READ_FROM': str(self.data),
+      'FAULT': ';'.join(
+        f'{fault.kind} {fault.process} {fault.step} {self.mark(fault)}' for fault in faults
+      ),
     }
-    if fault:
-      environment['FAULT'] = f'{fault.kind} 0 {fault.step} {self.mark(fault)}'
-    data = (f'--config.data.name=folder:{self.images}',) if variant.reads_folder else ()
-    flags = (*FLAGS, *variant.flags, *data)
+    program = [sys.executable, '-m', 'mixer_jax']
+    if variant.processes > 1:
+      program = [str(train_runs.ROOT / 'launch' / 'local_pod.sh'), str(variant.processes), '2']
+      environment |= {
+        'PYTHON': sys.executable,
+        'XLA_FLAGS': '',
+        'FAULT_SECONDS': '3',
+        'MIXER_JAX_RESTARTS': '20',
+        'MIXER_JAX_BACKOFF': '0',
+      }
+    images = (f'--config.data.name=folder:{self.data / "images"}',) if variant.reads_folder else ()
+    flags = (*FLAGS, *variant.flags, *images)
     return subprocess.Popen(
-      [sys.executable, '-m', 'mixer_jax', *train_runs.flags(self.workdir, self.data_dir, *flags)],
+      [*program, *train_runs.flags(self.workdir, self.data, *flags)],
       cwd=train_runs.ROOT,
       env=environment,
       stdin=subprocess.DEVNULL,
@@ -145,17 +186,18 @@ class Place:
     return self.root / f'{fault.kind}-{fault.step}'
 
   def states(self) -> list[pathlib.Path]:
-    """Return the folders of the run's finished saves, oldest first."""
-    folder = self.workdir / 'checkpoints'
-    if not folder.is_dir():
-      return []
-    return sorted((p for p in folder.iterdir() if p.name.isdigit()), key=lambda p: int(p.name))
+    """Return the folders of the run's finished saves that nobody damaged, oldest first."""
+    found = (path.parent for path in self.workdir.glob(f'checkpoints/*/{state_files.METADATA}'))
+    intact = {path for path in found if path.name.isdigit()} - self.damaged
+    return sorted(intact, key=lambda path: int(path.name))
 
 
 @contextlib.contextmanager
-def place(root: pathlib.Path, data_dir: pathlib.Path, images: pathlib.Path) -> Iterator[Place]:
+def place(
+  root: pathlib.Path, data: pathlib.Path, programs: pathlib.Path | None = None
+) -> Iterator[Place]:
   """Return a `Place`; its file system is gone afterwards."""
-  made = Place(root, data_dir, images)
+  made = Place(root, data, programs)
   try:
     yield made
   finally:
@@ -175,15 +217,16 @@ def finished(process: subprocess.Popen, seconds: float = 240) -> tuple[int, str]
   return process.returncode, output
 
 
-def make_images(folder: pathlib.Path) -> pathlib.Path:
-  """Write two classes of 60 small images, with one that does not decode."""
+def make_data(folder: pathlib.Path) -> pathlib.Path:
+  """Write `digits` as TFRecords, and two classes of 60 small images, one of them damaged."""
+  own_builder('digits', data_dir=str(folder), file_format='tfrecord').download_and_prepare()
   rng = np.random.default_rng(0)
   for name, level in (('dark', 60), ('light', 180)):
-    (folder / name).mkdir(parents=True)
+    (folder / 'images' / name).mkdir(parents=True)
     for i in range(60):
       image = np.clip(rng.normal(level, 40, (20, 24, 3)), 0, 255).astype(np.uint8)
-      assert cv2.imwrite(str(folder / name / f'{i:02}.png'), image)
-  (folder / 'dark' / '07.png').write_bytes(b'no image')
+      assert cv2.imwrite(str(folder / 'images' / name / f'{i:02}.png'), image)
+  (folder / 'images' / 'dark' / '07.png').write_bytes(b'no image')
   return folder
 
 
@@ -202,12 +245,22 @@ def _cut(path: pathlib.Path, rng: random.Random) -> None:
   os.truncate(path, rng.randrange(path.stat().st_size))
 
 
-def _in_a_state(place: Place, rng: random.Random, change: Callable) -> bool:
+def _best_of(state: pathlib.Path) -> pathlib.Path:
+  metadata = state_files.read_metadata(epath.Path(state))
+  return state.parent / str(metadata.get('best_step') or state.name)
+
+
+def _in_a_state(place: Place, rng: random.Random, change: Callable, *, is_best=False) -> bool:
+  """Change a state, if one remains that is intact with the best state that it names."""
   states = place.states()
-  if len(states) < 2:  # at least one remains intact
-    return False
-  change(_file_of(rng.choice(states), rng), rng)
-  return True
+  chosen = {_best_of(states[-1])} & set(states) if is_best and states else states
+  for state in rng.sample(sorted(chosen), len(chosen)):
+    others = [other for other in states if other != state]
+    if any(_best_of(other) in others for other in others):
+      change(state, rng)
+      place.damaged.add(state)
+      return True
+  return False
 
 
 def _in_metrics(place: Place, change: Callable[[pathlib.Path], object]) -> bool:
@@ -219,9 +272,29 @@ def _in_metrics(place: Place, change: Callable[[pathlib.Path], object]) -> bool:
 
 
 def _damage_programs(place: Place, rng: random.Random) -> bool:
-  for path in sorted(place.cache.glob('*-cache')):
+  programs = sorted(place.cache.glob('compiled/*-cache'))
+  for path in programs:
     _flip(path, rng)
-  return True
+  return bool(programs)
+
+
+def _cut_index(place: Place, rng: random.Random) -> bool:
+  indices = sorted(place.cache.glob('tfrecords/*'))
+  for path in indices:
+    _cut(path, rng)
+  return bool(indices)
+
+
+def _cut_data(place: Place, variant: Variant, rng: random.Random) -> None:
+  """Cut a file of the data: a start names it. Then it is restored."""
+  pattern = 'images/*/*.png' if variant.reads_folder else 'digits/*/*train*tfrecord*'
+  path = rng.choice(sorted(place.data.glob(pattern)))
+  content = path.read_bytes()
+  _cut(path, rng)
+  code, output = finished(place.start(variant))
+  assert code == 2, output
+  assert path.name in output.splitlines()[-1], output
+  path.write_bytes(content)
 
 
 def _leave_unfinished(place: Place, rng: random.Random) -> bool:
@@ -236,13 +309,20 @@ def _leave_unfinished(place: Place, rng: random.Random) -> bool:
 
 
 AT_REST: dict[str, Callable[[Place, random.Random], bool]] = {
-  'flipped state': lambda place, rng: _in_a_state(place, rng, _flip),
-  'cut state': lambda place, rng: _in_a_state(place, rng, _cut),
-  'deleted file of a state': lambda place, rng: _in_a_state(
-    place, rng, lambda path, _: path.unlink()
+  'flipped state': lambda place, rng: _in_a_state(
+    place, rng, lambda state, rng: _flip(_file_of(state, rng), rng)
   ),
-  'deleted state': lambda place, rng: (
-    len(place.states()) > 1 and shutil.rmtree(rng.choice(place.states())) is None
+  'cut state': lambda place, rng: _in_a_state(
+    place, rng, lambda state, rng: _cut(_file_of(state, rng), rng)
+  ),
+  'deleted file of a state': lambda place, rng: _in_a_state(
+    place, rng, lambda state, rng: _file_of(state, rng).unlink()
+  ),
+  'deleted state': lambda place, rng: _in_a_state(
+    place, rng, lambda state, _: shutil.rmtree(state)
+  ),
+  'flipped best state': lambda place, rng: _in_a_state(
+    place, rng, lambda state, rng: _flip(_file_of(state, rng), rng), is_best=True
   ),
   'cut metrics': lambda place, rng: _in_metrics(place, lambda path: _cut(path, rng)),
   'emptied metrics': lambda place, rng: _in_metrics(place, lambda path: path.write_bytes(b'')),
@@ -250,21 +330,27 @@ AT_REST: dict[str, Callable[[Place, random.Random], bool]] = {
     place, lambda path: path.open('ab').write(b'\0' * rng.randrange(1, 5000))
   ),
   'damaged programs': _damage_programs,
+  'cut index': _cut_index,
   'left unfinished': _leave_unfinished,
 }
 """Faults between two starts; each returns False where there is nothing to damage yet."""
 
 
 def draw(seed: int, *, count: int = 4) -> list[Fault]:
-  """Return the faults of one run: of a process first, then mixed, at growing steps."""
+  """Return the faults of one run of `VARIANTS[seed % 4]`: of a process first, then mixed."""
   rng = random.Random(seed)
-  running, rest = sorted(PASSING_CODES), [*sorted(AT_REST), 'two starts']
+  turn, place = divmod(seed, len(VARIANTS))
+  absent = set() if VARIANTS[place].keeps_best else {'flipped best state'}
+  absent |= {'cut index'} if VARIANTS[place].reads_folder else set()
+  running, rest = sorted(PASSING_CODES), sorted({*AT_REST, 'cut data'} - absent)
   # Every kind comes in its turn; the order in a run is drawn.
   chosen = [running[(seed * 3 + i) % len(running)] for i in range(count - count // 2)]
-  chosen += [rest[(seed * 2 + i) % len(rest)] for i in range(count // 2)]
+  chosen += [rest[(turn * 2 + place * 3 + i) % len(rest)] for i in range(count // 2)]
   rng.shuffle(chosen)
-  first = next(i for i, kind in enumerate(chosen) if kind in PASSING_CODES)
+  first = next(i for i, kind in enumerate(chosen) if kind in PASSING_CODES and kind != 'end')
   chosen.insert(0, chosen.pop(first))
+  if 'end' in chosen and any(kind in PASSING_CODES for kind in chosen[chosen.index('end') + 1 :]):
+    chosen.append(chosen.pop(chosen.index('end')))  # no step is left to the others
   at = sorted(rng.sample(range(9, STEPS), count))
   return [
     Fault(kind, step if kind in PASSING_CODES else 0, rng.randrange(2**31))
@@ -272,14 +358,37 @@ def draw(seed: int, *, count: int = 4) -> list[Fault]:
   ]
 
 
+def draw_of_pod(seed: int, *, count: int = 5) -> list[Fault]:
+  """Return the faults of one run of a pod, at growing steps of either process."""
+  rng = random.Random(seed)
+  kinds = [POD_KINDS[(seed * count + i) % len(POD_KINDS)] for i in range(count)]
+  rng.shuffle(kinds)
+  at = sorted(rng.sample(range(3, STEPS - 4), count))
+  return [
+    Fault(kind, step, 0, rng.randrange(POD.processes)) for kind, step in zip(kinds, at, strict=True)
+  ]
+
+
+def run_pod(place: Place, faults: list[Fault]) -> list[str]:
+  """Run a pod through `faults`, each in a start of its own; return the kinds that struck."""
+  code, output = finished(place.start(POD, *faults), 400)
+  assert code == 0, output
+  return [fault.kind for fault in faults if place.mark(fault).exists()]
+
+
 def run(place: Place, variant: Variant, faults: list[Fault]) -> list[str]:
   """Run to the end through `faults`; return the kinds that struck."""
   struck = []
   for fault in faults:
-    if fault.kind == 'two starts':
-      both = [place.start(variant), place.start(variant)]
+    if fault.kind == 'two starts':  # the one that trains is killed
+      kill = dataclasses.replace(fault, kind='kill')
+      both = [place.start(variant, kill), place.start(variant, kill)]
       codes = sorted(finished(process)[0] for process in both)
-      assert codes in ([0, 0], [0, 2]), codes
+      expected = ([-signal.SIGKILL, 0], [-signal.SIGKILL, 2])
+      assert codes in (expected if place.mark(kill).exists() else ([0, 0], [0, 2])), codes
+      struck.append(fault.kind)
+    elif fault.kind == 'cut data':
+      _cut_data(place, variant, random.Random(fault.seed))
       struck.append(fault.kind)
     elif fault.kind in AT_REST:
       if AT_REST[fault.kind](place, random.Random(fault.seed)):
@@ -300,9 +409,15 @@ def run(place: Place, variant: Variant, faults: list[Fault]) -> list[str]:
   return struck
 
 
-def result(place: Place) -> tuple[dict[str, bytes], dict[int, float]]:
-  """Return the bits of the final params, and the loss of each step as the rows have it."""
-  weights = flatten(read_params(place.workdir / 'checkpoints' / str(STEPS))[1])
+def result(place: Place, variant: Variant) -> tuple[dict[str, bytes], dict[int, float]]:
+  """Return the bits of the final params and the best ones, and the loss of each step's row."""
+  states = {'': place.workdir / 'checkpoints' / str(STEPS)}
+  if variant.keeps_best:
+    states['best/'] = pathlib.Path(best_state(place.workdir))
   rows = read_metrics(place.workdir)
   losses = {row['step']: row['loss'] for row in rows if 'event' not in row}
-  return {name: np.asarray(array).tobytes() for name, array in weights.items()}, losses
+  return {
+    f'{prefix}{name}': np.asarray(array).tobytes()
+    for prefix, state in states.items()
+    for name, array in flatten(read_params(state)[1]).items()
+  }, losses

@@ -8,7 +8,7 @@ it; once, since FILE is made at that time.
   after the `end` row; raise: an exception.
 * disk: the next save finds no space. full: all writes below FULL_DISK, a small file system, find
   no space; readonly: it is remounted so; limit: no file grows. They last until the process ends;
-  where FAULT_SECONDS is set, `full` lasts that long.
+  where FAULT_SECONDS is set, `full` and `readonly` last that long.
 * read: one error of reading a record. passing: the next three reads of files below READ_FROM
   fail; unreadable: all do.
 
@@ -110,13 +110,21 @@ def _fill_disk() -> None:
           break
   finally:
     os.close(descriptor)
-  if seconds := os.environ.get('FAULT_SECONDS'):
-    subprocess.Popen(['sh', '-c', f'sleep {seconds}; rm -f "$0"', str(filler)])
+  _end_later('rm -f "$0"', filler)
 
 
 def _make_readonly() -> None:
   # Refused while a file is open for writing, as that of TensorBoard is.
-  subprocess.run(['mount', '-o', 'remount,ro', os.environ['FULL_DISK']], check=False)
+  disk = os.environ['FULL_DISK']
+  subprocess.run(['mount', '-o', 'remount,ro', disk], check=False, stderr=subprocess.DEVNULL)
+  _end_later('mount -o remount,rw "$0"', disk)
+
+
+def _end_later(command: str, path) -> None:
+  if seconds := os.environ.get('FAULT_SECONDS'):
+    # Its output is closed, since the reader of the run's output waits for all that hold it.
+    silent = dict.fromkeys(('stdout', 'stderr'), subprocess.DEVNULL)
+    subprocess.Popen(['sh', '-c', f'sleep {seconds}; {command}', str(path)], **silent)
 
 
 def _limit_files() -> None:
