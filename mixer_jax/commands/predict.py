@@ -3,7 +3,7 @@
 import json
 
 from mixer_jax.commands import flags
-from mixer_jax.errors import UserError
+from mixer_jax.errors import StorageError, UserError
 from mixer_jax.parallel import processes
 from mixer_jax.runlog import console
 from mixer_jax.runs import pod
@@ -33,7 +33,8 @@ def main(argv: list[str]) -> None:
   args = parser.parse_flags(argv)
   console.setup_console()
   pod.join('predict', pod.settings_of(vars(args)))
-  undecodable, count = [], 0
+  failed: dict[str, list[str]] = {'does not decode': [], 'cannot be read': []}
+  count = 0
   for prediction in predict(
     args.checkpoint,
     args.images,
@@ -44,13 +45,18 @@ def main(argv: list[str]) -> None:
   ):
     count += 1
     if prediction.top is None:
-      undecodable.append(prediction.image)
+      failed[prediction.error].append(prediction.image)
     if not processes.is_main():
       continue
     if args.json:
       flags.show(json.dumps(prediction.to_json()))
     elif prediction.top is not None:
       flags.show(prediction.text())
+  undecodable, unread = (
+    f'{len(names)} of {count} images {what}: {", ".join(names)}' if names else ''
+    for names, what in zip(failed.values(), ('did not decode', 'could not be read'), strict=True)
+  )
+  if unread:
+    raise StorageError('; '.join(filter(None, (unread, undecodable))))
   if undecodable:
-    names = ', '.join(undecodable)
-    raise UserError(f'{len(undecodable)} of {count} images did not decode: {names}')
+    raise UserError(undecodable)

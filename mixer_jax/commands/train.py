@@ -34,7 +34,7 @@ def main(argv: list[str]) -> None:
   pod.join('train', settings, config.processes, preemptible=True)
   startup.mark('devices')
   try:
-    training_run.train(config, user_path(args.workdir), startup=startup)
+    training_run.train(config, args.workdir, startup=startup)
   except PreemptedError:
     processes.leave_together()
     raise

@@ -323,7 +323,8 @@ def eval_batches(
   """Yield every example of the split once, in order; the last batch is padded and masked.
 
   All processes get the same number of batches. An image that does not decode is logged and masked;
-  its index is not `FILLER`, so it can be counted.
+  its index is not `FILLER`, so it can be counted. One that cannot be read raises, unless the source
+  may lack it.
   """
   process = process or Process()
   size = len(source)
@@ -339,9 +340,18 @@ def eval_batches(
     }
     if source.accepted:
       example['accepted'] = np.zeros(len(source.classes), bool)
+    if source.may_lack:
+      example['unread'] = np.bool_(False)
     if index >= size:
       return example
-    record = source[index]
+    try:
+      record = source[index]
+    except UserError as error:
+      if not source.may_lack:
+        raise
+      log.warning('left out: %s', error)
+      example['unread'] = np.bool_(True)
+      return example
     example['label'] = np.int32(record['label'])
     if source.accepted:
       example['accepted'][record['accepted']] = True

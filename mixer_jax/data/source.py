@@ -37,6 +37,8 @@ class Source:
   """New label for each label of `records`; None: unchanged."""
   facts: Mapping[str, Any] = dataclasses.field(default_factory=dict)
   """Name -> value of what identifies records that are not files: version, split, sizes."""
+  may_lack: bool = False
+  """An image that cannot be read is left out of an evaluation; otherwise it ends it."""
   stored: tuple[Span, ...] = ()
   """Parts of stored splits that the records are; () if they are not known so."""
 

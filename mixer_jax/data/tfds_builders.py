@@ -21,7 +21,7 @@ from mixer_jax.data.tfds_files import (
   unreadable,
 )
 from mixer_jax.errors import UserError, one_line
-from mixer_jax.paths import is_remote
+from mixer_jax.paths import is_remote, user_path
 from mixer_jax.storage import read_retried
 
 log = logging.getLogger(__name__)
@@ -101,6 +101,7 @@ def check_place(data_dir: str) -> None:
       f'data sets cannot be read from {place} directly: mount the bucket with gcsfuse, or copy the '
       'data set to a disk, and use that folder as data_dir'
     )
+  user_path(place)  # refuses addresses of other kinds, also those that lost a slash
 
 
 def check_name(name: str) -> None:

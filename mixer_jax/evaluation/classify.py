@@ -160,7 +160,8 @@ def make_top_step(config, mesh, count: int, *, loss: str = 'softmax') -> EvalSte
     # Of the logits: far from zero, several sigmoids round to the same number.
     classes = jax.lax.top_k(logits, min(count, config.num_classes))[1]
     shares = jnp.take_along_axis(probabilities(logits, loss), classes, axis=1)
-    return {**{k: batch[k] for k in ('index', 'mask')}, 'class': classes, 'probability': shares}
+    kept = {name: batch[name] for name in ('index', 'mask', 'unread') if name in batch}
+    return {**kept, 'class': classes, 'probability': shares}
 
   return jax.jit(top_step, out_shardings=meshes.replicated(mesh))
 

@@ -53,16 +53,18 @@ class Prediction:
   """The most probable classes of an image file, the first the most probable.
 
   Attributes:
-    top: None if the image does not decode.
+    top: None if there is no prediction.
+    error: reason of that, 'does not decode' or 'cannot be read'; '' if there is one.
   """
 
   image: str
   top: tuple[ClassProbability, ...] | None
+  error: str = ''
 
   def to_json(self) -> dict[str, Any]:
     """Return it as a line of JSON has it."""
     if self.top is None:
-      return {'image': self.image, 'error': 'does not decode'}
+      return {'image': self.image, 'error': self.error}
     rows = [{'class': c.label, 'name': c.name, 'probability': c.probability} for c in self.top]
     return {'image': self.image, 'top': rows}
 
@@ -118,7 +120,7 @@ def predict(
   step = classify.make_top_step(opened.checkpoint.config, opened.mesh, top, loss=loss)
   params = meshes.put_replicated(opened.mesh, opened.checkpoint.params)
   results = pipelined(
-    lambda batch: step(params, meshes.put(opened.mesh, batch)), opened.batches(files)
+    lambda batch: step(params, meshes.put(opened.mesh, batch)), opened.batches(files, may_lack=True)
   )
   return _predictions(results, files, names)
 
@@ -130,14 +132,17 @@ def _predictions(
     for row, index in enumerate(result['index']):
       if index == FILLER:
         continue
-      best = None
-      if result['mask'][row]:
-        classes, shares = (result[name][row].tolist() for name in ('class', 'probability'))
-        best = tuple(
-          ClassProbability(label, names[int(label)], share)
-          for label, share in zip(classes, shares, strict=True)
-        )
-      yield Prediction(str(files[index]), best)
+      image = str(files[index])
+      if not result['mask'][row]:
+        error = 'cannot be read' if result['unread'][row] else 'does not decode'
+        yield Prediction(image, None, error)
+        continue
+      classes, shares = (result[name][row].tolist() for name in ('class', 'probability'))
+      best = (
+        ClassProbability(label, names[int(label)], share)
+        for label, share in zip(classes, shares, strict=True)
+      )
+      yield Prediction(image, tuple(best))
 
 
 def embed(
@@ -205,14 +210,14 @@ class _Opened:
   mesh: Mesh
   data: DataConfig
 
-  def batches(self, files: Sequence[epath.Path]) -> Iterator[Batch]:
-    """Return this process's batches of the files, without labels."""
+  def batches(self, files: Sequence[epath.Path], may_lack: bool = False) -> Iterator[Batch]:
+    """Return this process's batches of the files, without labels; see `Source.may_lack`."""
     per_device = min(IMAGES_PER_DEVICE, -(-len(files) // self.mesh.size))
     setup = EvaluationSetup(
       dataclasses.replace(self.data, threads=min(_THREADS, len(files))),
       self.mesh,
       per_device * self.mesh.size,
-      Source('image', ('',), image_files.Files(files, [0] * len(files))),
+      Source('image', ('',), image_files.Files(files, [0] * len(files)), may_lack=may_lack),
     )
     return setup.batches(self.checkpoint.config.image_size)
 

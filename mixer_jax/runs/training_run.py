@@ -17,7 +17,7 @@ from mixer_jax.parallel import mesh as meshes
 from mixer_jax.parallel import processes
 from mixer_jax.parallel.memory import remedies_named
 from mixer_jax.parallel.preemption import preemptible
-from mixer_jax.paths import remove_unfinished
+from mixer_jax.paths import remove_unfinished, user_path
 from mixer_jax.runlog import terminal
 from mixer_jax.runlog.metrics import MetricsFile, read_metrics
 from mixer_jax.runlog.progress import Progress
@@ -56,6 +56,7 @@ def train(config: RunConfig, workdir, *, startup: Startup | None = None) -> Trai
   if not isinstance(config, RunConfig):
     raise UserError(f'train takes a RunConfig, as load_config returns, not {config!r:.80}')
   startup = startup or Startup()
+  workdir = processes.together(lambda: user_path(workdir))
   stored = processes.together(lambda: check_stored(workdir, config))
   if stored:
     config = as_begun(config, stored)

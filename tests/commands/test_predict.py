@@ -10,6 +10,7 @@ import mixer_jax
 from mixer_jax.__main__ import main
 from mixer_jax.data import recipes
 from mixer_jax.data.catalog import open_source
+from mixer_jax.storage import RETRY_SETTING
 from tests.helpers import reference
 from tests.helpers.photos import encoded, photo
 
@@ -92,6 +93,22 @@ def test_it_continues_after_an_image_that_does_not_decode(trained, tmp_path, cap
     assert argv[1] in captured.out.splitlines()[line]
     assert f'1 of 2 images did not decode: {argv[0]}' in captured.err
   assert json.loads(captured.out.splitlines()[0]) == {'image': argv[0], 'error': 'does not decode'}
+
+
+def test_it_continues_after_an_image_that_cannot_be_read(trained, tmp_path, capsys, monkeypatch):
+  monkeypatch.setenv(RETRY_SETTING, '0')
+  (tmp_path / 'bad.png').write_bytes(b'no image')
+  Image.new('L', (30, 20)).save(tmp_path / 'good.png')
+  (tmp_path / 'unread.png').symlink_to('/proc/self/mem')  # reading its begin is EIO
+  argv = ['predict', f'--checkpoint={trained}', '--json', str(tmp_path)]
+  assert main(argv) == 74
+  captured = capsys.readouterr()
+  answers = [json.loads(line) for line in captured.out.splitlines()]
+  assert [answer.get('error') for answer in answers] == ['does not decode', None, 'cannot be read']
+  assert captured.err.splitlines()[-1] == (
+    f'mixer-jax: 1 of 3 images could not be read: {tmp_path}/unread.png; '
+    f'1 of 3 images did not decode: {tmp_path}/bad.png'
+  )
 
 
 @pytest.mark.parametrize(

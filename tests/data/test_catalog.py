@@ -256,6 +256,13 @@ def test_a_bucket_is_rejected_with_two_ways_out(name, is_argument, monkeypatch):
     open_source(name, 'train', 'gs://bucket/tfds' if is_argument else '')
 
 
+def test_a_bucket_that_lost_a_slash_is_no_folder(tmp_path, monkeypatch):
+  monkeypatch.chdir(tmp_path)
+  with pytest.raises(UserError, match='gs:/bucket/tfds lacks a slash: write gs://bucket/tfds'):
+    open_source('digits', 'train', 'gs:/bucket/tfds')
+  assert not any(tmp_path.iterdir())
+
+
 def test_a_record_with_a_missing_or_unknown_label_is_named():
   records = [{'image': b'', 'label': label, 'file_name': f'{label}.png'} for label in (1, -1, 3)]
   source = Source('made/test', ('a', 'b', 'c'), records)

@@ -26,6 +26,7 @@ DIGITS = ROOT / 'configs' / 'digits.py'
     (lambda: PUBLIC.load_config(DIGITS, {'data.data_dir': None}), 'data.data_dir is None'),
     (lambda: PUBLIC.load_config(DIGITS, {'config.seed': 1}), "superfluous 'config.'"),
     (lambda: PUBLIC.train(str(DIGITS), 'run'), 'train takes a RunConfig, as load_config'),
+    (lambda: PUBLIC.train(PUBLIC.load_config(DIGITS), 'gs:/run'), 'write gs://run'),
     (lambda: PUBLIC.load_for_evaluation('x', str(DIGITS)), 'config is a RunConfig'),
     (lambda: list(PUBLIC.predict('x', [])), 'images are paths of files'),
     (lambda: list(PUBLIC.predict('x', [np.zeros(3)])), 'images are paths of files'),
