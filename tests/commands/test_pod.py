@@ -108,10 +108,13 @@ def events(workdir) -> list[dict]:
   return [row for row in rows if 'event' in row]
 
 
+ALL = ('kill 1 1', 'stop 1 1', 'raise 0 2', 'disk 0 3', 'read 1 4', 'save 1 6', 'term 0 7')
+
+
+@pytest.mark.parametrize('chain', [ALL[:1] + ALL[-1:], pytest.param(ALL, marks=pytest.mark.long)])
 def test_after_every_kind_of_fault_the_run_ends_in_the_same_bits(
-  undisturbed, tmp_path, digits_dir, cache
+  undisturbed, tmp_path, digits_dir, cache, chain
 ):
-  chain = ('kill 1 1', 'stop 1 1', 'raise 0 2', 'disk 0 3', 'read 1 4', 'save 1 6', 'term 0 7')
   marks = [tmp_path / fault.replace(' ', '-') for fault in chain]
   faults = ';'.join(f'{fault} {mark}' for fault, mark in zip(chain, marks, strict=True))
   more = {'restarts': len(chain), 'MIXER_JAX_BACKOFF': '0', 'DIGESTS': f'{tmp_path}/run.batches'}
