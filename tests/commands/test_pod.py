@@ -222,8 +222,8 @@ def test_a_run_goes_on_with_another_number_of_processes(undisturbed, tmp_path, d
     assert code == 0, said
     assert batches(workdir) == batches(undisturbed)
     image = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), np.uint8)
-    logits = [mixer_jax.apply(*mixer_jax.load(run), image) for run in (workdir, undisturbed)]
-    np.testing.assert_allclose(*logits, atol=1e-4)
+    found, wanted = (mixer_jax.apply(*mixer_jax.load(run), image) for run in (workdir, undisturbed))
+    np.testing.assert_allclose(found, wanted, atol=1e-4)
 
 
 def two(*argvs, seconds=120, **environment) -> list[tuple[int, str, str]]:

@@ -7,6 +7,7 @@ import json
 import pathlib
 import shutil
 import subprocess
+from typing import Any
 
 import pytest
 import tensorflow_datasets as tfds
@@ -197,7 +198,7 @@ def test_a_temporary_error_is_not_reported_as_damage(shards, monkeypatch):
   monkeypatch.setenv('MIXER_JAX_RETRY_SECONDS', '0.3')
   source = open_source('imagenet2012', 'train', str(shards))
   wanted = source[0]
-  records = source.records._records
+  records: Any = getattr(source.records, '_records')  # noqa: B009
 
   @dataclasses.dataclass
   class Failing:
@@ -219,7 +220,7 @@ def test_a_temporary_error_is_not_reported_as_damage(shards, monkeypatch):
 
 def test_another_reader_takes_the_place_of_one_that_failed(shards):
   source = open_source('imagenet2012', 'train', str(shards))
-  records = source.records._records
+  records: Any = getattr(source.records, '_records')  # noqa: B009
   other = dataclasses.replace(records)
   assert other.data_source is not records.data_source
   assert other[3] == records[3]

@@ -97,7 +97,10 @@ def test_a_model_trained_by_sigmoid_is_evaluated_by_sigmoid():
   wanted = np.take_along_axis(shares[:8], best[:8, :3], axis=1)
   np.testing.assert_allclose(found['probability'], wanted, rtol=1e-5)
   # Far from zero the sigmoids of several classes are equal; their order is that of the logits.
-  params = {**params, 'head': {**params['head'], 'bias': np.float32([30, 60, 40, 50, 0, 0, 0])}}
+  params = {
+    **params,
+    'head': {**params['head'], 'bias': np.array([30, 60, 40, 50, 0, 0, 0], np.float32)},
+  }
   found = top(meshes.put_replicated(mesh, params), meshes.put(mesh, next(batches(8))))
   np.testing.assert_array_equal(found['class'], [[1, 3, 2]] * 8)
 

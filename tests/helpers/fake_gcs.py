@@ -248,6 +248,7 @@ class _Handler(BaseHTTPRequestHandler):
       described, data = email.message_from_bytes(text, policy=email.policy.HTTP).iter_parts()
       query = {**query, 'name': json.loads(described.get_content())['name']}
       body = data.get_payload(decode=True)
+      assert isinstance(body, bytes)
     size = len(body)
     whole = f'bytes 0-{size - 1}/{size}' if size else 'bytes */0'
     if kind not in ('media', 'multipart') and self.headers.get('Content-Range') != whole:

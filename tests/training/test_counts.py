@@ -10,6 +10,7 @@ import pytest
 
 from mixer_jax import models
 from mixer_jax.bench import programs
+from mixer_jax.errors import PreemptedError
 from mixer_jax.models.parameters import flatten
 from mixer_jax.parallel import mesh as meshes
 from mixer_jax.parallel.compiled import abstract_batch
@@ -126,6 +127,9 @@ class Quiet:
 
   def should_stop(self, step):
     return False
+
+  def stopped(self, step):
+    return PreemptedError()
 
   def save(self, step, state):
     """Nothing."""
