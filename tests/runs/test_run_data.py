@@ -175,7 +175,13 @@ def test_before_the_first_step_data_may_change(images, tmp_path):
 
 @pytest.mark.parametrize(
   'data',
-  [b'', b'\x1f\x8b', gzip.compress(b'[1]'), gzip.compress(b'{"classes": [], "contents": 1}')],
+  [
+    b'',
+    b'\x1f\x8b',
+    gzip.compress(b'[1]', mtime=0),
+    gzip.compress(b'{"classes": [], "contents": 1}', mtime=0),
+  ],
+  ids=['empty', 'cut', 'list', 'types'],
 )
 def test_a_damaged_record_is_one_line(run, images, data):
   (run / 'data.json.gz').write_bytes(data)
