@@ -20,7 +20,7 @@ from mixer_jax.data.tfds_files import (
   missing,
   unreadable,
 )
-from mixer_jax.errors import UserError, one_line
+from mixer_jax.errors import StorageError, UserError, one_line
 from mixer_jax.paths import is_remote, user_path
 from mixer_jax.storage import read_retried
 
@@ -226,15 +226,20 @@ def _make_builder(name: str, **kwargs: Any):
 
 def _prepared_digits(data_dir: str):
   """Return the builder of `digits`, prepared on first use; safe with several processes."""
-  open_builder = lambda: _builder('digits', data_dir, file_format='array_record')
-  builder = open_builder()
+  builder = _builder('digits', data_dir)
   if builder.is_prepared():
     return builder
   check_reachable(builder.data_path)
   log.info('preparing data set digits in %s', builder.data_dir)
-  reason = prepare('digits', data_dir, quiet=True)
-  builder = open_builder()
+  refused: StorageError | None = None
+  try:
+    reason = prepare('digits', data_dir, quiet=True)
+  except StorageError as error:
+    reason, refused = None, error
+  builder = _builder('digits', data_dir)
   if not builder.is_prepared():  # it is also fine if another process was faster
+    if refused:
+      raise refused
     reason = reason or 'the folder is there and has no dataset_info.json: remove that folder'
     raise UserError(f'data set digits could not be prepared in {builder.data_dir}: {reason}')
   return builder

@@ -158,6 +158,17 @@ def test_a_full_disk_while_digits_are_prepared_is_no_wrong_input(tmp_path, monke
     open_source('digits', 'test', str(tmp_path))
 
 
+def test_digits_that_another_process_prepared_first_are_read(digits_dir, tmp_path, monkeypatch):
+  from mixer_jax.data import tfds_builders
+
+  def lose(*_, **__):
+    a_copy(digits_dir, tmp_path)
+    raise StorageError('digits cannot be written now: the destination exists')
+
+  monkeypatch.setattr(tfds_builders, 'prepare', lose)
+  assert len(open_source('digits', 'test', str(tmp_path))) == 360
+
+
 @pytest.fixture(scope='module')
 def shards(tmp_path_factory) -> pathlib.Path:
   """A data_dir with 40 examples of `imagenet2012`, in 5 files of array_record."""

@@ -25,6 +25,7 @@ import pathlib
 import resource
 import signal
 import subprocess
+import sys
 import time
 
 
@@ -199,7 +200,7 @@ def _record_batches(file: str) -> None:
   setattr(loop, 'train', train_and_record)  # noqa: B010
 
 
-if 'FAULT' in os.environ or 'DIGESTS' in os.environ:
+if 'mixer_jax' in sys.orig_argv and ('FAULT' in os.environ or 'DIGESTS' in os.environ):
   for _fault in filter(None, os.environ.get('FAULT', '').split(';')):
     _kind, _process, _step, _mark = _fault.split(' ', 3)
     if os.environ.get('MIXER_JAX_PROCESS_ID', '0') == _process:
