@@ -91,12 +91,12 @@ def write_retried(name, write: Callable[[], object]) -> None:
     pause = min(2 * pause, 4.0)
 
 
-def read_file(path, limit: int = _SMALL) -> bytes:
+def read_file(path, limit: int | None = _SMALL) -> bytes:
   """Return the bytes of a file that describes others; see `read_retried`.
 
   Args:
     path: local or in a bucket.
-    limit: maximum bytes.
+    limit: maximum bytes; None: any number.
 
   Raises:
     UserError: it is no regular file (a pipe would block, a device has no end), or too long.
@@ -111,8 +111,8 @@ def read_file(path, limit: int = _SMALL) -> bytes:
         raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
       raise UserError(f'{path} is not a regular file')
     with path.open('rb') as file:
-      data = file.read(limit + 1)
-    if len(data) > limit:
+      data = file.read() if limit is None else file.read(limit + 1)
+    if limit is not None and len(data) > limit:
       raise UserError(f'{path} is longer than {limit >> 20} MiB: it is not what its name says')
     return data
 

@@ -1,10 +1,12 @@
 """Errors of reading are retried, then exit code 74; errors of the place stay what they are."""
 
 import errno
+import os
 
 import pytest
 
-from mixer_jax.errors import StorageError, printable
+from mixer_jax.errors import StorageError, UserError, printable
+from mixer_jax.runlog.metrics import read_metrics
 from mixer_jax.storage import RETRY_SETTING, read_retried, write_retried, writing
 
 
@@ -68,3 +70,9 @@ def test_a_wrong_place_is_not():
 
 def test_control_characters_and_bytes_that_are_no_text_are_escaped():
   assert printable('caf\udce9 \x1b[31m 花 ü') == r'caf\xe9 \x1b[31m 花 ü'
+
+
+def test_a_pipe_as_metrics_file_does_not_block(tmp_path):
+  os.mkfifo(tmp_path / 'metrics.jsonl')
+  with pytest.raises(UserError, match=r'metrics\.jsonl is not a regular file'):
+    read_metrics(tmp_path)

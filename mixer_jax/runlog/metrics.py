@@ -92,7 +92,7 @@ def _is_row(row: dict[str, Any]) -> bool:
 
 def _read(path: epath.Path) -> bytes:
   try:
-    return storage.read_retried(path, path.read_bytes)
+    return storage.read_file(path, limit=None)
   except FileNotFoundError:
     return b''
 

@@ -25,11 +25,15 @@ from mixer_jax.runs.data_changes import Changes
 from mixer_jax.runs.experiment import Experiment
 from mixer_jax.runs.places import is_same_place
 from mixer_jax.runs.workdir import creating, has_steps
-from mixer_jax.storage import read_retried
+from mixer_jax.storage import read_file
 
 log = logging.getLogger(__name__)
 
 _FILE = 'data.json.gz'
+# Errors of gzip, the JSON parser, and of what was parsed.
+_DAMAGED = (
+  OSError, EOFError, zlib.error, ValueError, RecursionError, KeyError, TypeError, AttributeError,
+)  # fmt: skip
 
 
 def check_data(workdir, experiment: Experiment, stored: Mapping[str, Any] | None) -> None:
@@ -143,14 +147,14 @@ def _contents(experiment: Experiment) -> dict[str, Any]:
 def _read(path: epath.Path) -> dict[str, Any] | None:
   """Return the record; None if there is none, or a damaged one."""
   try:
-    data = read_retried(path, path.read_bytes)
+    data = read_file(path, limit=None)
   except (FileNotFoundError, NotADirectoryError):
     return None
   try:
     record = json.loads(gzip.decompress(data))
     if not isinstance(record['contents'], dict) or not isinstance(record['classes'], list):
       raise ValueError('it is no record of data')
-  except (OSError, EOFError, zlib.error, ValueError, KeyError, TypeError, AttributeError) as error:
+  except _DAMAGED as error:
     raise UserError(
       f'{path} is damaged ({one_line(error)}): remove it to continue without a comparison of the '
       'data with those that the run began with'

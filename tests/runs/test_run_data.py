@@ -3,6 +3,7 @@
 import gzip
 import json
 import logging
+import os
 import shutil
 
 import cv2
@@ -180,8 +181,9 @@ def test_before_the_first_step_data_may_change(images, tmp_path):
     b'\x1f\x8b',
     gzip.compress(b'[1]', mtime=0),
     gzip.compress(b'{"classes": [], "contents": 1}', mtime=0),
+    gzip.compress(b'[' * 100_000, mtime=0),
   ],
-  ids=['empty', 'cut', 'list', 'types'],
+  ids=['empty', 'cut', 'list', 'types', 'deep'],
 )
 def test_a_damaged_record_is_one_line(run, images, data):
   (run / 'data.json.gz').write_bytes(data)
@@ -219,3 +221,10 @@ def test_renamed_files_are_those_of_a_size_that_is_there_once():
   assert Changes.between(None, new) is None
   many = Changes.between({}, {f'{i:04d}': i for i in range(2000)})
   assert str(many) == '2,000 added (0000, 0001, 0002, …)'
+
+
+def test_a_pipe_as_record_does_not_block(run, images):
+  (run / 'data.json.gz').unlink()
+  os.mkfifo(run / 'data.json.gz')
+  with pytest.raises(UserError, match=r'json\.gz is not a regular file'):
+    start(run, config_of(images))
