@@ -184,9 +184,11 @@ def _place_of(folder: str, name: str, split: str, places: Mapping[str, str]) -> 
       'Hold out a part, as in train[:90%] and train[90%:], or name another folder, as in '
       '--config.data.eval_split=folder:DIR'
     )
+  held_out = [place for part, place in places.items() if part != 'train']
+  way = f'; set --config.data.eval_split={held_out[0]}' if held_out and name != 'train' else ''
   raise UserError(
     f'folder:{folder} has no split {split!r}: it has {", ".join(places.values())}, with slices as '
-    "in 'train[:90%]'"
+    f"in 'train[:90%]'{way}"
   )
 
 

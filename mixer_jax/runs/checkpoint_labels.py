@@ -22,13 +22,18 @@ CROP_FRACTION = 0.875
 _DEFAULT_RECIPE = 'resmall-crop'
 
 
-def evaluation_recipe(checkpoint: Checkpoint) -> tuple[str, float]:
-  """Return (recipe, crop fraction) of its run or published entry, else of the paper's Table 3."""
+def known_recipe(checkpoint: Checkpoint) -> tuple[str, float] | None:
+  """Return (recipe, crop fraction) of its run or published entry, if it has one."""
   metadata = checkpoint.metadata
   if 'eval_recipe' in metadata:
     return metadata['eval_recipe'], metadata['eval_crop_fraction']
-  if checkpoint.published:
-    return checkpoint.published.recipe, CROP_FRACTION
+  return (checkpoint.published.recipe, CROP_FRACTION) if checkpoint.published else None
+
+
+def evaluation_recipe(checkpoint: Checkpoint) -> tuple[str, float]:
+  """Return its known recipe, else that of the paper's Table 3, which is logged."""
+  if recipe := known_recipe(checkpoint):
+    return recipe
   log.info('the file does not contain its recipe: using %s', _DEFAULT_RECIPE)
   return _DEFAULT_RECIPE, CROP_FRACTION
 

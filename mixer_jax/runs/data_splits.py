@@ -15,6 +15,14 @@ log = logging.getLogger(__name__)
 
 
 def with_held_out(data: DataConfig) -> DataConfig:
+  """As `held_out`; a part that is held out is logged."""
+  complete = held_out(data)
+  if complete is not data:
+    _log_held_out(data.name)
+  return complete
+
+
+def held_out(data: DataConfig) -> DataConfig:
   """Return a config that evaluates on a held-out tenth of a folder that has no other split.
 
   A folder of class folders has the split train alone. With the default splits, train and test,
@@ -30,7 +38,6 @@ def with_held_out(data: DataConfig) -> DataConfig:
     or not has_only_train(data.name.removeprefix('folder:'))
   ):
     return data
-  _log_held_out(data.name)
   return dataclasses.replace(data, train_split='train[:90%]', eval_split='train[90%:]')
 
 

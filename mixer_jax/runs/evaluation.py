@@ -20,7 +20,7 @@ from mixer_jax.runlog.progress import reading
 from mixer_jax.runs.checkpoint_labels import (
   align_classes,
   class_names,
-  evaluation_recipe,
+  known_recipe,
   readable_names,
 )
 from mixer_jax.runs.data_splits import open_train, with_classes_of
@@ -46,7 +46,7 @@ class EvaluationReport:
     data: data set and split.
     recipe: preparation of the images, in words.
     eval_recipe, eval_crop_fraction: its name and parameter.
-    own_recipe: (recipe, crop fraction) that belongs to the checkpoint.
+    own_recipe: (recipe, crop fraction) that belongs to the checkpoint, if known.
     gelu: None for a model without one.
     activation: nonlinearity in words.
     result: the figures, and the prediction of each image.
@@ -63,7 +63,7 @@ class EvaluationReport:
   recipe: str
   eval_recipe: str
   eval_crop_fraction: float
-  own_recipe: tuple[str, float]
+  own_recipe: tuple[str, float] | None
   gelu: str | None
   input_range: str
   dtype: str
@@ -94,8 +94,8 @@ class EvaluationReport:
     lines = [line, f'by {self.recipe}; {arithmetic}; {self.checkpoint}']
     for name, value in self.published.items():
       line = f'published {_TITLES[name]} {value:.2f} %: {getattr(result, name) - value:+.2f} here'
-      own, fraction = self.own_recipe
-      if self.own_recipe != (self.eval_recipe, self.eval_crop_fraction):
+      if self.own_recipe and self.own_recipe != (self.eval_recipe, self.eval_crop_fraction):
+        own, fraction = self.own_recipe
         line += f', by another recipe than its {own} with crop {fraction}'
       lines.append(line)
     return '\n'.join(lines)
@@ -155,7 +155,7 @@ def evaluate(loaded: LoadedModel | str | os.PathLike) -> EvaluationReport:
     recipe=recipe,
     eval_recipe=data.eval_recipe,
     eval_crop_fraction=data.eval_crop_fraction,
-    own_recipe=evaluation_recipe(checkpoint),
+    own_recipe=known_recipe(checkpoint),
     gelu=getattr(model, 'gelu', None),
     input_range=model.input_range,
     dtype=model.dtype,

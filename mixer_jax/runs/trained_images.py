@@ -12,7 +12,7 @@ from mixer_jax.data.pipeline import DataConfig
 from mixer_jax.data.source import Source
 from mixer_jax.errors import UserError
 from mixer_jax.runs.config_versions import stored_config
-from mixer_jax.runs.data_splits import open_train, with_held_out
+from mixer_jax.runs.data_splits import held_out, open_train
 from mixer_jax.runs.run_config import RunConfig
 
 log = logging.getLogger(__name__)
@@ -46,7 +46,8 @@ def _shared_with_run(data: DataConfig, evaluated: Source, data_dir: str) -> int:
   if folder != data.name:
     if not isinstance(evaluated.records, Files):
       return 0
-    places = places_of(folder, with_held_out(data).train_split, data.folder_rules)
+    data = held_out(data)  # without its log line: it is about other images than the evaluated ones
+    places = places_of(folder, data.train_split, data.folder_rules)
     return shared(open_train(data), evaluated) if evaluated.records.is_near(places) else 0
   if not evaluated.stored or _tfds_name(data.name) != _tfds_name(evaluated.name):
     return 0

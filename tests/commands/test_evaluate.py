@@ -101,6 +101,13 @@ def test_the_recipe_is_the_checkpoints_or_the_one_that_is_named(trained, digits_
   assert other['loss'] != own['loss']
 
 
+def test_a_recipe_that_is_assumed_is_logged_once_and_a_named_one_is_not(folder, capsys):
+  argv = ['evaluate', f'--checkpoint={TINY}', f'--config=configs/evaluate.py:folder:{folder}']
+  for named, count in ((), 1), (('--recipe=vit-jax',), 0):
+    assert main([*argv, *named]) == 0
+    assert capsys.readouterr().err.count('does not contain its recipe') == count
+
+
 @pytest.mark.parametrize('recipe', recipes.RECIPES)
 def test_a_folder_with_a_folder_for_each_class(folder, recipe, capsys):
   figures = figures_of(

@@ -76,6 +76,12 @@ def test_rows_of_wrong_types_are_no_rows(tmp_path):
   assert device_hours(rows) == 0
 
 
+def test_every_row_of_a_run_is_read(trained):
+  rows, damaged = rows_and_damaged(trained)
+  assert {row.get('event') for row in rows} >= {'start', 'startup', 'eval', 'save', 'end', None}
+  assert damaged == 0
+
+
 def test_a_new_run_has_no_rows(tmp_path):
   assert read_metrics(tmp_path) == []
 
