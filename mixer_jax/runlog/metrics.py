@@ -21,12 +21,11 @@ _MAX_LISTED = 20
 
 _WHOLE, _NUMBER, _TEXT = (int,), (int, float), (str,)
 _TYPES: dict[str, tuple[type, ...]] = {
-  **dict.fromkeys(('step', 'process', 'images', 'best_step'), _WHOLE),
+  **dict.fromkeys(('step', 'process', 'devices', 'images', 'best_step'), _WHOLE),
   **dict.fromkeys(('loss', 'accuracy', 'learning_rate', 'grad_norm'), _NUMBER),
   **dict.fromkeys(('top1', 'top5', 'real', 'seconds', 'blocked', 'time'), _NUMBER),
   **dict.fromkeys(('device_hours', 'core_days'), _NUMBER),
-  **dict.fromkeys(('event', 'evaluator'), _TEXT),
-  'devices': _NUMBER,  # in a row of the start-up, seconds
+  **dict.fromkeys(('event', 'data', 'evaluator'), _TEXT),
   'images_per_second': (int, float, type(None)),
   'names': (list,),
 }
