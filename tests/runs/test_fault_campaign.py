@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from tests.helpers import campaign
+from tests.helpers import campaign, damage
 
 RUNS, POD_RUNS = 36, 4
 FEWEST, FEWEST_OF_POD = 3, 4
@@ -38,7 +38,7 @@ def undisturbed(folders):
 
 def test_the_kinds_and_the_number_of_faults():
   drawn = [fault.kind for seed in range(RUNS) for fault in campaign.draw(seed)]
-  assert set(drawn) == {*campaign.PASSING_CODES, *campaign.AT_REST, 'cut data'}
+  assert set(drawn) == {*campaign.PASSING_CODES, *damage.AT_REST, 'cut data'}
   of_pods = [fault.kind for seed in range(POD_RUNS) for fault in campaign.draw_of_pod(seed)]
   assert set(of_pods) == set(campaign.POD_KINDS)
   assert RUNS * FEWEST + POD_RUNS * FEWEST_OF_POD >= 100
