@@ -31,6 +31,7 @@ _PLACE_IS_WRONG = {
   errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST,
   errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL,
 }  # fmt: skip
+_NO_PATH = {errno.ENAMETOOLONG, errno.ELOOP}
 _LASTING = {errno.EROFS, errno.EFBIG}  # they do not pass within seconds
 
 
@@ -52,7 +53,7 @@ def read_retried(name, read: Callable[[], T]) -> T:
       return read()
     except Exception as error:
       failed = as_os_error(error)
-      if failed is None or isinstance(failed, NOT_THERE):
+      if failed is None or isinstance(failed, NOT_THERE) or failed.errno in _NO_PATH:
         raise
       if time.monotonic() + pause > end:
         raise StorageError(f'{name} cannot be read now: {reason(failed)}; try again') from error

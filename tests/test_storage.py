@@ -76,3 +76,8 @@ def test_a_pipe_as_metrics_file_does_not_block(tmp_path):
   os.mkfifo(tmp_path / 'metrics.jsonl')
   with pytest.raises(UserError, match=r'metrics\.jsonl is not a regular file'):
     read_metrics(tmp_path)
+
+
+def test_a_name_that_is_too_long_is_not_tried_again(tmp_path):
+  with pytest.raises(OSError, match='File name too long'):
+    read_metrics(tmp_path / ('a' * 300))

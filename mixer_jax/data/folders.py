@@ -156,7 +156,7 @@ Order = Callable[[Sequence[str], Sequence[int]], list[int]]
 
 def _existing(folder: str) -> str:
   root = user_path(folder)
-  if not root.is_dir():
+  if not folder or not root.is_dir():  # an empty name would be the root of all files
     raise UserError(f'no folder {folder}: folder:DIR needs a folder with one folder per class')
   return str(root)
 
