@@ -168,11 +168,12 @@ class Store:
         from an earlier one arrives at that best state again.
 
     Raises:
-      UserError: there are states whose saves had finished, and none verifies.
+      UserError: there are states whose saves had finished, and none verifies, or none has its best
+        state.
       StorageError: the newest that is not damaged cannot be read now; none is renamed.
     """
     damaged: dict[epath.Path, str] = {}
-    found, has_lost = None, False
+    found, has_lost, kept = None, False, []
     for step in reversed(processes.together(self.steps)):
       path = self.directory / str(step)
       try:
@@ -185,7 +186,13 @@ class Store:
         damaged[path] = str(error)
       except _BestDamagedError as error:
         log.warning('checkpoint %s is skipped: %s', path, error)
+        kept.append(path)
       has_lost = has_lost or _is_finished(path)
+    if found is None and kept:
+      raise UserError(
+        f'the best state of the run in {self.directory} is damaged, and no state from before it is '
+        f'left: evaluate the newest, {kept[0]}, or train again in another --workdir'
+      )
     if found is None and has_lost:
       raise UserError(
         f'every state in {self.directory} is damaged: take another --workdir, or remove this one'
