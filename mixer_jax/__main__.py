@@ -18,7 +18,7 @@ from mixer_jax.errors import (
   printable,
 )
 from mixer_jax.runlog import streams
-from mixer_jax.storage import as_os_error, reason
+from mixer_jax.storage import PLACE_IS_WRONG, as_os_error, reason
 
 COMMANDS = {
   'train': 'pre-train or fine-tune a model; the same command resumes an unfinished run',
@@ -48,10 +48,7 @@ RESUMABLE = ('train', 'transfer', 'permute', 'scaling', 'prune', 'cka-study')
 """Commands that continue where they stopped when they are run again."""
 
 # The user can act on these; any other OSError is a bug of this package.
-_REFUSALS = {
-  errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST,
-  errno.ENAMETOOLONG, errno.ELOOP,
-}  # fmt: skip
+_REFUSALS = PLACE_IS_WRONG - {errno.EINVAL}
 _PASSING = {
   errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EIO, errno.ESTALE,
 }  # fmt: skip

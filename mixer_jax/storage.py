@@ -27,10 +27,11 @@ _CLIENTS = ('aiohttp', 'botocore', 'gcsfs', 'google', 'requests', 's3fs', 'urlli
 _SMALL = 64 * 2**20
 """Maximum bytes of a file that describes others, such as the metadata of a state."""
 
-_PLACE_IS_WRONG = {
+PLACE_IS_WRONG = {
   errno.EACCES, errno.EPERM, errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EEXIST,
   errno.ENAMETOOLONG, errno.ELOOP, errno.EINVAL,
 }  # fmt: skip
+"""Errors that the user can mend by another place."""
 _NO_PATH = {errno.ENAMETOOLONG, errno.ELOOP}
 _LASTING = {errno.EROFS, errno.EFBIG}  # they do not pass within seconds
 
@@ -46,19 +47,16 @@ def read_retried(name, read: Callable[[], T]) -> T:
     StorageError: it still fails after `RETRY_SETTING` seconds.
     FileNotFoundError, NotADirectoryError, IsADirectoryError: from `read`.
   """
-  end = time.monotonic() + retry_seconds()
-  pause = 0.1
-  while True:
+  for is_last in _tries():
     try:
       return read()
     except Exception as error:
       failed = as_os_error(error)
       if failed is None or isinstance(failed, NOT_THERE) or failed.errno in _NO_PATH:
         raise
-      if time.monotonic() + pause > end:
+      if is_last:
         raise StorageError(f'{name} cannot be read now: {reason(failed)}; try again') from error
-      time.sleep(pause)
-      pause = min(2 * pause, 4.0)
+  raise AssertionError  # the last try returns or raises
 
 
 def write_retried(name, write: Callable[[], object]) -> None:
@@ -72,24 +70,27 @@ def write_retried(name, write: Callable[[], object]) -> None:
     StorageError: it still fails after `RETRY_SETTING` seconds, or the disk is read-only.
     OSError: the place is wrong, as in `writing`.
   """
-  end = time.monotonic() + retry_seconds()
-  pause = 0.1
-  while True:
+  for is_last in _tries():
     with writing(name):
       try:
         write()
         return
       except Exception as error:
         failed = as_os_error(error)
-        may_pass = not (
-          failed is None
-          or isinstance(failed, NOT_THERE)
-          or failed.errno in _PLACE_IS_WRONG | _LASTING
-        )
-        if not may_pass or time.monotonic() + pause > end:
+        if is_last or failed is None or isinstance(failed, NOT_THERE):
           raise
+        if failed.errno in PLACE_IS_WRONG | _LASTING:
+          raise
+
+
+def _tries() -> Iterator[bool]:
+  """Yield for each try, after growing pauses, whether it is the last in `RETRY_SETTING` seconds."""
+  end, pause = time.monotonic() + retry_seconds(), 0.1
+  while time.monotonic() + pause <= end:
+    yield False
     time.sleep(pause)
     pause = min(2 * pause, 4.0)
+  yield True
 
 
 def read_file(path, limit: int | None = _SMALL) -> bytes:
@@ -168,7 +169,7 @@ def writing(name) -> Iterator[None]:
     failed = as_os_error(error)
     if isinstance(failed, FileNotFoundError) and not failed.filename:  # of a bucket's client
       raise FileNotFoundError(errno.ENOENT, 'no such bucket or folder', str(name)) from error
-    if failed is None or failed.errno in _PLACE_IS_WRONG:
+    if failed is None or failed.errno in PLACE_IS_WRONG:
       raise
     raise StorageError(f'{name} cannot be written now: {reason(failed)}') from error
 
