@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import io
+import itertools
 import logging
 import warnings
 from collections.abc import Iterator
@@ -182,9 +183,21 @@ def _bands(height: int, width: int) -> Iterator[slice]:
 
 def _is_adobe(data: bytes) -> bool:
   """Return True if the JPEG has Adobe's marker: its CMYK is stored inverted."""
+  header = itertools.takewhile(lambda segment: segment[0] != 0xDA, jpeg_segments(data))
+  return any(marker == 0xEE and data[at + 4 : at + 9] == b'Adobe' for marker, at in header)
+
+
+def jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
+  """Yield (marker, position) of the segments of a JPEG up to its end."""
   at = 2
-  while at + 4 <= len(data) and data[at] == 0xFF and data[at + 1] != 0xDA:
-    if data[at + 1] == 0xEE and data[at + 4 : at + 9] == b'Adobe':
-      return True
-    at += 2 + int.from_bytes(data[at + 2 : at + 4], 'big')
-  return False
+  while 0 <= (at := data.find(b'\xff', at)) < len(data) - 3:
+    marker = data[at + 1]
+    if marker == 0xD9:
+      return
+    if marker == 0xFF:  # padding
+      at += 1
+    elif marker <= 0x01 or 0xD0 <= marker <= 0xD8:  # a level, or a marker without data
+      at += 2
+    else:
+      yield marker, at
+      at += 2 + int.from_bytes(data[at + 2 : at + 4], 'big')

@@ -1,7 +1,7 @@
 """Limits of images: number of pixels, scans of a JPEG, and the memory that all threads take.
 
 A file of 100 kB can hold 130 million pixels, or a JPEG that takes minutes. Its header and markers
-tell before anything is decoded.
+show that before anything is decoded.
 """
 
 import contextlib
@@ -13,7 +13,7 @@ from collections.abc import Iterator
 
 import simplejpeg
 
-from mixer_jax.data.decode import UndecodableError, is_webp, opened
+from mixer_jax.data.decode import UndecodableError, is_webp, jpeg_segments, opened
 from mixer_jax.errors import StorageError
 
 _MAX_SCANS = 100
@@ -94,22 +94,6 @@ def _check_scans(data: bytes) -> None:
     scans += marker == 0xDA
     if scans > _MAX_SCANS:
       raise UndecodableError(f'a JPEG of more than {_MAX_SCANS} scans')
-
-
-def jpeg_segments(data: bytes) -> Iterator[tuple[int, int]]:
-  """Yield (marker, position) of the segments of a JPEG up to its end."""
-  at = 2
-  while 0 <= (at := data.find(b'\xff', at)) < len(data) - 3:
-    marker = data[at + 1]
-    if marker == 0xD9:
-      return
-    if marker == 0xFF:  # padding
-      at += 1
-    elif marker <= 0x01 or 0xD0 <= marker <= 0xD8:  # a level, or a marker without data
-      at += 2
-    else:
-      yield marker, at
-      at += 2 + int.from_bytes(data[at + 2 : at + 4], 'big')
 
 
 class Memory:
