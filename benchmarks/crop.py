@@ -17,11 +17,12 @@ import numpy as np
 from benchmarks.input import MAGNITUDE, SIZE, photographs
 from configs import common
 from mixer_jax.data import augment, decode, pipeline
+from mixer_jax.data.data_config import DataConfig
 
 
 def main(count: int = 400) -> None:
   """Measure and print."""
-  config = pipeline.DataConfig(**common.get_config().data)
+  config = DataConfig(**common.get_config().data)
   kinds = {
     f'{crop}{", RandAugment" if layers else ""}': dataclasses.replace(
       config, crop=crop, randaugment_layers=layers, randaugment_magnitude=float(MAGNITUDE)

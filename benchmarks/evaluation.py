@@ -20,10 +20,11 @@ from mixer_jax.bench import data_input, measure
 from mixer_jax.data import pipeline
 from mixer_jax.data.batch import Batch
 from mixer_jax.data.catalog import open_source
+from mixer_jax.data.data_config import evaluation_only
 from mixer_jax.evaluation import classify
 from mixer_jax.parallel import mesh as meshes
 
-DATA = pipeline.evaluation_only(
+DATA = evaluation_only(
   'folder', recipe='resmall-crop', crop_fraction=0.875, threads=16, prefetch=64
 )
 
@@ -33,7 +34,7 @@ def rates(
 ) -> dict[str, float]:
   """Return median images/s of `forward`, `input` and `evaluation`."""
   source, mesh = open_source(f'folder:{folder}', ''), meshes.make_mesh()
-  step = classify.make_eval_step(config, mesh)
+  step = classify.make_eval_step(config, mesh, loss='softmax')
   params = meshes.put_replicated(mesh, models.init(config, jax.random.key(0)))
   count = len(source)
 

@@ -85,8 +85,9 @@ def ours(folder: str, workers: int, *, layers: int = 0, step: int = 0) -> Iterat
   from configs import common
   from mixer_jax.data import pipeline
   from mixer_jax.data.catalog import open_source
+  from mixer_jax.data.data_config import DataConfig
 
-  config = pipeline.DataConfig(**common.get_config().data)
+  config = DataConfig(**common.get_config().data)
   config = dataclasses.replace(
     config,
     threads=workers,

@@ -79,7 +79,7 @@ def get_config() -> ConfigDict:
   config.model.dropout = 0.0  # probability, after each GELU
   config.model.remat = False  # recompute blocks in the backward pass to save memory
 
-  config.data = ConfigDict()  # fields of mixer_jax.data.pipeline.DataConfig
+  config.data = ConfigDict()  # fields of mixer_jax.data.data_config.DataConfig
   # TFDS name, 'digits', a task ('vtab/clevr_count'), or 'folder:DIR' with a folder per class, or
   # with train/, val/ and test/ that have these inside.
   config.data.name = ''

@@ -1,7 +1,7 @@
 """The user's home: the cache, and the default folder of data sets.
 
 A container may run as a user without a home directory, or with one that cannot be written. Then
-nothing is kept between starts, which the log says once, and work goes on.
+nothing is kept between starts; this is logged once, and the command continues.
 """
 
 import errno

@@ -12,7 +12,7 @@ from configs import evaluate, finetune, pretrain, transfer
 from mixer_jax import VARIANTS, UserError
 from mixer_jax.data import augment, tasks
 from mixer_jax.data.catalog import class_ids
-from mixer_jax.data.pipeline import DataConfig
+from mixer_jax.data.data_config import DataConfig
 from mixer_jax.data.resize import bilinear
 from mixer_jax.models import MixerConfig, num_params
 from mixer_jax.runs import initial_model

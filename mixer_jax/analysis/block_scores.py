@@ -35,7 +35,7 @@ class Images:
   """Begins a pass over this process's batches, those of `data.pipeline.eval_batches`."""
   mesh: jax.sharding.Mesh
   loss: str = 'softmax'
-  """That the model was trained with, or 'sigmoid'."""
+  """Loss that the model was trained with: 'softmax' or 'sigmoid'."""
 
 
 @dataclasses.dataclass(frozen=True)

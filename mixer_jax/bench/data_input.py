@@ -89,7 +89,7 @@ def evaluation(
   """
   count = max(_LEAST_BATCHES * batch_size, _DIFFERENT if from_files else 0)
   with _batches(settings, mesh, batch_size, count, from_files) as read:
-    step = classify.make_eval_step(settings.model, mesh)
+    step = classify.make_eval_step(settings.model, mesh, loss='softmax')
     fixed = meshes.put(mesh, next(read()))
     times = -(-count // batch_size)
 
@@ -150,7 +150,7 @@ def _batches(
 def _open(folder: str) -> tuple[Any, Any]:
   """Return (source, config) of a folder of photographs, with the recipe of the paper."""
   from mixer_jax.data.catalog import open_source
-  from mixer_jax.data.pipeline import evaluation_only
+  from mixer_jax.data.data_config import evaluation_only
 
   config = evaluation_only(
     f'folder:{folder}', recipe='resmall-crop', crop_fraction=0.875, threads=16, prefetch=64

@@ -125,9 +125,9 @@ def read(path_or_name) -> Checkpoint:
   if path is None:
     raise UserError(f'{text} is none of the published files: download it, and name the file')
   if path.name == 'best' and not path.exists() and (path.parent / 'checkpoints').is_dir():
-    from mixer_jax.checkpoints import store  # Orbax takes seconds to import
+    from mixer_jax.checkpoints import run_states  # Orbax takes seconds to import
 
-    path = store.best_state(path.parent)
+    path = run_states.best_state(path.parent)
   if not storage.exists(path):
     kind = 'weights file' if path.suffix in SUFFIXES else 'checkpoint'
     raise UserError(
@@ -137,9 +137,9 @@ def read(path_or_name) -> Checkpoint:
   if not path.is_dir():
     weights = layouts.read(path)
     return Checkpoint(weights.config, weights.params, weights.layout, str(path), weights.dtypes)
-  from mixer_jax.checkpoints import store
+  from mixer_jax.checkpoints import run_states
 
   platforms.check()  # Orbax's error would look like a damaged state
-  metadata, params = store.read_params(path)
+  metadata, params = run_states.read_params(path)
   config = config_from(metadata['model'])
   return Checkpoint(config, params, 'training state', str(path), metadata=metadata)

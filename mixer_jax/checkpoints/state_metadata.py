@@ -1,8 +1,8 @@
 """The metadata of a state: parsed, and checked before anything of it is used or shown.
 
 It is a JSON object that Orbax keeps with the arrays: a digest of every array, the step, and what is
-needed to use the state alone. Its checksum tells a damaged text, not one that was changed on
-purpose; so its types are checked as well, and its model against the arrays.
+needed to use the state alone. Its checksum detects damage, not a change on purpose;
+so types are checked as well, and the model is compared with the arrays.
 """
 
 import json

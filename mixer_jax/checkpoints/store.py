@@ -11,23 +11,19 @@ A damaged state is set aside; a state that cannot be read now is left as it is, 
 import logging
 from typing import Any
 
-import jax
-import numpy as np
 from etils import epath
 
 from mixer_jax import storage
 from mixer_jax.checkpoints import pod_reading, state_files, state_metadata
 from mixer_jax.checkpoints.digest import digest
+from mixer_jax.checkpoints.run_states import folder_of, steps_in
 from mixer_jax.checkpoints.state_format import stamp
 from mixer_jax.checkpoints.state_metadata import DamagedError
 from mixer_jax.errors import NotFiniteError, StorageError, UserError, one_line
-from mixer_jax.models import Weights, join
 from mixer_jax.parallel import processes
 from mixer_jax.paths import is_remote
 
 log = logging.getLogger(__name__)
-
-_FOLDER = 'checkpoints'
 
 _REFUSALS = (
   'No space left on device',
@@ -53,7 +49,7 @@ class Store:
   """
 
   def __init__(self, workdir, *, keep: int):
-    self.directory = _absolute(workdir) / _FOLDER
+    self.directory = folder_of(workdir)
     self.keep = keep
     self._pending: tuple[int, Any] | None = None
     self._best: dict[int, int | None] = {}  # step -> the best step that its state names
@@ -152,7 +148,7 @@ class Store:
 
   def steps(self) -> list[int]:
     """Steps that have a folder, oldest first. Only a restore finds out whether they are intact."""
-    return _steps(self.directory)
+    return steps_in(self.directory)
 
   def restore(
     self, abstract: dict[str, Any], *, with_best: bool = False
@@ -277,115 +273,12 @@ class Store:
     return 'there is no saved state, the same command starts at step 0'
 
 
-def best_state(workdir) -> epath.Path:
-  """Return the folder of the best state of a run, which the newest of its states names.
-
-  Raises:
-    UserError: the run does not keep it, or none of its states can be read.
-  """
-  folder = _absolute(workdir) / _FOLDER
-  for step in reversed(_steps(folder)):
-    try:
-      best = state_files.read_metadata(folder / str(step)).get('best_step')
-    except DamagedError as error:
-      log.warning('checkpoint %s is damaged (%s): it is skipped', folder / str(step), error)
-      continue
-    if best:
-      return folder / str(best)
-    raise UserError(
-      f'{workdir} keeps no best state: train with --config.keep_best=true, or take {workdir} alone '
-      'for the newest'
-    )
-  raise UserError(f'{workdir} holds no checkpoint of this project')
-
-
-def newest_metadata(workdir) -> dict[str, Any] | None:
-  """Return the metadata of the newest state of a run that has readable ones; None if none has."""
-  folder = _absolute(workdir) / _FOLDER
-  for step in reversed(_steps(folder)):
-    try:
-      return state_files.read_metadata(folder / str(step))
-    except DamagedError as error:
-      log.warning('checkpoint %s is damaged (%s): it is skipped', folder / str(step), error)
-  return None
-
-
-def has_states(workdir) -> bool:
-  """Return True if a run has states, intact or not."""
-  return bool(_steps(_absolute(workdir) / _FOLDER))
-
-
-def remove_states(workdir) -> None:
-  """Remove all states of a run. Only one process calls it."""
-  (_absolute(workdir) / _FOLDER).rmtree(missing_ok=True)
-
-
-def read_params(path) -> tuple[dict[str, Any], Weights]:
-  """Return (metadata, weights on the host) of a workdir's newest intact state, or of one step.
-
-  The weights are params, with the model state where the model has any.
-
-  Args:
-    path: a workdir, its folder of states, or the folder of a step.
-
-  Raises:
-    UserError: there is no state, or none that verifies.
-  """
-  path = _absolute(path)
-  if (path / state_files.METADATA).exists() or (
-    path.name.isdigit() and not (path / _FOLDER).exists()
-  ):
-    candidates = [path]
-  else:
-    folder = path / _FOLDER if (path / _FOLDER).exists() else path
-    candidates = [folder / str(step) for step in reversed(_steps(folder))]
-  faults = []
-  for candidate in candidates:
-    try:
-      return _read_on_host(candidate)
-    except DamagedError as error:
-      faults.append(f'{candidate} is damaged ({error})')
-      log.warning('checkpoint %s: it is skipped', faults[-1])
-  if faults:
-    raise UserError(f'no state in {path} is intact; the newest: {faults[0]}')
-  raise UserError(f'{path} holds no checkpoint of this project')
-
-
 def _stored(
   metadata: dict[str, Any], step: int, best: int | None, digests: dict[str, Any]
 ) -> dict[str, Any]:
   """Return the metadata of a state as it is stored."""
   metadata = {**stamp(), **metadata, 'step': step, 'best_step': best, 'digests': digests}
   return {**metadata, 'checksum': state_metadata.checksum(metadata)}
-
-
-def _read_on_host(path: epath.Path) -> tuple[dict[str, Any], Weights]:
-  """Return (metadata, weights) of one state in this process alone, once they fit each other."""
-  metadata = state_files.read_metadata(path)
-  try:
-    config = state_metadata.model_of(metadata)
-  except UserError as error:
-    raise UserError(f'{path}: {error}') from error
-  named = {name.partition('/')[0] for name in metadata['digests']}
-  stored = {
-    part: state_files.stored_shapes(path, part) for part in ('params', *(named & {'model_state'}))
-  }
-  state_metadata.check_arrays(config, stored['params'], stored.get('model_state', {}))
-  empty = jax.tree.map(lambda leaf: np.empty(leaf.shape, leaf.dtype), stored)
-  parts = state_files.read_arrays(path, empty)
-  state_files.verify(parts, metadata['digests'])
-  return metadata, join(parts['params'], parts.get('model_state', {}))
-
-
-def _absolute(path) -> epath.Path:
-  """Return an absolute path, which Orbax needs; a bucket's path is one."""
-  path = epath.Path(path)
-  return path if is_remote(path) else path.absolute()
-
-
-def _steps(folder: epath.Path) -> list[int]:
-  names = [name for name in storage.names_in(folder) if name.isdecimal()]
-  return sorted(int(name) for name in names if str(int(name)) == name)
 
 
 def _is_finished(path: epath.Path) -> bool:

@@ -50,7 +50,7 @@ def split_folders(folder: str) -> dict[str, str]:
   if not named:
     return {}
   direct = {name for name in named if _has_images_inside(f'{root}/{name}')}
-  nested = [name for name in named if any(_class_folders(f'{root}/{name}'))]
+  nested = [name for name in named if _has_class_folder(f'{root}/{name}')]
   if not nested:
     return {}
   others = (name for name in names if name not in named and _has_image(f'{root}/{name}'))
@@ -195,6 +195,10 @@ def _place_of(folder: str, name: str, split: str, places: Mapping[str, str]) -> 
 def _class_folders(folder: str) -> list[str]:
   """Return the names of the folders that have an image."""
   return [name for name in subfolders(folder) if _has_image(f'{folder}/{name}')]
+
+
+def _has_class_folder(folder: str) -> bool:
+  return any(_has_image(f'{folder}/{name}') for name in subfolders(folder))
 
 
 def _has_image(folder: str) -> bool:

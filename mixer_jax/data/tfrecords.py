@@ -165,7 +165,7 @@ class _OpenFiles:
     return file
 
   def drop(self, path: str) -> None:
-    """Open the file anew at the next use."""
+    """Open the file again at the next use."""
     with self._lock:
       self._open.pop(path, None)
 

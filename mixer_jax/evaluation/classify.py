@@ -56,7 +56,7 @@ def probabilities(logits: jax.Array, loss: str) -> jax.Array:
   return jax.nn.sigmoid(logits) if loss == 'sigmoid' else jax.nn.softmax(logits)
 
 
-def make_eval_step(config, mesh, *, loss: str = 'softmax') -> EvalStep:
+def make_eval_step(config, mesh, *, loss: str) -> EvalStep:
   """Make the jitted step (params, batch of `eval_batches` on the mesh) -> sums and predictions.
 
   All results are replicated. Make it once and evaluate as often as needed.
@@ -148,7 +148,7 @@ def per_class(result: Evaluation) -> list[ClassRow]:
   return sorted(rows, key=lambda row: row.top1)
 
 
-def make_top_step(config, mesh, count: int, *, loss: str = 'softmax') -> EvalStep:
+def make_top_step(config, mesh, count: int, *, loss: str) -> EvalStep:
   """Make the jitted step that returns each image's `count` most probable classes, replicated.
 
   Args:

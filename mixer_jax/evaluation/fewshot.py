@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mixer_jax.data import pipeline
+from mixer_jax.data.data_config import DataConfig
 from mixer_jax.data.source import Source
 from mixer_jax.data.subset import SourceLabels, choose_shots, subset
 from mixer_jax.errors import UserError
@@ -156,7 +157,7 @@ class FewShot:
     few: FewShotConfig,
     train: Source,
     test: Source,
-    data: pipeline.DataConfig,
+    data: DataConfig,
     mesh,
     *,
     batch_size: int,

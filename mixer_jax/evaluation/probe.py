@@ -20,6 +20,7 @@ from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
 from mixer_jax.data import pipeline
+from mixer_jax.data.data_config import DataConfig
 from mixer_jax.data.source import Source
 from mixer_jax.errors import UserError
 from mixer_jax.evaluation.features import (
@@ -101,7 +102,7 @@ def linear_probe(
   params: dict,
   train: Source,
   test: Source,
-  data: pipeline.DataConfig,
+  data: DataConfig,
   mesh,
   *,
   batch_size: int,

@@ -69,7 +69,7 @@ class Preemption:
         os.write(2, _NOTICE)
     self._signal = self._signal or number
     if not processes.is_alone():
-      os.kill(os.getpid(), signal.SIGTERM)  # the service tells the other processes
+      os.kill(os.getpid(), signal.SIGTERM)  # the service informs the other processes
 
 
 _current: Preemption | None = None

@@ -8,7 +8,7 @@ import numpy as np
 
 from mixer_jax.data import decode, limits, pipeline
 from mixer_jax.data.check import RecordCheck, check_records
-from mixer_jax.data.pipeline import DataConfig
+from mixer_jax.data.data_config import DataConfig
 from mixer_jax.data.randaugment import OPERATIONS
 from mixer_jax.data.source import Source
 from mixer_jax.errors import UserError

@@ -6,8 +6,8 @@ import logging
 
 from mixer_jax.data.catalog import open_source
 from mixer_jax.data.class_names import matched
+from mixer_jax.data.data_config import DataConfig
 from mixer_jax.data.folders import has_only_train
-from mixer_jax.data.pipeline import DataConfig
 from mixer_jax.data.source import Source
 from mixer_jax.errors import UserError
 

@@ -8,7 +8,8 @@ from jax.sharding import AbstractMesh, Mesh
 
 from mixer_jax.data import pipeline
 from mixer_jax.data.batch import Batch
-from mixer_jax.data.pipeline import DataConfig, Process
+from mixer_jax.data.data_config import DataConfig
+from mixer_jax.data.pipeline import Process
 from mixer_jax.data.source import Source
 from mixer_jax.errors import UserError
 from mixer_jax.hardware import free_memory

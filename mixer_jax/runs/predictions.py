@@ -12,9 +12,9 @@ from jax.sharding import Mesh
 
 from mixer_jax import checkpoints, models
 from mixer_jax.checkpoints import Checkpoint
-from mixer_jax.data import image_files, pipeline, recipes
+from mixer_jax.data import image_files, recipes
 from mixer_jax.data.batch import FILLER, Batch
-from mixer_jax.data.pipeline import DataConfig
+from mixer_jax.data.data_config import DataConfig, evaluation_only
 from mixer_jax.data.source import Source
 from mixer_jax.errors import UserError, printable
 from mixer_jax.evaluation import classify
@@ -248,7 +248,7 @@ def _open(model: Model, checkpoint: Checkpoint, recipe: str | None) -> _Opened:
   config = checkpoint.config
   words = recipes.describe(name, config.image_size, fraction, config.input_range)
   log.info('%s; %s', words, models.activation(config))
-  data = pipeline.evaluation_only(
+  data = evaluation_only(
     'image', recipe=name, crop_fraction=fraction, threads=_THREADS, prefetch=IMAGES_PER_DEVICE
   )
   return _Opened(checkpoint, mesh, dataclasses.replace(data, **own))

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mixer_jax.data import recipes
-from mixer_jax.data.pipeline import DataConfig
+from mixer_jax.data.data_config import DataConfig
 from mixer_jax.errors import UserError
 from mixer_jax.evaluation.fewshot import FewShotConfig
 from mixer_jax.parallel.processes import ProcessesConfig

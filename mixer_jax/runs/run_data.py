@@ -15,8 +15,8 @@ from typing import Any
 
 from etils import epath
 
+from mixer_jax.checkpoints.run_states import newest_metadata
 from mixer_jax.checkpoints.state_format import format_of, stamp
-from mixer_jax.checkpoints.store import newest_metadata
 from mixer_jax.data.source import Source
 from mixer_jax.errors import UserError, one_line, printable
 from mixer_jax.paths import write_whole
@@ -53,17 +53,18 @@ def check_data(workdir, experiment: Experiment, stored: Mapping[str, Any] | None
   config = experiment.config
   if stored is None or not has_steps(workdir):
     initial = experiment.initial_params
-    _write(path, experiment, initial and initial.digest())
+    _write(path, experiment, _contents(experiment), initial and initial.digest())
     return
   record = _read(path)
   if record is None:
     _check_unrecorded(workdir, experiment, stored)
-    _write(path, experiment, None)
+    _write(path, experiment, _contents(experiment), None)
     return
   _check_classes(workdir, experiment.source, record['classes'])
   _check_initial(workdir, experiment, stored, record)
   old, new = stored['config']['data']['name'], config.data.name
-  changes = Changes.between(record['contents'], _contents(experiment))
+  contents = _contents(experiment)
+  changes = Changes.between(record['contents'], contents)
   if changes is None:
     if not is_same_place(old, new):
       log.info('the data of the run are the same in %s as they were in %s', new, old)
@@ -79,7 +80,7 @@ def check_data(workdir, experiment: Experiment, stored: Mapping[str, Any] | None
   step = (newest_metadata(workdir) or {'step': 0})['step']
   row = {'event': 'data_changed', 'step': step, 'data': new, **changes.as_fields()}
   MetricsFile(workdir).write(row)
-  _write(path, experiment, record.get('init'))
+  _write(path, experiment, contents, record.get('init'))
 
 
 def _check_unrecorded(workdir, experiment: Experiment, stored: Mapping[str, Any]) -> None:
@@ -163,13 +164,15 @@ def _read(path: epath.Path) -> dict[str, Any] | None:
   return record
 
 
-def _write(path: epath.Path, experiment: Experiment, initial: str | None) -> None:
+def _write(
+  path: epath.Path, experiment: Experiment, contents: Mapping[str, Any], initial: str | None
+) -> None:
   """Writes the record, completely or not at all."""
   record = {
     **stamp(),
     'init': initial,
     'classes': experiment.source.classes,
-    'contents': _contents(experiment),
+    'contents': contents,
   }
   data = gzip.compress(json.dumps(record).encode(), compresslevel=6, mtime=0)
   with creating(path):

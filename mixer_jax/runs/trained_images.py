@@ -5,10 +5,10 @@ import logging
 from mixer_jax.checkpoints import Checkpoint
 from mixer_jax.data import tasks
 from mixer_jax.data.catalog import stored_parts
+from mixer_jax.data.data_config import DataConfig
 from mixer_jax.data.folders import places_of
 from mixer_jax.data.image_files import Files
 from mixer_jax.data.overlap import shared, shared_parts
-from mixer_jax.data.pipeline import DataConfig
 from mixer_jax.data.source import Source
 from mixer_jax.errors import UserError
 from mixer_jax.runs.config_versions import stored_config

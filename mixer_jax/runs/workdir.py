@@ -26,7 +26,7 @@ from mixer_jax.runs.config_versions import as_begun, stored_config
 from mixer_jax.runs.fields import flatten
 from mixer_jax.runs.places import are_folders, is_same_place, may_be_same_data
 from mixer_jax.runs.run_config import RunConfig, affects_result, normalized
-from mixer_jax.storage import read_file, reason, writing
+from mixer_jax.storage import names_in, read_file, reason, writing
 
 log = logging.getLogger(__name__)
 
@@ -101,10 +101,8 @@ def check_free(workdir) -> None:
 
 
 def _has_states(workdir) -> bool:
-  folder = epath.Path(workdir) / 'checkpoints'
-  if not folder.is_dir():
-    return False
-  return any(entry.name.removesuffix('.damaged').isdigit() for entry in folder.iterdir())
+  names = names_in(epath.Path(workdir) / 'checkpoints')
+  return any(name.removesuffix('.damaged').isdigit() for name in names)
 
 
 def check_same_run(workdir, config: RunConfig, stored: dict[str, Any]) -> None:

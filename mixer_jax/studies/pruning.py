@@ -113,7 +113,7 @@ class Subject:
   params: dict
   """On the host."""
   loss: str
-  """That it was trained with."""
+  """Loss that it was trained with: 'softmax' or 'sigmoid'."""
   scored: EvaluationSetup
   tested: EvaluationSetup
   about: Mapping[str, Any]

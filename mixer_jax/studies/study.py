@@ -12,7 +12,7 @@ import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
-from mixer_jax.checkpoints import store
+from mixer_jax.checkpoints import run_states
 from mixer_jax.errors import ApartError, NotFiniteError, PreemptedError, StorageError, UserError
 from mixer_jax.parallel import processes
 from mixer_jax.parallel.preemption import preemptible, stop_point
@@ -233,7 +233,7 @@ def train_one(run: Run, label: str, experiment: Experiment | None = None) -> Tra
   """
   result = result_of(run.folder)
   processes.check_same({f'whether {run.folder} holds a run that ended': str(result is not None)})
-  if result and (run_report.has_pictures(run.folder) or not store.has_states(run.folder)):
+  if result and (run_report.has_pictures(run.folder) or not run_states.has_states(run.folder)):
     return result
   log.info('%s: %s', label, run.name)
   try:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from mixer_jax import checkpoints, models
-from mixer_jax.checkpoints import store
+from mixer_jax.checkpoints import run_states
 from mixer_jax.data.catalog import open_source
 from mixer_jax.data.tasks import Task, find_task
 from mixer_jax.data.tasks import suite as tasks_of_suite
@@ -298,7 +298,7 @@ def _transfer(plan: TaskPlan, built: Planned) -> dict[str, Any]:
   processes.check_same({f'the learning rate chosen for {plan.task.name}': str(best)})
   if processes.is_main() and not plan.keep_sweep:
     for own in plan.sweep().values():
-      store.remove_states(own.folder)
+      run_states.remove_states(own.folder)
   top1 = []
   for own in plan.reported(best):
     result = _train(own, 'reporting', built)

@@ -13,7 +13,8 @@ import optax
 import pytest
 
 import mixer_jax
-from mixer_jax.checkpoints.store import Store, read_params
+from mixer_jax.checkpoints.run_states import read_params
+from mixer_jax.checkpoints.store import Store
 from mixer_jax.errors import UserError
 from mixer_jax.parallel import mesh as meshes
 from mixer_jax.training import step as steps

@@ -11,6 +11,7 @@ import mixer_jax
 from mixer_jax.__main__ import main
 from mixer_jax.data import pipeline
 from mixer_jax.data.catalog import open_source
+from mixer_jax.data.data_config import evaluation_only
 from tests.helpers import train_runs
 
 
@@ -35,9 +36,7 @@ def test_the_file_holds_what_numpy_computes(trained, digits_dir, tmp_path, capsy
   assert 'standard error over 3 batches' in capsys.readouterr().out
   config, params = mixer_jax.load(trained)
   source = open_source('digits', 'test', str(digits_dir))
-  reading = pipeline.evaluation_only(
-    'digits', recipe='vit-jax', crop_fraction=0.875, threads=0, prefetch=0
-  )
+  reading = evaluation_only('digits', recipe='vit-jax', crop_fraction=0.875, threads=0, prefetch=0)
   names, sums = ['stem', 'block_0', 'block_1'], np.zeros((3, 3))
   for batch in pipeline.eval_batches(source, reading, image_size=16, batch_size=120):
     features = mixer_jax.features(config, params, np.float32(batch['image']) / 127.5 - 1)

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from mixer_jax.__main__ import main
-from mixer_jax.checkpoints.store import read_params
+from mixer_jax.checkpoints.run_states import read_params
 from mixer_jax.models.parameters import flatten
 from tests.helpers import train_runs
 

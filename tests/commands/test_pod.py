@@ -14,7 +14,7 @@ import pytest
 
 import mixer_jax
 from mixer_jax.__main__ import main
-from mixer_jax.checkpoints import store
+from mixer_jax.checkpoints import run_states
 from mixer_jax.data.catalog import open_source
 from mixer_jax.models.parameters import flatten
 from tests.helpers import train_runs
@@ -204,7 +204,7 @@ def test_a_preempted_run_saves_leaves_with_75_and_goes_on(tmp_path, digits_dir):
   (step,) = [int(entry.name) for entry in (workdir / 'checkpoints').iterdir()]
   assert f' at step {step}: its state is saved; run the same command again to resume' in said
   assert [row['step'] for row in events(workdir) if row['event'] == 'preempted'] == [step]
-  assert store.read_params(workdir)[0]['step'] == step
+  assert run_states.read_params(workdir)[0]['step'] == step
   assert 0 < step < 4000
 
 

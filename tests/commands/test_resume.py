@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from mixer_jax.checkpoints.store import read_params
+from mixer_jax.checkpoints.run_states import read_params
 from mixer_jax.runlog.metrics import read_metrics
 from tests.helpers import train_runs
 

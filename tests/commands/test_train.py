@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 
 import mixer_jax
-from mixer_jax.checkpoints.store import Store, read_params
+from mixer_jax.checkpoints.run_states import read_params
+from mixer_jax.checkpoints.store import Store
 from mixer_jax.runlog.metrics import read_metrics
 from mixer_jax.runs.base_hooks import BaseHooks
 from tests.helpers import reference, train_runs

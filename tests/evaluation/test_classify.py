@@ -41,7 +41,7 @@ def test_every_example_counts_once(batch_size, sizes):
   config, params, _ = reference.golden()
   mesh = meshes.make_mesh(*sizes)
   result = classify.evaluate(
-    classify.make_eval_step(config, mesh),
+    classify.make_eval_step(config, mesh, loss='softmax'),
     meshes.put_replicated(mesh, params),
     batches(batch_size),
     mesh,
@@ -118,7 +118,7 @@ def test_real_counts_predictions_among_the_accepted_labels_and_ignores_empty_set
       rows[: min(8, COUNT - start)] = accepted[start : start + 8]
       yield {**batch, 'accepted': rows}
 
-  step = classify.make_eval_step(config, mesh)
+  step = classify.make_eval_step(config, mesh, loss='softmax')
   placed = meshes.put_replicated(mesh, params)
   result = classify.evaluate(step, placed, with_accepted(), mesh, size=COUNT)
   images, labels, decodes = examples()
@@ -137,7 +137,7 @@ def test_levels_are_mapped_to_the_range_of_the_model(input_range, dtype):
   config, params, _ = reference.golden()
   config = dataclasses.replace(config, input_range=input_range)
   mesh = meshes.make_mesh()
-  step = classify.make_top_step(config, mesh, 3)
+  step = classify.make_top_step(config, mesh, 3, loss='softmax')
   levels = np.random.default_rng(0).integers(0, 256, (8, 32, 32, 3)).astype(dtype)
   batch = {'image': levels, 'mask': np.ones(8, bool), 'index': np.arange(8)}
   top = step(meshes.put_replicated(mesh, params), meshes.put(mesh, batch))
@@ -160,6 +160,6 @@ def test_fewer_than_five_classes_are_fine():
   )
   mesh = meshes.make_mesh()
   params = meshes.put_replicated(mesh, mixer_jax.init(config, jax.random.key(0)))
-  step = classify.make_eval_step(config, mesh)
+  step = classify.make_eval_step(config, mesh, loss='softmax')
   two = ({**batch, 'label': batch['label'] % 2} for batch in batches(40))
   assert classify.evaluate(step, params, two, mesh, size=COUNT).top5 == 100

@@ -12,8 +12,8 @@ from sklearn.linear_model import Ridge
 
 import mixer_jax
 from mixer_jax import models
-from mixer_jax.data import pipeline
 from mixer_jax.data.catalog import open_source
+from mixer_jax.data.data_config import evaluation_only
 from mixer_jax.data.source import Source
 from mixer_jax.data.subset import choose_shots
 from mixer_jax.errors import UserError
@@ -23,9 +23,7 @@ from tests.helpers import reference
 from tests.helpers.configs import run_config
 
 L2, CONSTANT = 2.0**10, 100.0
-DATA = pipeline.evaluation_only(
-  'digits', recipe='resize-crop', crop_fraction=1.0, threads=0, prefetch=0
-)
+DATA = evaluation_only('digits', recipe='resize-crop', crop_fraction=1.0, threads=0, prefetch=0)
 
 
 def features(n=60, dim=24, classes=6, *, seed=0, offset=3.0):

@@ -11,13 +11,12 @@ import mixer_jax
 from mixer_jax import models
 from mixer_jax.data import pipeline
 from mixer_jax.data.catalog import open_source
+from mixer_jax.data.data_config import evaluation_only
 from mixer_jax.errors import UserError
 from mixer_jax.evaluation import probe
 from mixer_jax.parallel import mesh as meshes
 
-DATA = pipeline.evaluation_only(
-  'digits', recipe='resize-crop', crop_fraction=1.0, threads=0, prefetch=0
-)
+DATA = evaluation_only('digits', recipe='resize-crop', crop_fraction=1.0, threads=0, prefetch=0)
 
 
 def features(n, layers=3, dim=12, classes=5, *, seed=0):

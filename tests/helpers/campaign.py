@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 
 from mixer_jax.checkpoints import state_files
-from mixer_jax.checkpoints.store import best_state, read_params
+from mixer_jax.checkpoints.run_states import best_state, read_params
 from mixer_jax.data.prepare import own_builder
 from mixer_jax.models.parameters import flatten
 from mixer_jax.runlog.metrics import read_metrics

@@ -3,7 +3,7 @@
 from typing import Any
 
 from configs import common
-from mixer_jax.data.pipeline import DataConfig
+from mixer_jax.data.data_config import DataConfig
 from mixer_jax.runs.config_file import load_config
 from mixer_jax.runs.run_config import RunConfig
 from mixer_jax.training.optimizer import OptimizerConfig

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mixer_jax.checkpoints.run_states import read_params
 from mixer_jax.checkpoints.state_files import read_metadata
-from mixer_jax.checkpoints.store import read_params
 from mixer_jax.errors import InterruptedRunError, PreemptedError, StorageError, UserError
 from mixer_jax.evaluation import classify
 from mixer_jax.evaluation.pipelined import pipelined

@@ -1,0 +1,166 @@
+"""How the images of a run are chosen, read and changed: the config group `data`."""
+
+import dataclasses
+
+import numpy as np
+
+from mixer_jax.data import augment, permute, recipes
+from mixer_jax.data.decode import MAX_MEGAPIXELS
+from mixer_jax.data.folders import RULES
+from mixer_jax.errors import UserError
+
+UNDECODABLE = ('fatal', 'skip')
+"""'fatal': raise `UserError`. 'skip': use the next record of the split that decodes, at the same
+position and with the same random changes, so that (seed, position) still decide everything."""
+
+CHANGED = ('refuse', 'accept')
+"""'refuse': raise `UserError`. 'accept': record the change, continue with the data as they are."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+  """Attributes:
+  name: name of the data set, for `open_source`.
+  data_dir: folder of prepared TFDS data sets; '' is TFDS's default.
+  train_split, eval_split: TFDS slicing.
+  test_split: likewise; split of the final report. '': the final report uses `eval_split`.
+  folder_rules: rules by which 'folder:DIR' is read, see `folders.RULES`.
+  crop: how an inception crop is drawn and resized, one of `augment.CROPS`.
+  min_crop_area, max_crop_area: share of the image's area in it.
+  min_crop_aspect, max_crop_aspect: width over height of the crop.
+  flip: mirror half of the training images.
+  randaugment_layers, randaugment_magnitude: see `randaugment`; 0 layers switch it off.
+  eval_recipe, eval_crop_fraction: see `recipes.eval_image`; the recipe 'checkpoint' is replaced by
+    that of a checkpoint before images are read.
+  permutation: order of the pixels of each image: 'none', or 'patches' or 'pixels' of
+    `permute.order_of`; the same for all images in training and evaluation.
+  permutation_patch: side of the patches of 'patches', pixels.
+  permutation_seed: seed of the permutation.
+  undecodable: what to do in training if an image does not decode: one of `UNDECODABLE`.
+  changed: what to do at a resume if files of the data were added, removed or renamed since the run
+    began: one of `CHANGED`.
+  max_megapixels: larger images count as images that do not decode.
+  threads: threads that read and decode; 0: the thread of the loop does it between steps.
+  prefetch: examples that the threads keep ready.
+  """
+
+  name: str
+  data_dir: str = dataclasses.field(metadata={'affects_result': False})
+  train_split: str
+  eval_split: str
+  test_split: str
+  folder_rules: int
+  crop: str
+  min_crop_area: float
+  max_crop_area: float
+  min_crop_aspect: float
+  max_crop_aspect: float
+  flip: bool
+  randaugment_layers: int
+  randaugment_magnitude: float
+  eval_recipe: str
+  eval_crop_fraction: float
+  permutation: str
+  permutation_patch: int
+  permutation_seed: int
+  undecodable: str = dataclasses.field(metadata={'affects_result': False})
+  changed: str = dataclasses.field(metadata={'affects_result': False})
+  max_megapixels: int = dataclasses.field(metadata={'affects_result': False})
+  threads: int = dataclasses.field(metadata={'affects_result': False})
+  prefetch: int = dataclasses.field(metadata={'affects_result': False})
+
+  def __post_init__(self):
+    recipe = 'resmall-crop' if self.takes_recipe_of_checkpoint else self.eval_recipe
+    recipes.check(recipe, self.eval_crop_fraction)
+    if not 0 < self.min_crop_area <= self.max_crop_area <= 1:
+      raise UserError(
+        'data.min_crop_area and data.max_crop_area must be in (0, 1] and in this order; they are '
+        f'{self.min_crop_area!r} and {self.max_crop_area!r}'
+      )
+    if self.crop not in augment.CROPS:
+      raise UserError(f'data.crop must be one of {", ".join(augment.CROPS)}, not {self.crop!r}')
+    if self.crop == 'tensorflow' and self.min_crop_area == self.max_crop_area < 1:
+      raise UserError(
+        f'data.crop=tensorflow finds no crop of exactly {self.min_crop_area!r} of the area: set '
+        'data.min_crop_area below data.max_crop_area, or data.crop=uniform-area'
+      )
+    if not 0.01 <= self.min_crop_aspect <= self.max_crop_aspect <= 100:
+      raise UserError(
+        'data.min_crop_aspect and data.max_crop_aspect must be in [0.01, 100], in this order; are '
+        f'{self.min_crop_aspect!r} and {self.max_crop_aspect!r}'
+      )
+    if not 0 <= self.randaugment_magnitude <= 30:
+      raise UserError(
+        f'data.randaugment_magnitude must be in [0, 30], is {self.randaugment_magnitude!r}'
+      )
+    if self.permutation not in permute.INPUTS:
+      raise UserError(
+        f'data.permutation must be one of {", ".join(permute.INPUTS)}, not {self.permutation!r}'
+      )
+    if type(self.permutation_patch) is not int or self.permutation_patch < 1:
+      raise UserError(
+        f'data.permutation_patch must be a positive whole number, not {self.permutation_patch!r}'
+      )
+    if type(self.permutation_seed) is not int or self.permutation_seed < 0:
+      raise UserError(
+        f'data.permutation_seed must be a whole number, 0 or more, not {self.permutation_seed!r}'
+      )
+    if self.undecodable not in UNDECODABLE:
+      raise UserError(
+        f'data.undecodable must be one of {", ".join(UNDECODABLE)}, not {self.undecodable!r}'
+      )
+    if self.changed not in CHANGED:
+      raise UserError(f'data.changed must be one of {", ".join(CHANGED)}, not {self.changed!r}')
+    for name, least, most in (
+      ('threads', 0, 1024),
+      ('prefetch', 0, 2**20),
+      ('randaugment_layers', 0, 16),
+      ('folder_rules', 1, RULES),
+      ('max_megapixels', 1, MAX_MEGAPIXELS),
+    ):
+      value = getattr(self, name)
+      if type(value) is not int or not least <= value <= most:
+        raise UserError(f'data.{name} must be in {least}..{most}, is {value!r}')
+
+  @property
+  def takes_recipe_of_checkpoint(self) -> bool:
+    """True until the recipe of a checkpoint is filled in."""
+    return self.eval_recipe == 'checkpoint'
+
+  def order(self, image_size: int) -> np.ndarray | None:
+    """Return the order of the pixels of each image; see `permute.order_of`."""
+    return permute.order_of(
+      self.permutation, image_size, self.permutation_patch, self.permutation_seed
+    )
+
+
+def evaluation_only(
+  name: str, *, recipe: str, crop_fraction: float, threads: int, prefetch: int
+) -> DataConfig:
+  """Return a config for evaluation without training; see `DataConfig`."""
+  return DataConfig(
+    name=name,
+    data_dir='',
+    train_split='',
+    eval_split='',
+    test_split='',
+    folder_rules=RULES,
+    crop='tensorflow',
+    min_crop_area=1.0,
+    max_crop_area=1.0,
+    min_crop_aspect=1.0,
+    max_crop_aspect=1.0,
+    flip=False,
+    randaugment_layers=0,
+    randaugment_magnitude=0.0,
+    eval_recipe=recipe,
+    eval_crop_fraction=crop_fraction,
+    permutation='none',
+    permutation_patch=1,
+    permutation_seed=0,
+    undecodable='fatal',
+    changed='refuse',
+    max_megapixels=134,
+    threads=threads,
+    prefetch=prefetch,
+  )
