@@ -15,6 +15,7 @@ from mixer_jax.errors import (
   PreemptedError,
   StorageError,
   UserError,
+  one_line,
   printable,
 )
 from mixer_jax.runlog import streams
@@ -107,11 +108,22 @@ def main(argv: list[str] | None = None) -> int:
     _report(f'{error}: its state is saved; run the same command again to resume')
     return 75
   except Exception as error:
+    if _is_peer_lost(error):
+      _report(f'another process of the pod is gone ({one_line(error)}): start all of them again')
+      return 69
     failed = as_os_error(error)
     if failed is None:
       raise
     _report(f'a bucket does not answer: {reason(failed)}; try again')  # only its client's are left
     return 74
+
+
+def _is_peer_lost(error: Exception) -> bool:
+  if 'jax' not in sys.modules:
+    return False
+  from mixer_jax.parallel import processes
+
+  return processes.is_peer_lost(error)
 
 
 def _run(argv: list[str]) -> int:

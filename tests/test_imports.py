@@ -63,7 +63,7 @@ ALLOWED = {
       'studies',
     ),
   },
-  '__main__': {'commands', 'runlog'},
+  '__main__': {'commands', 'runlog', 'parallel'},
 }
 BARE = {'jax', 'numpy', 'optax', 'flax', 'mixer_jax'}  # so that it runs where there is no more
 

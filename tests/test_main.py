@@ -6,10 +6,12 @@ import subprocess
 import sys
 import types
 
+import jax
 import pytest
 
 from mixer_jax import __main__, hardware
 from mixer_jax.__main__ import COMMANDS, RESUMABLE, main
+from mixer_jax.parallel import processes
 
 NOT_RESUMED = ('bench',)
 """Commands with a --workdir that they do not resume from."""
@@ -97,3 +99,27 @@ def test_every_command_that_resumes_a_workdir_says_so_when_it_is_interrupted(cap
     error = capsys.readouterr().err
     assert error.startswith('mixer-jax: interrupted')
     assert ('run the same command again to resume' in error) == (command in RESUMABLE)
+
+
+@pytest.mark.parametrize(
+  ('message', 'alone', 'code'),
+  [
+    ('UNKNOWN: Gloo AllGather failed: Connection reset by peer', False, 69),
+    ('UNAVAILABLE: Socket closed', False, 69),
+    ('UNAVAILABLE: Socket closed', True, None),
+    ('INVALID_ARGUMENT: shapes', False, None),
+  ],
+)
+def test_a_lost_process_of_a_pod_is_one_line(message, alone, code, capsys, monkeypatch):
+  def fail(_):
+    raise jax.errors.JaxRuntimeError(message)
+
+  monkeypatch.setattr(processes, 'is_alone', lambda: alone)
+  monkeypatch.setitem(sys.modules, 'mixer_jax.commands.models', types.SimpleNamespace(main=fail))
+  if code is None:
+    with pytest.raises(jax.errors.JaxRuntimeError):
+      main(['models'])
+    return
+  assert main(['models']) == code
+  (line,) = capsys.readouterr().err.splitlines()
+  assert line.startswith('mixer-jax: another process of the pod is gone (')

@@ -13,9 +13,6 @@ from mixer_jax.parallel import processes
 
 T = TypeVar('T')
 
-_PEER_LOST = ('barrier', 'DEADLINE_EXCEEDED', 'UNAVAILABLE', 'heartbeat')
-"""Words of JAX when another process does not answer."""
-
 _INTACT, _DAMAGED, _UNREAD = 'intact', 'damaged: ', 'unread: '
 """First words of a process's verdict on a state."""
 
@@ -28,7 +25,12 @@ def read(path: epath.Path, abstract: dict[str, Any]) -> dict[str, Any]:
     StorageError: it cannot be read now, by this process or another.
   """
   metadata = agreed(path, lambda: state_files.read_metadata(path))
-  parts = agreed(path, lambda: state_files.read_arrays(path, abstract))
+
+  def read_arrays() -> dict[str, Any]:
+    state_files.check_description(path, metadata['digests'])
+    return state_files.read_arrays(path, abstract)
+
+  parts = agreed(path, read_arrays)
   with _peers_named(path):
     state_files.verify(parts, metadata['digests'])
   return parts
@@ -61,6 +63,6 @@ def _peers_named(path: epath.Path) -> Iterator[None]:
   except DamagedError:
     raise
   except Exception as error:
-    if not processes.is_alone() and any(sign in str(error) for sign in _PEER_LOST):
+    if processes.is_peer_lost(error):
       raise ApartError(f'{path} is read by all processes, and one has exited') from error
     raise

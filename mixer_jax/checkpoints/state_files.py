@@ -23,6 +23,7 @@ from mixer_jax.checkpoints import state_metadata
 from mixer_jax.checkpoints.digest import digest
 from mixer_jax.checkpoints.state_metadata import DamagedError
 from mixer_jax.errors import StorageError, UserError, one_line
+from mixer_jax.models.parameters import flatten
 from mixer_jax.paths import is_regular, is_remote, write_whole
 
 METADATA = '_CHECKPOINT_METADATA'
@@ -101,6 +102,24 @@ def stored_shapes(path: epath.Path, part: str) -> Any:
     return storage.read_retried(
       path, lambda: _outcome(path, lambda: ocp.checkpointables_metadata(path).metadata[part])
     )
+
+
+def check_description(path: epath.Path, digests: dict[str, int]) -> None:
+  """Compare the names of weights in Orbax's description of a state with those of the digests.
+
+  Arrays can be read without it if their names are known. Then a state whose description is
+  damaged would be intact for a training run, and damaged for everybody else.
+
+  Raises:
+    DamagedError: they differ.
+    StorageError: it cannot be read now.
+  """
+  for part in ('params', 'model_state'):
+    expected = {name for name in digests if name.startswith(f'{part}/')}
+    if expected:
+      found = {f'{part}/{name}' for name in flatten(stored_shapes(path, part) or {})}
+      if wrong := sorted(expected ^ found):
+        raise DamagedError(f'its description and its digests differ in {wrong[0]}')
 
 
 def verify(parts: dict[str, Any], digests: dict[str, int]) -> None:

@@ -134,6 +134,15 @@ def _bounded(seconds: float) -> Iterator[None]:
     timer.cancel()
 
 
+_PEER_LOST = ('Gloo', 'UNAVAILABLE', 'DEADLINE_EXCEEDED', 'heartbeat', 'barrier')
+"""Words of JAX and its transports where another process does not answer."""
+
+
+def is_peer_lost(error: BaseException) -> bool:
+  """Return True for an error that JAX raises because another process has exited."""
+  return any(sign in str(error) for sign in _PEER_LOST) and not is_alone()
+
+
 def is_alone() -> bool:
   """Return True if this is the only process."""
   return jax.process_count() == 1

@@ -187,6 +187,15 @@ def test_a_run_with_a_damaged_best_state_resumes_from_before_it(tmp_path, caplog
   assert store.restore(abstract(mesh), with_best=True) is not None
 
 
+def test_a_state_whose_description_is_damaged_is_so_for_training_too(run, caplog):
+  """Its arrays can be read by their names; `evaluate` would find none of them."""
+  path = run / 'checkpoints' / '20' / 'params' / '_sharding'
+  path.write_bytes(path.read_bytes().replace(b'{', b'[', 1))
+  with caplog.at_level(logging.WARNING):
+    assert restored_step(run) == 10
+  assert 'its description and its digests differ in params/' in caplog.text
+
+
 def test_a_run_with_nothing_before_a_damaged_best_state_says_so_before_it_trains(tmp_path):
   mesh = meshes.make_mesh()
   store = Store(tmp_path, keep=1)

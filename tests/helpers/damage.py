@@ -106,7 +106,7 @@ AT_REST: dict[str, Callable[[Place, random.Random], bool]] = {
   'cut metrics': lambda place, rng: _in_metrics(place, lambda path: cut(path, rng)),
   'emptied metrics': lambda place, rng: _in_metrics(place, lambda path: path.write_bytes(b'')),
   'NULs in metrics': lambda place, rng: _in_metrics(
-    place, lambda path: path.open('ab').write(b'\0' * rng.randrange(1, 5000))
+    place, lambda path: path.write_bytes(path.read_bytes() + b'\0' * rng.randrange(1, 5000))
   ),
   'damaged programs': _damage_programs,
   'cut index': _cut_index,

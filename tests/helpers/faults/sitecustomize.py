@@ -111,21 +111,23 @@ def _fill_disk() -> None:
           break
   finally:
     os.close(descriptor)
-  _end_later('rm -f "$0"', filler)
+  _heal_later()
 
 
 def _make_readonly() -> None:
   # Refused while a file is open for writing, as that of TensorBoard is.
   disk = os.environ['FULL_DISK']
   subprocess.run(['mount', '-o', 'remount,ro', disk], check=False, stderr=subprocess.DEVNULL)
-  _end_later('mount -o remount,rw "$0"', disk)
+  _heal_later()
 
 
-def _end_later(command: str, path) -> None:
+def _heal_later() -> None:
+  # Both faults at once: from a read-only disk, what fills a full one could not be removed.
+  heal = 'mount -o remount,rw "$0" 2>&-; rm -f "$0/filler"'
   if seconds := os.environ.get('FAULT_SECONDS'):
     # Its output is closed, since the reader of the run's output waits for all that hold it.
     silent = dict.fromkeys(('stdout', 'stderr'), subprocess.DEVNULL)
-    subprocess.Popen(['sh', '-c', f'sleep {seconds}; {command}', str(path)], **silent)
+    subprocess.Popen(['sh', '-c', f'sleep {seconds}; {heal}', os.environ['FULL_DISK']], **silent)
 
 
 def _limit_files() -> None:
