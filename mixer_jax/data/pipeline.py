@@ -7,6 +7,7 @@ position in the data is its step.
 """
 
 import dataclasses
+import functools
 import itertools
 import logging
 import math
@@ -16,12 +17,12 @@ from typing import SupportsIndex
 import grain
 import numpy as np
 
-from mixer_jax.data import augment, limits, permute, recipes
+from mixer_jax.data import limits, permute, recipes
 from mixer_jax.data.batch import FILLER, Batch, Example
 from mixer_jax.data.data_config import DataConfig
-from mixer_jax.data.decode import UndecodableError, decode, has_16_bits
-from mixer_jax.data.randaugment import randaugment
+from mixer_jax.data.decode import UndecodableError, has_16_bits
 from mixer_jax.data.source import Record, Source
+from mixer_jax.data.training_image import training_image
 from mixer_jax.errors import UserError
 
 log = logging.getLogger(__name__)
@@ -73,8 +74,8 @@ def train_batches(
   skipped = set() if skipped is None else skipped
 
   def prepare(index: int, rng: np.random.Generator) -> Example:
-    change = lambda image: augmented(image, config, image_size, rng)
-    record, image = _decoded(source, index, config, skipped, change)
+    change = lambda data, see: training_image(data, config, image_size, rng, see)
+    record, image = _decoded(source, index, config, skipped, rng, change)
     return {'image': image, 'label': np.int32(record['label'])}
 
   order = grain.MapDataset.range(len(source)).seed(seed).shuffle().repeat(None).random_map(prepare)
@@ -86,7 +87,8 @@ def _decoded(
   first: int,
   config: DataConfig,
   skipped: set[str],
-  change: Callable[[np.ndarray], np.ndarray],
+  rng: np.random.Generator,
+  change: Callable[[bytes, Callable[[np.ndarray], None]], np.ndarray],
 ) -> tuple[Record, np.ndarray]:
   """Return the record at `first` and its changed image, or the next record that decodes.
 
@@ -94,14 +96,14 @@ def _decoded(
   An error of reading is raised, not skipped: it would change what the run trains on.
   """
   size = len(source)
+  drawn = rng.bit_generator.state
   for index in range(first, first + size):
     record = source[index % size]
+    see = functools.partial(_warn_if_dark, record)
     try:
-      with limits.admitted(record['image'], config.max_megapixels):
-        image = decode(record['image'])
-        _warn_if_dark(record, image)
-        return record, change(image)
+      return record, change(record['image'], see)
     except UndecodableError as error:
+      rng.bit_generator.state = drawn
       name = record['name']
       if config.undecodable == 'fatal':
         raise UserError(
@@ -133,26 +135,6 @@ def _warn_if_dark(record: Record, image: np.ndarray) -> None:
         record['name'],
         number,
       )
-
-
-def augmented(
-  image: np.ndarray, config: DataConfig, size: int, rng: np.random.Generator
-) -> np.ndarray:
-  """Crop, flip, augment and permute a decoded image for training; returns uint8."""
-  image = augment.inception_crop(
-    image,
-    size,
-    rng,
-    areas=(config.min_crop_area, config.max_crop_area),
-    aspects=(config.min_crop_aspect, config.max_crop_aspect),
-    crop=config.crop,
-  )
-  if config.flip:
-    image = augment.flip(image, rng)
-  image = randaugment(
-    image, rng, layers=config.randaugment_layers, magnitude=config.randaugment_magnitude
-  )
-  return permute.permuted(image, config.order(size))
 
 
 def eval_batches(
