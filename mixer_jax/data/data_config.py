@@ -152,7 +152,7 @@ def _auto_or_number(name: str, value: int | str, most: int) -> int | str:
   if isinstance(value, str) and value.isdecimal():
     value = int(value)
   if value != 'auto' and (type(value) is not int or not 0 <= value <= most):
-    raise UserError(f"data.{name} must be 'auto' or in 0..{most}, is {value!r}")
+    raise UserError(f"data.{name} must be in 0..{most} or 'auto', is {value!r}")
   return value
 
 
