@@ -89,7 +89,8 @@ _current: Preemption | None = None
 def preemptible() -> Iterator[Preemption]:
   """Hold back requests to stop; they are seen at the next `Preemption.reached` or `stop_point`.
 
-  A second Ctrl-C, a second or more after the first, ends the process at once. Inside another `preemptible` this is the same one.
+  A second Ctrl-C, a second or more after the first, ends the process at once. Inside
+  another `preemptible` this is the same one.
   """
   global _current
   if _current is not None:
