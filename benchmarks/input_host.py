@@ -33,7 +33,7 @@ from turns import ROOT, answer, children, described, in_turns, run_task, serve, 
 
 NOW, BEFORE = 'mixer_jax', 'mixer_jax before'
 PLAYED_SECONDS, PLAYED_AT_ONCE, PLAYED_WORKERS = 0.009, 96, (0, 1, 2, 4, 6)
-DIGITS = {'config': 'digits', 'image_size': 16, 'batch_size': 128}
+DIGITS: dict[str, Any] = {'config': 'digits', 'image_size': 16, 'batch_size': 128}
 SMALL_JPEGS, SMALL_SIDE, SAMPLES = 200_000, 64, 10
 MIB = 2**20
 
