@@ -152,7 +152,7 @@ def resident(folder: str, args: argparse.Namespace) -> dict[str, Any]:
   return {'memory': result}
 
 
-def small(_: str, args: argparse.Namespace) -> dict[str, Any]:
+def small(_folder: str, args: argparse.Namespace) -> dict[str, Any]:
   """Measure `digits`: images/s, and seconds to the first batch."""
   trees = {NOW: ROOT, **({BEFORE: args.before} if args.before else {})}
   groups = {
