@@ -94,6 +94,9 @@ def get_config() -> ConfigDict:
   # Inception crop: 'tensorflow', as the authors' code draws and resizes it; or 'uniform-area', as
   # earlier versions of this package did.
   config.data.crop = 'tensorflow'
+  # 'auto' decodes JPEGs of which the crop is at least twice as large as the model's images at 1/2,
+  # 1/4 or 1/8 of their size: several times as fast for photographs of 12 megapixels, other levels.
+  config.data.decode_scale = 'none'
   config.data.min_crop_area = 0.05  # share of the image's area, from …
   config.data.max_crop_area = 1.0  # … to
   config.data.min_crop_aspect = 0.75  # width over height, from …
