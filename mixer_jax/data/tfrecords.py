@@ -7,24 +7,20 @@ index is built once from the 12 bytes before each record. It is kept in the cach
 folder of the data set may be shared and read-only.
 """
 
-import bisect
-import collections
 import concurrent.futures
 import dataclasses
 import hashlib
-import itertools
 import logging
 import os
 import pathlib
-import resource
 import struct
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, SupportsIndex, TypeVar
 
 import google_crc32c
 import numpy as np
 
+from mixer_jax.data.shards import OpenFiles, Part, Parts
 from mixer_jax.errors import StorageError, UserError
 from mixer_jax.home import cache_folder, warn_uncached
 from mixer_jax.paths import is_remote, open_whole
@@ -36,26 +32,10 @@ log = logging.getLogger(__name__)
 
 _HEADER, _CHECKSUM = struct.Struct('<QI'), struct.Struct('<I')
 _OVERHEAD = _HEADER.size + _CHECKSUM.size  # bytes of a record that are not its data
+_MASK = 0xA282EAD8
 _INDEX_VERSION = 1
 _SCANNERS = 16
 """Threads that search for records; they mostly wait for a disk or a network."""
-_MAX_OPEN = 1024
-
-
-@dataclasses.dataclass(frozen=True)
-class Part:
-  """Consecutive records of one file.
-
-  Attributes:
-    path: the file.
-    skip, take: number of records to skip at the beginning, and to use after them.
-    examples: total number of records, from the data set's info.
-  """
-
-  path: str
-  skip: int
-  take: int
-  examples: int
 
 
 class TFRecords(Sequence):
@@ -66,7 +46,7 @@ class TFRecords(Sequence):
 
   Args:
     parts: parts of files, in order.
-    parse: function of the bytes of a record.
+    parse: function of bytes that begin with a record, and of its end in them.
     name: data set, for messages.
 
   Raises:
@@ -75,7 +55,7 @@ class TFRecords(Sequence):
     StorageError: a file cannot be read now.
   """
 
-  def __init__(self, parts: Sequence[Part], parse: Callable[[bytes], Any], name: str):
+  def __init__(self, parts: Sequence[Part], parse: Callable[[bytes, int], Any], name: str):
     for part in parts:
       if is_remote(part.path):
         raise UserError(
@@ -83,45 +63,48 @@ class TFRecords(Sequence):
           'random access in a bucket: mount it with gcsfuse, or copy the data set'
         )
     shards = _index({part.path: part.examples for part in parts}, name)
-    self._paths = [part.path for part in parts]
-    self._stamps = [shards[part.path].stamp for part in parts]
+    self._parts, self._parse = Parts(parts), parse
+    self._stamps = {part.path: shards[part.path].stamp for part in parts}
     # These are views, so slices of a split share one index.
     self._bounds = [shards[p.path].bounds[p.skip : p.skip + p.take + 1] for p in parts]
-    self._ends = list(itertools.accumulate(part.take for part in parts))
-    self._parse, self._files = parse, _OpenFiles()
+    self._files = self._no_files()
+
+  def _no_files(self) -> OpenFiles['_OpenFile']:
+    return OpenFiles(self._open, len(self._stamps))
+
+  def _open(self, path: str) -> '_OpenFile':
+    file = _OpenFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+    if _stamp(os.fstat(file.descriptor)) != self._stamps[path]:
+      raise UserError(f'{path} was changed while in use: start again')
+    return file
 
   def __len__(self) -> int:
-    return self._ends[-1] if self._ends else 0
+    return len(self._parts)
 
   def __getitem__(self, index: SupportsIndex):  # pyright: ignore[reportIncompatibleMethodOverride]
-    index = index.__index__()
-    if not 0 <= index < len(self):
-      raise IndexError(f'record {index} of {len(self)}')
-    part = bisect.bisect_right(self._ends, index)
-    place = index - (self._ends[part - 1] if part else 0)
-    begin, end = self._bounds[part][place : place + 2].tolist()
-    path, stamp = self._paths[part], self._stamps[part]
+    number, place = self._parts.find(index.__index__())
+    begin, end = self._bounds[number][place : place + 2].tolist()
+    path = self._parts.parts[number].path
 
-    def read() -> tuple[bytes, bytes]:
-      file = self._files.get(path, stamp)
+    def read() -> bytes:
+      file = self._files.get(path)
       try:
-        # Data and checksum are read separately, since slicing would copy the data.
-        data = os.pread(file.descriptor, end - begin - _OVERHEAD, begin + _HEADER.size)
-        return data, os.pread(file.descriptor, _CHECKSUM.size, end - _CHECKSUM.size)
+        return os.pread(file.descriptor, end - begin - _HEADER.size, begin + _HEADER.size)
       except OSError:
         self._files.drop(path)  # on some network file systems it stays unusable
         raise
 
-    data, stored = _read(path, read)
-    if stored != _CHECKSUM.pack(_masked_checksum(data)):
+    data = _read(path, read)  # and its checksum; slicing would copy the data
+    if not _is_intact(data):
       raise _damaged(path, f'the record at byte {begin} has a wrong checksum')
-    return self._parse(data)
+    return self._parse(data, len(data) - _CHECKSUM.size)
 
   def __getstate__(self) -> dict[str, Any]:
     return {**self.__dict__, '_files': None}
 
   def __setstate__(self, state: dict[str, Any]) -> None:
-    self.__dict__.update(state, _files=_OpenFiles())
+    self.__dict__.update(state)
+    self._files = self._no_files()
 
 
 class _OpenFile:
@@ -132,42 +115,6 @@ class _OpenFile:
 
   def __del__(self, close=os.close):  # bound here: modules may be gone when Python ends
     close(self.descriptor)
-
-
-class _OpenFiles:
-  """Files that stay open; the least recently used one is dropped if there are too many.
-
-  ImageNet has 1,024 shards, often the limit of open files per process. A source uses at most an
-  eighth of it.
-  """
-
-  def __init__(self):
-    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
-    unlimited = limit == resource.RLIM_INFINITY
-    self._limit = _MAX_OPEN if unlimited else min(_MAX_OPEN, max(limit // 8, 8))
-    self._lock = threading.Lock()
-    self._open: collections.OrderedDict[str, _OpenFile] = collections.OrderedDict()
-
-  def get(self, path: str, stamp: tuple[int, int]) -> _OpenFile:
-    """Return the file, opened if necessary; it stays open while the caller holds it."""
-    with self._lock:
-      if path in self._open:
-        self._open.move_to_end(path)
-        return self._open[path]
-    # Not under the lock, since a network may be slow. Two threads may open the same file.
-    file = _OpenFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
-    if _stamp(os.fstat(file.descriptor)) != stamp:
-      raise UserError(f'{path} was changed while in use: start again')
-    with self._lock:
-      file = self._open.setdefault(path, file)
-      if len(self._open) > self._limit:
-        self._open.popitem(last=False)
-    return file
-
-  def drop(self, path: str) -> None:
-    """Open the file again at the next use."""
-    with self._lock:
-      self._open.pop(path, None)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -253,10 +200,24 @@ def _scan(path: str, examples: int) -> _Shard:
   return _Shard(_stamp(state), np.array(bounds, np.int64))
 
 
+def _is_intact(data: bytes) -> bool:
+  """Return True if data ends with its checksum.
+
+  The CRC of data and checksum is compared with that of the checksum, continued from the CRC that it
+  stands for. They are equal if and only if that is the CRC of the data, which need not be copied.
+  """
+  stored = data[-_CHECKSUM.size :]
+  if len(stored) < _CHECKSUM.size:
+    return False
+  rotated = (_CHECKSUM.unpack(stored)[0] - _MASK) & 0xFFFFFFFF
+  crc = (rotated << 15 | rotated >> 17) & 0xFFFFFFFF
+  return google_crc32c.value(data) == google_crc32c.extend(crc, stored)
+
+
 def _masked_checksum(data: bytes) -> int:
   """Return the masked CRC-32C of the format; the plain CRC of data with its CRC is constant."""
   crc = google_crc32c.value(data)
-  return ((crc >> 15 | crc << 17) + 0xA282EAD8) & 0xFFFFFFFF
+  return ((crc >> 15 | crc << 17) + _MASK) & 0xFFFFFFFF
 
 
 def _stamp(state: os.stat_result) -> tuple[int, int]:
