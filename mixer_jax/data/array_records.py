@@ -39,12 +39,8 @@ class ArrayRecords(Sequence):
     name: str,
     folder: os.PathLike | str,
   ):
-    self._parts, self._parse, self._name, self._folder = (
-      Parts(parts),
-      parse,
-      name,
-      os.fspath(folder),
-    )
+    self._parts, self._parse = Parts(parts), parse
+    self._name, self._folder = name, os.fspath(folder)
     self._readers = OpenFiles(_open_reader, len(parts))
 
   def __len__(self) -> int:

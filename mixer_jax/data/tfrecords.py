@@ -9,6 +9,7 @@ folder of the data set may be shared and read-only.
 
 import concurrent.futures
 import dataclasses
+import functools
 import hashlib
 import logging
 import os
@@ -70,13 +71,8 @@ class TFRecords(Sequence):
     self._files = self._no_files()
 
   def _no_files(self) -> OpenFiles['_OpenFile']:
-    return OpenFiles(self._open, len(self._stamps))
-
-  def _open(self, path: str) -> '_OpenFile':
-    file = _OpenFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
-    if _stamp(os.fstat(file.descriptor)) != self._stamps[path]:
-      raise UserError(f'{path} was changed while in use: start again')
-    return file
+    # Not a bound method: a cycle would keep the files open until it is collected.
+    return OpenFiles(functools.partial(_open_indexed, self._stamps), len(self._stamps))
 
   def __len__(self) -> int:
     return len(self._parts)
@@ -115,6 +111,14 @@ class _OpenFile:
 
   def __del__(self, close=os.close):  # bound here: modules may be gone when Python ends
     close(self.descriptor)
+
+
+def _open_indexed(stamps: Mapping[str, tuple[int, int]], path: str) -> _OpenFile:
+  """Open a file, if it is still the one that was indexed."""
+  file = _OpenFile(os.open(path, os.O_RDONLY | os.O_CLOEXEC))
+  if _stamp(os.fstat(file.descriptor)) != stamps[path]:
+    raise UserError(f'{path} was changed while in use: start again')
+  return file
 
 
 @dataclasses.dataclass(frozen=True)
