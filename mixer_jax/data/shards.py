@@ -72,11 +72,14 @@ class OpenFiles(Generic[T]):
   def __init__(self, open_file: Callable[[str], T], count: int):
     self._open_file = open_file
     self._limit = min(_MAX_OPEN, max(_allowed(_SHARE * count) // _SHARE, 8))
+    self._all_fit = count <= self._limit
     self._lock = threading.Lock()
     self._open: collections.OrderedDict[str, T] = collections.OrderedDict()
 
   def get(self, path: str) -> T:
     """Return the file, opened if necessary; it stays open while the caller holds it."""
+    if self._all_fit and (file := self._open.get(path)) is not None:
+      return file
     with self._lock:
       if path in self._open:
         self._open.move_to_end(path)
