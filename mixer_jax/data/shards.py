@@ -41,9 +41,10 @@ class Parts:
   def __init__(self, parts: Sequence[Part]):
     self.parts = tuple(parts)
     self._ends = list(itertools.accumulate(part.take for part in parts))
+    self._count = self._ends[-1] if parts else 0
 
   def __len__(self) -> int:
-    return self._ends[-1] if self._ends else 0
+    return self._count
 
   def find(self, index: int) -> tuple[int, int]:
     """Return the number of the part that a record is in, and its position in that part.
@@ -51,8 +52,8 @@ class Parts:
     Raises:
       IndexError: there is no such record.
     """
-    if not 0 <= index < len(self):
-      raise IndexError(f'record {index} of {len(self)}')
+    if not 0 <= index < self._count:
+      raise IndexError(f'record {index} of {self._count}')
     number = bisect.bisect_right(self._ends, index)
     return number, index - (self._ends[number - 1] if number else 0)
 

@@ -111,7 +111,7 @@ def _parsed_by_tfds(
 def _usual(fields: Fields, data: bytes, end: int) -> dict[str, Any] | None:
   """Return a record of single values as all writers encode them; None if it is another one.
 
-  Nothing follows a value, at any level, so all lengths lead to the end of the feature.
+  Nothing follows a value, at any level, so all lengths lead to the end of the entry.
   """
   record: dict[str, Any] = {}
   try:
@@ -122,31 +122,55 @@ def _usual(fields: Fields, data: bytes, end: int) -> dict[str, Any] | None:
       entry, last = _span(data, at + 1)
       after = entry + 2 + data[entry + 1]
       key = data[entry + 2 : after]
-      begin, stop = _span(data, after + 1)
-      if not data[at] == data[entry] == 0x0A or data[after] != 0x12 or stop != last:
+      if not data[at] == data[entry] == 0x0A or last > end or not key.isascii():
         return None
-      at = last
-      field = fields.get(key)
+      at, field = last, fields.get(key)
+      heads = _HEADS[field.kind] if field else ()
+      begin = after + 6
+      if last - after >= 0x80 or field is None or data[after:begin] != heads[last - after]:
+        begin = _value(data, after, last, field)
+        if not begin:
+          return None
       if field is None:
-        if key.isascii() and len(key) < 0x80:
-          continue
-        return None
-      number = data[begin]
-      begin, stop = _span(data, begin + 1)
-      if number != field.kind << 3 | 2 or stop != last or data[begin] != 0x0A or field.shape:
-        return None
-      begin, stop = _span(data, begin + 1)
-      if stop != last:
-        return None
+        continue
       if field.kind == _BYTES:
         record[field.name] = data[begin:last]
       else:
-        record[field.name], begin = wire.varint(data, begin, last)
-        if begin != last:
+        begin, stop = _span(data, begin)  # an integer is encoded as a length is
+        if begin != last or field.shape:
           return None
+        record[field.name] = stop - begin
   except (IndexError, wire.WireError):
     return None
   return record if at == end and len(record) == len(fields) else None
+
+
+_HEADS = {
+  kind: [
+    bytes((0x12, size - 2, kind << 3 | 2, size - 4, 0x0A, size - 6)) if size >= 6 else b''
+    for size in range(0x80)
+  ]
+  for kind in (_BYTES, _FLOATS, _INTS)
+}
+"""Kind of a feature -> the bytes between its key and a single value, by the size of both."""
+
+
+def _value(data: bytes, at: int, end: int, field: Field | None) -> int:
+  """Return where the single value of a feature begins that ends at `end`; 0 if it has another form.
+
+  Only that the feature ends there is checked of one that is not asked for.
+  """
+  begin, stop = _span(data, at + 1)
+  if data[at] != 0x12 or stop != end:
+    return 0
+  if field is None:
+    return begin
+  tag = data[begin]
+  begin, stop = _span(data, begin + 1)
+  if tag != field.kind << 3 | 2 or stop != end or data[begin] != 0x0A:
+    return 0
+  begin, stop = _span(data, begin + 1)
+  return begin if stop == end else 0
 
 
 def _span(data: bytes, at: int) -> tuple[int, int]:
