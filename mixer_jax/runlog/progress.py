@@ -48,7 +48,7 @@ class Progress:
     """Report a finished step; write a row every `log_every` steps and for the last one.
 
     Returns:
-      The row, if there is one. `images_per_second` and `input_wait` are None where they are unknown.
+      The row, if there is one; `images_per_second` and `input_wait` are None where unknown.
     """
     now = time.monotonic()
     if self._last is not None:
