@@ -12,13 +12,12 @@ import sys
 import threading
 import traceback
 from multiprocessing.connection import Connection
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
-from mixer_jax.data.examples import Examples
-from mixer_jax.data.limits import share_memory
-from mixer_jax.data.messages import Done, Job, Logged, Task
-from mixer_jax.data.slots import OthersSlots
-from mixer_jax.errors import StorageError, UserError, one_line
+if TYPE_CHECKING:  # most of the start-up time, in which the first thread answers already
+  from mixer_jax.data.examples import Examples
+  from mixer_jax.data.messages import Done, Task
+  from mixer_jax.data.slots import OthersSlots
 
 
 class _Outbox:
@@ -37,12 +36,15 @@ class _Outbox:
 
   def put_nowait(self, record: logging.LogRecord) -> None:
     """Send a line of the log."""
+    from mixer_jax.data.messages import Logged
+
     self.put(Logged(record))
 
 
 def main(connection: Connection, file: int) -> NoReturn:
   """Fill portions until the other process closes the connection, or ends."""
-  outbox, tasks = _Outbox(connection), queue.SimpleQueue[Task]()
+  outbox, tasks = _Outbox(connection), queue.SimpleQueue()
+  outbox.put(None)
   logging.getLogger().addHandler(logging.handlers.QueueHandler(outbox))  # pyright: ignore[reportArgumentType]
   logging.getLogger().setLevel(logging.INFO)
   try:
@@ -60,8 +62,12 @@ def main(connection: Connection, file: int) -> NoReturn:
 
 def _begin(pickled: bytes, file: int, tasks: queue.SimpleQueue, outbox: _Outbox) -> None:
   """Start the threads."""
+  from mixer_jax.data.limits import share_memory
+  from mixer_jax.data.messages import Done
+  from mixer_jax.data.slots import OthersSlots
+
   try:
-    job: Job = pickle.loads(pickled)
+    job = pickle.loads(pickled)
   except Exception as error:  # a module is missing, and many kinds
     error = _sendable(error)
     while True:
@@ -74,13 +80,15 @@ def _begin(pickled: bytes, file: int, tasks: queue.SimpleQueue, outbox: _Outbox)
 
 
 def _fill_all(
-  examples: Examples, slots: OthersSlots, tasks: queue.SimpleQueue, outbox: _Outbox
+  examples: 'Examples', slots: 'OthersSlots', tasks: queue.SimpleQueue, outbox: _Outbox
 ) -> NoReturn:
   while True:
     outbox.put(_filled(examples, slots, tasks.get()))
 
 
-def _filled(examples: Examples, slots: OthersSlots, task: Task) -> Done:
+def _filled(examples: 'Examples', slots: 'OthersSlots', task: 'Task') -> 'Done':
+  from mixer_jax.data.messages import Done
+
   rows = slice(task.first, task.first + len(task.positions))
   try:
     batch = {name: values[rows] for name, values in slots.batch(task.slot).items()}
@@ -94,6 +102,8 @@ def _sendable(error: Exception) -> Exception:
 
   The causes of an error stay here.
   """
+  from mixer_jax.errors import StorageError, UserError, one_line
+
   if isinstance(error, MemoryError):
     return StorageError(
       'a worker process of the input has not enough memory: lower config.data.threads or '

@@ -8,6 +8,7 @@ however that ends.
 
 import contextlib
 import itertools
+import logging
 import os
 import pickle
 import signal
@@ -22,9 +23,15 @@ from mixer_jax.data.portions import Portion
 from mixer_jax.data.slots import Slots
 from mixer_jax.errors import StorageError, UserError, one_line
 
+log = logging.getLogger(__name__)
+
 _SILENT_SECONDS = 8
 """A worker that answers nothing for so long is taken to hang. Only time in which this process
 waits for it counts: a computer may be suspended."""
+_START_SECONDS = 60
+"""Likewise before its first message."""
+_PATIENT_ANSWERS = 30
+"""Answers of a worker, one a second, after which a line says that its images take long."""
 _END_SECONDS = 2
 _OURS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 """Signals that may reach all processes of a run, and that its main process decides about."""
@@ -107,6 +114,7 @@ class _Worker:
           '--config.data.workers=0 to read in threads'
         ) from error
     self._connection = ours
+    self._patience = _START_SECONDS
     self._done: dict[int, Done] = {}
 
   def send_bytes(self, data: bytes) -> None:
@@ -125,9 +133,14 @@ class _Worker:
 
   def result(self, ticket: int) -> list[Remark]:
     """Return the remarks of a task when it is done; raises its error."""
+    answers = 0
     while ticket not in self._done:
       message = self._receive()
-      if isinstance(message, Logged):
+      if message is None:
+        answers += 1
+        if answers % _PATIENT_ANSWERS == 0:
+          log.warning('the input waits for images that worker %d reads', self._process.pid)
+      elif isinstance(message, Logged):
         message.handle()
       elif isinstance(message, Done):
         self._done[message.ticket] = message
@@ -138,9 +151,10 @@ class _Worker:
 
   def _receive(self) -> Any:
     """Return the next message; asks a silent worker whether it is alive."""
-    for second in range(_SILENT_SECONDS + 1):
+    for second in range(self._patience + 1):
       try:
         if self._connection.poll(1):
+          self._patience = _SILENT_SECONDS
           return self._connection.recv()
         if not second:
           self._connection.send(None)
