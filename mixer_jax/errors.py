@@ -1,6 +1,5 @@
 """Exceptions that a caller can act on, and their messages."""
 
-
 RESUMES = 'the same command again resumes from the last saved state, or begins if there is none'
 """End of a message about a run that stopped before it could save its state."""
 
