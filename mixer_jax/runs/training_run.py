@@ -166,6 +166,7 @@ def _train(exp: Experiment, folder: str, startup: Startup, show_parameters: bool
       raise
     finally:
       terminal.finish()
+      batches.close()
       hooks.close()
     end = run_report.finish(exp, evaluation, last, step, progress, folder)
   result = result_from([*earlier, *hooks.rows], end)
