@@ -43,14 +43,14 @@ h1, h2, h3, p, summary, .legend { overflow-wrap: anywhere }
 
 .scroll { overflow-x: auto; margin: .6rem 0 1rem }
 table { border-collapse: collapse; font-size: .87rem }
-th, td { padding: .32rem .5rem; text-align: right; vertical-align: top;
+th, td { padding: .32rem .4rem; text-align: right; vertical-align: top;
   border-bottom: 1px solid var(--line) }
 th { font-weight: 600 }
-thead th { color: var(--soft); vertical-align: bottom; min-width: 4.1rem }
+thead th { color: var(--soft); vertical-align: bottom; min-width: 3.6rem }
 th:first-child, .words { text-align: left }
 tbody th, .words { overflow-wrap: anywhere }
-tbody th { min-width: 8rem; max-width: 22rem }
-.words { min-width: 7rem; max-width: 34rem }
+tbody th { min-width: 7.5rem; max-width: 22rem }
+.words { min-width: 6.5rem; max-width: 34rem }
 .soft { font-weight: 400 }
 .run::before { content: ""; display: inline-block; width: .85em; height: .85em;
   margin-right: .5em; border-radius: .2em; background: var(--c); vertical-align: -.08em }
