@@ -13,7 +13,7 @@ import io
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 from photographs import photographs
@@ -42,7 +42,7 @@ def large_photographs(count: int) -> Iterator[bytes]:
     yield buffer.getvalue()
 
 
-def measure(images: Iterable[bytes], kinds: dict[str, Callable[[bytes], object]]) -> None:
+def measure(images: Iterable[bytes], kinds: Mapping[str, Callable[[bytes], object]]) -> None:
   """Apply all kinds to each image, and print a row per kind."""
   times: dict[str, list[float]] = {name: [] for name in kinds}
   sizes = []
