@@ -35,7 +35,7 @@ def large_photographs(count: int) -> Iterator[bytes]:
   photos = load_sample_images().images  # pyright: ignore[reportAttributeAccessIssue]
   rng = np.random.default_rng(0)
   for number in range(count):
-    image = np.asarray(Image.fromarray(photos[number % 2]).resize((4000, 3000), Image.BICUBIC))
+    image = np.asarray(Image.fromarray(photos[number % 2]).resize((4000, 3000), Image.Resampling.BICUBIC))
     levels = image + rng.normal(0, _NOISE, image.shape).astype(np.float32)
     buffer = io.BytesIO()
     Image.fromarray(levels.clip(0, 255).astype(np.uint8)).save(buffer, 'JPEG', quality=90)

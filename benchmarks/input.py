@@ -251,11 +251,13 @@ def main() -> None:
   parser.add_argument('--before', metavar='TREE', default='', help='another state of the package')
   parser.add_argument('--images', type=int, default=2000, help='JPEGs in the data set')
   parser.add_argument('--threads', type=int, default=2, help='of each process')
+  parser.add_argument('--data', metavar='FOLDER', help='of the data set, kept for the next time')
   parser.add_argument('--rounds', type=int, default=9)
   parser.add_argument('--seconds', type=float, default=4, help='of a turn')
   parser.add_argument('--json', type=pathlib.Path, help='file to write')
   args = parser.parse_args()
-  with tempfile.TemporaryDirectory() as folder:
+  with tempfile.TemporaryDirectory() as temporary:
+    folder = args.data or temporary
     prepare(folder, args.images)
     turns = rates(folder, args.threads, args.rounds, args.seconds, args.before)
     print(f'{args.images} JPEGs, {args.threads} threads, medians of {args.rounds} rounds (range)')

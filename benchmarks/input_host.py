@@ -135,7 +135,7 @@ def cost(folder: str, args: argparse.Namespace) -> dict[str, Any]:
 
 def resident(folder: str, args: argparse.Namespace) -> dict[str, Any]:
   """Measure the memory of workers: large images briefly, and many small ones."""
-  small = f'{folder}/small'
+  small = f'{folder}/{SMALL_SIDE}'
   prepare(small, 1000, SMALL_SIDE, SMALL_SIDE)
   shared = {'workers': args.cores, 'threads': 16}
   result = {}
@@ -192,12 +192,14 @@ def main() -> None:
   parser.add_argument('--parts', default=','.join(PARTS), help='default: %(default)s')
   parser.add_argument('--count', type=int, default=2000, help='JPEGs in the data set')
   parser.add_argument('--cores', type=int, default=2, help='workers of `cost` and `memory`')
+  parser.add_argument('--data', metavar='FOLDER', help='of the data set, kept for the next time')
   parser.add_argument('--rounds', type=int, default=9)
   parser.add_argument('--seconds', type=float, default=4, help='of a turn')
   parser.add_argument('--json', type=pathlib.Path, help='file to write')
   args = parser.parse_args()
   result: dict[str, Any] = {}
-  with tempfile.TemporaryDirectory() as folder:
+  with tempfile.TemporaryDirectory() as temporary:
+    folder = args.data or temporary
     prepare(folder, args.count)
     for part in args.parts.split(','):
       result |= PARTS[part](folder, args)

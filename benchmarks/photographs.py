@@ -28,7 +28,9 @@ def photographs(count: int, width: int = 500, height: int = 375) -> Iterator[byt
 
 
 def prepare(folder: str | pathlib.Path, count: int, width: int = 500, height: int = 375) -> None:
-  """Prepare the data set in another process, so that this one does not load TensorFlow."""
+  """Prepare the data set, unless it is there; another process does it, which loads TensorFlow."""
+  if (pathlib.Path(folder) / 'imagenet2012').exists():
+    return
   command = [sys.executable, __file__, folder, count, width, height]
   subprocess.run([str(part) for part in command], check=True, stderr=subprocess.DEVNULL)
 
