@@ -116,8 +116,11 @@ def get_config() -> ConfigDict:
   config.data.changed = 'refuse'
   # Larger images count as images that do not decode. Decoding takes 4 to 20 MB per megapixel.
   config.data.max_megapixels = 134  # 1 to 178
-  config.data.threads = 16  # for reading and decoding; 0: the thread of the loop, between steps
-  config.data.prefetch = 512  # examples kept ready
+  # Worker processes that read and decode, and threads of each; 0 workers: threads of this process;
+  # 0 threads, too: the thread of the loop, between steps. 'auto': by cores and size of the images.
+  config.data.workers = auto()
+  config.data.threads = auto()
+  config.data.prefetch = 512  # examples kept ready, at least
 
   config.optimizer = ConfigDict()  # fields of mixer_jax.training.optimizer.OptimizerConfig
   config.optimizer.name = 'adam'  # or 'sgd'
@@ -152,6 +155,11 @@ def get_config() -> ConfigDict:
 def values(*items: float | str) -> FieldReference:
   """Return a list that config files may replace by a tuple or by a string such as '1,5'."""
   return FieldReference(items, field_type=object)
+
+
+def auto() -> FieldReference:
+  """Return 'auto', which config files may replace by a number."""
+  return FieldReference('auto', field_type=object)
 
 
 def use_family(config: ConfigDict, name: str) -> None:

@@ -10,6 +10,7 @@ import traceback
 import mixer_jax
 from mixer_jax import hardware
 from mixer_jax.errors import (
+  RESUMES,
   ApartError,
   DoesNotFitError,
   PreemptedError,
@@ -102,12 +103,12 @@ def main(argv: list[str] | None = None) -> int:
       raise
     _report(f'{error.filename or "a file"}: {error.strerror}')
     return 74 if number in _PASSING else 2
+  except PreemptedError as error:
+    _report(f'{error}: its state is saved; run the same command again to resume')
+    return 130 if isinstance(error, KeyboardInterrupt) else 75
   except KeyboardInterrupt:
     _report(_interrupted(argv))
     return 130
-  except PreemptedError as error:
-    _report(f'{error}: its state is saved; run the same command again to resume')
-    return 75
   except Exception as error:
     if _is_peer_lost(error):
       _report(f'another process of the pod is gone ({one_line(error)}): start all of them again')
@@ -150,9 +151,8 @@ def _choose_platforms() -> None:
 
 
 def _interrupted(argv: list[str]) -> str:
-  """Return the message after Ctrl-C."""
-  resume = '; run the same command again to resume from the last saved state'
-  return 'interrupted' + (resume if argv[:1] and argv[0] in RESUMABLE else '')
+  """Return the message after a Ctrl-C at which nothing was saved."""
+  return 'interrupted' + (f'; {RESUMES}' if argv[:1] and argv[0] in RESUMABLE else '')
 
 
 def _report(line: str) -> int:

@@ -243,7 +243,7 @@ PARTS = {
   'forward': Part(_forward),
   'train': Part(_train),
   'loop': Part(_loop, ('orbax.checkpoint',)),
-  'input': Part(_input, ('grain', 'cv2', 'PIL', 'scipy', 'simplejpeg', 'sklearn', 'etils')),
+  'input': Part(_input, ('cv2', 'PIL', 'scipy', 'simplejpeg', 'sklearn', 'etils')),
   'evaluate': Part(_evaluate),  # on noise, where the modules of `input` are missing
   'checkpoint': Part(_checkpoint, ('orbax.checkpoint',)),
   'cka': Part(_cka),

@@ -184,7 +184,9 @@ class FewShot:
     meshes.check_batch(mesh, batch_size)
     if train_labels is not None and len(train_labels) != len(train):
       raise UserError(f'{len(train_labels)} labels for the {len(train)} examples of {train.name}')
-    labels = SourceLabels(train, threads=data.threads) if train_labels is None else train_labels
+    labels = (
+      SourceLabels(train, threads=data.label_threads) if train_labels is None else train_labels
+    )
     choices = [  # (classes, most shots) for each seed
       choose_shots(labels, max(few.shots), seed, train.classes, max_reads=few.max_reads)
       for seed in range(few.seeds)

@@ -58,7 +58,7 @@ class BaseHooks:
 
   def stopped(self, step: int) -> PreemptedError:
     """Return the error of a run that stops after this step."""
-    return self._preemption.error(f'preempted at step {step}')
+    return self._preemption.error(f'at step {step}')
 
   def save_state(
     self, step: int, state: TrainState, metadata: dict[str, Any], best: int | None = None

@@ -166,6 +166,7 @@ def _train(exp: Experiment, folder: str, startup: Startup, show_parameters: bool
       raise
     finally:
       terminal.finish()
+      batches.close()
       hooks.close()
     end = run_report.finish(exp, evaluation, last, step, progress, folder)
   result = result_from([*earlier, *hooks.rows], end)
@@ -211,7 +212,9 @@ def _begin(
     path = str(store.directory / str(step))
     standing = Standing(**store.metadata(step).get('standing', {}))  # the first runs had none
     state = steps.from_parts(step, parts, mesh)
-    log.info('restored %s: resuming after step %d', path, step)
+    is_finished = step >= exp.total_steps or standing.is_over(exp.config.early_stopping)
+    text = 'the run is finished after step %d' if is_finished else 'resuming after step %d'
+    log.info(f'restored %s: {text}', path, step)
   elif exp.initial_params is not None:
     state = steps.state_from_params(exp.initial_params(), exp.optimizer, mesh, exp.model)
   else:

@@ -141,12 +141,12 @@ def test_bad_input_is_one_line(capsys, flags, message):
 
 def test_a_part_whose_packages_are_missing_is_left_out(capsys, monkeypatch):
   is_installed = suite._is_installed
-  monkeypatch.setattr(suite, '_is_installed', lambda name: name != 'grain' and is_installed(name))
+  monkeypatch.setattr(suite, '_is_installed', lambda name: name != 'cv2' and is_installed(name))
   assert main([*FLAGS, '--what=input']) == 2
-  assert 'input is not measured: it needs grain' in capsys.readouterr().err
+  assert 'input is not measured: it needs cv2' in capsys.readouterr().err
   assert main([*FLAGS, '--what=evaluate,input', '--batch=8']) == 0
   output = capsys.readouterr()
-  assert 'input is not measured: it needs grain' in output.err
+  assert 'input is not measured: it needs cv2' in output.err
   assert 'noise in memory' in output.out
 
 

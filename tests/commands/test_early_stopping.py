@@ -99,7 +99,7 @@ def assert_same_end(workdir, undisturbed) -> None:
 
 
 def test_a_run_that_is_preempted_and_fails_ends_as_without(
-  stopped, digits_dir, tmp_path, monkeypatch
+  stopped, digits_dir, tmp_path, monkeypatch, capsys
 ):
   best = rows(stopped, 'end')[0]['best_step']
   # It is preempted at the step of the best evaluation, for which there is no time.
@@ -117,7 +117,10 @@ def test_a_run_that_is_preempted_and_fails_ends_as_without(
       train_runs.train(tmp_path, digits_dir, *FLAGS)
   assert result_of(tmp_path) is None
   steps = len(read_metrics(tmp_path))
+  capsys.readouterr()
   assert train_runs.train(tmp_path, digits_dir, *FLAGS) == 0
+  said = capsys.readouterr().err
+  assert f'the run is finished after step {max(evaluations(tmp_path))}\n' in said
   assert [row.get('event') for row in read_metrics(tmp_path)[steps:]] == ['start', 'test', 'end']
   assert_same_end(tmp_path, stopped)
 

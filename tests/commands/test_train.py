@@ -120,6 +120,24 @@ def test_fields_that_affect_the_result_may_not_change_others_may(trained, digits
   assert 'config.model.num_blocks is 1, not 2' in capsys.readouterr().err
 
 
+def test_a_refused_change_of_the_schedule_names_a_way_that_works(
+  trained, digits_dir, tmp_path, capsys
+):
+  changes = ('--config.total_steps=2', '--config.optimizer.learning_rate=0')
+  assert train_runs.train(trained, digits_dir, *changes) == 2
+  line = capsys.readouterr().err
+  assert 'config.optimizer.learning_rate is 0.003, not 0.0, and 1 more differ' in line
+  way = [word.rstrip(',') for word in line.split() if word.startswith('--config.init_')]
+  assert len(way) == 2
+  assert train_runs.train(tmp_path / 'further', digits_dir, *changes, *way) == 0
+  before, after = mixer_jax.load(trained)[1], mixer_jax.load(tmp_path / 'further')[1]
+  jax.tree.map(np.testing.assert_array_equal, before, after)
+  # Weights do not fit every change: one of the architecture, or of the data.
+  for change in ('--config.model.hidden_dim=32', '--config.data.train_split=train[:50%]'):
+    assert train_runs.train(trained, digits_dir, *changes, change) == 2
+    assert 'take another --workdir, or its settings' in capsys.readouterr().err
+
+
 def test_a_check_rejects_what_a_run_would_and_writes_nothing(trained, tmp_path, capsys):
   missing = tmp_path / 'no-data-here'
   assert train_runs.train(tmp_path / 'new', missing, '--check') == 0

@@ -26,7 +26,7 @@ def prepare(row: Row, context: Context) -> 'PeriodicFewShot':
   setup = context.setup
   data = dataclasses.replace(fields.read_as(setup.data), name=fields.name or setup.data.name)
   split = fields.train_split or authors_split(data.name)
-  train, labels = _labelled(data.name, split, data.data_dir, data.folder_rules, data.threads)
+  train, labels = _labelled(data.name, split, data.data_dir, data.folder_rules, data.label_threads)
   test = with_classes_of(train, open_split(data, fields.eval_split))
   warn_if_trained_on(test, train, context.train)
   evaluate = FewShot(
