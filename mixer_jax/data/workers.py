@@ -7,6 +7,7 @@ however that ends.
 """
 
 import contextlib
+import fcntl
 import itertools
 import logging
 import os
@@ -18,6 +19,7 @@ import struct
 import subprocess
 import sys
 import time
+import weakref
 from collections.abc import Iterator
 from multiprocessing.connection import Connection
 from typing import Any
@@ -62,6 +64,7 @@ class Workers:
     job = _pickled(Job(examples, slots.layout, threads, count))
     self._tickets = itertools.count()
     self._workers: list[_Worker] = []
+    self._end = weakref.finalize(self, _end, self._workers)  # also where the interpreter exits
     try:
       for _ in range(count):
         self._workers.append(_Worker(slots.file))
@@ -87,14 +90,18 @@ class Workers:
 
   def close(self) -> None:
     """End all workers."""
-    for worker in self._workers:
-      worker.release()
-    deadline = time.monotonic() + _END_SECONDS
-    for worker in self._workers:
-      worker.end(deadline)
+    self._end()
 
   def _worker(self, ticket: int) -> '_Worker':
     return self._workers[ticket % len(self._workers)]
+
+
+def _end(workers: 'list[_Worker]') -> None:
+  for worker in workers:
+    worker.release()
+  deadline = time.monotonic() + _END_SECONDS
+  for worker in workers:
+    worker.end(deadline)
 
 
 class _Worker:
@@ -202,18 +209,21 @@ class _Worker:
 
 def _started(theirs: socket.socket, file: int) -> subprocess.Popen:
   """Return a worker process with its end of a connection and the file of the slots."""
-  command = (sys.executable, '-P', '-m', 'mixer_jax.data.worker', theirs.fileno(), file)
+  # Not the numbers of standard streams, which may be closed in this process.
+  passed = [fcntl.fcntl(number, fcntl.F_DUPFD_CLOEXEC, 3) for number in (theirs.fileno(), file)]
   # It inherits the mask: a signal to all processes must not end it, also while it starts.
   before = signal.pthread_sigmask(signal.SIG_BLOCK, _OURS)
   try:
     return subprocess.Popen(
-      [str(part) for part in command],
+      [sys.executable, '-P', '-m', 'mixer_jax.data.worker', *map(str, passed)],
       stdin=subprocess.DEVNULL,
-      pass_fds=(theirs.fileno(), file),
+      pass_fds=passed,
       env={**os.environ, 'PYTHONPATH': _search_path(), 'OPENBLAS_NUM_THREADS': '1'},
     )
   finally:
     signal.pthread_sigmask(signal.SIG_SETMASK, before)
+    for number in passed:
+      os.close(number)
 
 
 def _pickled(job: Job) -> bytes:
