@@ -16,9 +16,9 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
-from photographs import photographs
 from PIL import Image
 
+from benchmarks.photographs import photographs
 from configs import common
 from mixer_jax.data import augment, decode
 from mixer_jax.data.data_config import DataConfig
@@ -35,7 +35,9 @@ def large_photographs(count: int) -> Iterator[bytes]:
   photos = load_sample_images().images  # pyright: ignore[reportAttributeAccessIssue]
   rng = np.random.default_rng(0)
   for number in range(count):
-    image = np.asarray(Image.fromarray(photos[number % 2]).resize((4000, 3000), Image.Resampling.BICUBIC))
+    image = np.asarray(
+      Image.fromarray(photos[number % 2]).resize((4000, 3000), Image.Resampling.BICUBIC)
+    )
     levels = image + rng.normal(0, _NOISE, image.shape).astype(np.float32)
     buffer = io.BytesIO()
     Image.fromarray(levels.clip(0, 255).astype(np.uint8)).save(buffer, 'JPEG', quality=90)
