@@ -67,8 +67,7 @@ def randaugment(image: Image, rng: np.random.Generator, *, layers: int, magnitud
 
 def _auto_contrast(image: Image, level: float, rng: np.random.Generator) -> Image:
   """Stretch each channel to 0..255."""
-  rows = image.reshape(len(image), -1)  # long rows: NumPy is slow along an axis of three
-  ends = rows.min(0).reshape(-1, 3).min(0), rows.max(0).reshape(-1, 3).max(0)
+  ends = image.min(0).min(0), image.max(0).max(0)
   lows, highs = (levels.astype(np.float32) for levels in ends)
   tables = np.tile(_LEVELS[:, None].astype(np.float32), 3)
   for channel, (low, high) in enumerate(zip(lows, highs, strict=True)):
