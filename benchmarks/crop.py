@@ -18,12 +18,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 import numpy as np
 from PIL import Image
 
-from benchmarks.input import MAGNITUDE, SIZE, photographs
+from benchmarks.photographs import photographs
 from configs import common
 from mixer_jax.data import augment, decode
 from mixer_jax.data.data_config import DataConfig
 from mixer_jax.data.training_image import training_image
 
+SIZE, MAGNITUDE = 224, 15
 _NOISE = 4.0  # standard deviation, levels: files of about 2 MB
 
 
