@@ -25,7 +25,7 @@ from mixer_jax.data.data_config import DataConfig
 from mixer_jax.data.training_image import training_image
 
 SIZE, MAGNITUDE = 224, 15
-_NOISE = 4.0  # standard deviation, levels: files of about 4 MB
+_NOISE = 4.0  # standard deviation, levels: files of about 2 MB
 
 
 def large_photographs(count: int) -> Iterator[bytes]:
@@ -35,9 +35,8 @@ def large_photographs(count: int) -> Iterator[bytes]:
   photos = load_sample_images().images  # pyright: ignore[reportAttributeAccessIssue]
   rng = np.random.default_rng(0)
   for number in range(count):
-    image = np.asarray(
-      Image.fromarray(photos[number % 2]).resize((4000, 3000), Image.Resampling.BICUBIC)
-    )
+    photo = Image.fromarray(photos[number % 2])
+    image = np.asarray(photo.resize((4000, 3000), Image.Resampling.BICUBIC))
     levels = image + rng.normal(0, _NOISE, image.shape).astype(np.float32)
     buffer = io.BytesIO()
     Image.fromarray(levels.clip(0, 255).astype(np.uint8)).save(buffer, 'JPEG', quality=90)

@@ -12,7 +12,7 @@ from typing import Any
 import cv2
 import numpy as np
 
-_STRIP = 112
+_STRIP = 75
 """New rows that are computed at a time: few fit the processor's cache, many take fewer calls."""
 _KEPT = 2**22
 """Bytes of the largest array that a thread keeps for its next image."""
