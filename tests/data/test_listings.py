@@ -1,4 +1,4 @@
-"""Contents of folders that are remembered: the same as a listing, and listed again after a change."""
+"""Contents of folders that are remembered: as they are listed, and listed again after a change."""
 
 import logging
 import os
@@ -129,7 +129,7 @@ def test_a_folder_that_has_just_changed_is_listed_again(tree, scanned, monkeypat
   ('kind', 'keeps'), [('ext4', True), ('nfs4', True), ('fuse.gcsfuse', False), ('fuse', False)]
 )
 def test_file_systems_of_buckets_are_listed_each_time(tree, scanned, monkeypatch, kind, keeps):
-  mounts = f'/dev/a / ext4 rw 0 0\nb {str(tree.parent)} {kind} rw 0 0\nc {tree}x fuse rw 0 0\n'
+  mounts = f'/dev/a / ext4 rw 0 0\nb {tree.parent} {kind} rw 0 0\nc {tree}x fuse rw 0 0\n'
   monkeypatch.setattr(listings.pathlib.Path, 'read_text', lambda *_, **__: mounts)
   opened(tree)
   scanned.clear()
