@@ -1,4 +1,4 @@
-"""Records parsed from their bytes, compared with protobuf's own parser on random and changed ones."""
+"""Records parsed from random and from changed bytes, compared with protobuf's own parser."""
 
 import random
 from collections.abc import Callable
@@ -31,7 +31,7 @@ def by_protobuf(fields, data: bytes):
     return None
   record: dict = {}
   for key, field in fields.items():
-    feature = stored[key.decode()] if key.decode() in stored else None
+    feature = dict(stored).get(key.decode())
     if feature is None or feature.WhichOneof('kind') != LISTS[field.kind]:
       return None
     values = list(getattr(feature, LISTS[field.kind]).value)
@@ -178,7 +178,7 @@ def test_changed_bytes_are_read_or_refused_as_by_protobuf(fields):
 
 
 def test_what_writers_write_is_read_in_one_pass():
-  """Records of TFDS and TensorFlow are read by the quick way, with the same result as by the other."""
+  """Records of TFDS and TensorFlow are read by the quick way, with the result of the other."""
   rng = random.Random(2)
   for size in (0, 1, 100, 110, 120, 130, 16_000, 16_400, 110_000, 2**21 - 40, 2**21 + 40):
     for label in (0, 1, 127, 128, 16_383, 16_384, 2**21 - 1):
