@@ -68,7 +68,7 @@ def _compiled(variant: str, per_core: int) -> Row:
     eval_batch_size=images,
     eval_level='uint8',
   )
-  facts = compiler.compile_program(program, waiting=lambda seconds: None)
+  facts = compiler.compile_program(program, waiting=lambda *_: None)
   if facts.step.temporaries is None:
     return {'fits': False, 'needed_bytes': facts.step.needed}
   held = facts.parameters + facts.optimizer + facts.batch + facts.step.temporaries

@@ -10,6 +10,7 @@ import traceback
 import mixer_jax
 from mixer_jax import hardware
 from mixer_jax.errors import (
+  RESUMES,
   ApartError,
   DoesNotFitError,
   PreemptedError,
@@ -33,6 +34,7 @@ COMMANDS = {
   'transfer': 'fine-tune a checkpoint to the tasks of VTAB-1k or Avg 5 and compare with the paper',
   'permute': 'accuracy of a Mixer and a ResNet on shuffled pixels: runs, a table and curves',
   'scaling': 'accuracy against the number of training images: runs, a table and curves',
+  'sweep': 'an experiment with each value of one or two fields: runs, a table and the best value',
   'report': "runs and studies on one HTML page, next to the paper's figures",
   'prune': 'accuracy of a Mixer without some of its blocks, before and after more training',
   'weights': 'pictures of the weights of token mixing and the stem',
@@ -45,7 +47,7 @@ COMMANDS = {
   'models': "the paper's variants, and the published files",
 }
 
-RESUMABLE = ('train', 'transfer', 'permute', 'scaling', 'prune', 'cka-study')
+RESUMABLE = ('train', 'transfer', 'permute', 'scaling', 'sweep', 'prune', 'cka-study')
 """Commands that continue where they stopped when they are run again."""
 
 # The user can act on these; any other OSError is a bug of this package.
@@ -101,12 +103,12 @@ def main(argv: list[str] | None = None) -> int:
       raise
     _report(f'{error.filename or "a file"}: {error.strerror}')
     return 74 if number in _PASSING else 2
+  except PreemptedError as error:
+    _report(f'{error}: its state is saved; run the same command again to resume')
+    return 130 if isinstance(error, KeyboardInterrupt) else 75
   except KeyboardInterrupt:
     _report(_interrupted(argv))
     return 130
-  except PreemptedError as error:
-    _report(f'{error}: its state is saved; run the same command again to resume')
-    return 75
   except Exception as error:
     if _is_peer_lost(error):
       _report(f'another process of the pod is gone ({one_line(error)}): start all of them again')
@@ -149,9 +151,8 @@ def _choose_platforms() -> None:
 
 
 def _interrupted(argv: list[str]) -> str:
-  """Return the message after Ctrl-C."""
-  resume = '; run the same command again to resume from the last saved state'
-  return 'interrupted' + (resume if argv[:1] and argv[0] in RESUMABLE else '')
+  """Return the message after a Ctrl-C at which nothing was saved."""
+  return 'interrupted' + (f'; {RESUMES}' if argv[:1] and argv[0] in RESUMABLE else '')
 
 
 def _report(line: str) -> int:

@@ -1,5 +1,8 @@
 """Exceptions that a caller can act on, and their messages."""
 
+RESUMES = 'the same command again resumes from the last saved state, or begins if there is none'
+"""End of a message about a run that stopped before it could save its state."""
+
 
 class UserError(ValueError):
   """Bad input: one line that names the problem and the way out.

@@ -311,7 +311,7 @@ def test_it_is_planned():
     eval_batch_size=64,
     eval_level='uint8',
   )
-  facts = compile_program(program, waiting=lambda seconds: None)
+  facts = compile_program(program, waiting=lambda *_: None)
   assert facts.step.temporaries is not None
   assert facts.evaluation is not None
   assert facts.parameters == 4 * (models.num_params(CONFIG) + 8)

@@ -251,7 +251,7 @@ def test_bench_runs_where_jax_flax_optax_and_numpy_were_installed_alone():
     for module, of in importlib.metadata.packages_distributions().items()
     if not {plain(name) for name in of} & {*enough, 'mixer-jax', 'setuptools'}
   }
-  assert {'ml_collections', 'grain', 'tensorflow_datasets', 'clu', 'cv2', 'PIL'} <= blocked
+  assert {'ml_collections', 'tensorflow_datasets', 'clu', 'cv2', 'PIL'} <= blocked
   text = python(BARE_BENCH.replace('BLOCKED', repr(blocked)))
   for part in ('forward ', 'loop ', 'evaluate ', 'cka '):
     assert f'\n{part}' in text

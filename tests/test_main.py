@@ -11,6 +11,7 @@ import pytest
 
 from mixer_jax import __main__, hardware
 from mixer_jax.__main__ import COMMANDS, RESUMABLE, main
+from mixer_jax.errors import RESUMES
 from mixer_jax.parallel import processes
 
 NOT_RESUMED = ('bench',)
@@ -98,7 +99,7 @@ def test_every_command_that_resumes_a_workdir_says_so_when_it_is_interrupted(cap
     assert main([command]) == 130
     error = capsys.readouterr().err
     assert error.startswith('mixer-jax: interrupted')
-    assert ('run the same command again to resume' in error) == (command in RESUMABLE)
+    assert (RESUMES in error) == (command in RESUMABLE)
 
 
 @pytest.mark.parametrize(

@@ -22,8 +22,15 @@ def main(argv: list[str]) -> None:
   parser = flags.Parser('plan', __doc__ or '')
   parser.add_config(required=True, example='configs/pretrain.py:L/16,imagenet21k')
   where = parser.add_mutually_exclusive_group(required=True)
-  where.add_argument('--topology', metavar='NAME', help='a slice: v3:4x4, or v3-32: 16 chips')
+  where.add_argument(
+    '--topology', metavar='NAME', help="a slice: v3:4x4, or gcloud's name for it, v3-32"
+  )
   where.add_argument('--topologies', metavar='NAMES', help='a table of several, as v3:2x2,v3:4x4')
+  parser.add_argument(
+    '--input',
+    metavar='FILE',
+    help='JSON of bench --what=input on a host, for the rate of the input',
+  )
   parser.add_argument('--json', metavar='FILE', help='also write the plan there; - is stdout')
   parser.add_argument('--plot', metavar='FILE', help='PNG of time and cost of --topologies')
   parser.add_argument(
@@ -43,11 +50,11 @@ def main(argv: list[str]) -> None:
   if threading.current_thread() is threading.main_thread():
     signal.signal(signal.SIGINT, signal.default_int_handler)
   names = args.topologies.split(',') if args.topologies else [args.topology]
-  plans = plan.plan_all(config, names)
+  plans = plan.plan_all(config, names, input_file=args.input)
   reports = [made.report() for made in plans]
   if args.topologies:
     rows = plan_text.table([made.program.topology for made in plans], reports)
-    flags.show(f'{rows}\n{plan_text.NOTE}', args.json)
+    flags.show(f'{rows}\n{plan_text.table_note(reports)}', args.json)
   else:
     flags.show(plan_text.full(plans[0], args.config), args.json)
   if args.suggest:

@@ -13,6 +13,9 @@ UNDECODABLE = ('fatal', 'skip')
 """'fatal': raise `UserError`. 'skip': use the next record of the split that decodes, at the same
 position and with the same random changes, so that (seed, position) still decide everything."""
 
+THREADS = 16
+"""Threads per process by default: several per core, since they also wait for storage."""
+
 CHANGED = ('refuse', 'accept')
 """'refuse': raise `UserError`. 'accept': record the change, continue with the data as they are."""
 
@@ -26,6 +29,7 @@ class DataConfig:
   test_split: likewise; split of the final report. '': the final report uses `eval_split`.
   folder_rules: rules by which 'folder:DIR' is read, see `folders.RULES`.
   crop: how an inception crop is drawn and resized, one of `augment.CROPS`.
+  decode_scale: one of `augment.DECODE_SCALES`; 'none': images are decoded at their full size.
   min_crop_area, max_crop_area: share of the image's area in it.
   min_crop_aspect, max_crop_aspect: width over height of the crop.
   flip: mirror half of the training images.
@@ -40,8 +44,11 @@ class DataConfig:
   changed: what to do at a resume if files of the data were added, removed or renamed since the run
     began: one of `CHANGED`.
   max_megapixels: larger images count as images that do not decode.
-  threads: threads that read and decode; 0: the thread of the loop does it between steps.
-  prefetch: examples that the threads keep ready.
+  workers: processes that read and decode; 0: threads of this process do it. 'auto': see
+    `parallelism.chosen`.
+  threads: threads of each; without workers 0 is the thread of the loop, between steps. 'auto'
+    likewise.
+  prefetch: examples that they keep ready, at least.
   """
 
   name: str
@@ -51,6 +58,7 @@ class DataConfig:
   test_split: str
   folder_rules: int
   crop: str
+  decode_scale: str
   min_crop_area: float
   max_crop_area: float
   min_crop_aspect: float
@@ -66,7 +74,8 @@ class DataConfig:
   undecodable: str = dataclasses.field(metadata={'affects_result': False})
   changed: str = dataclasses.field(metadata={'affects_result': False})
   max_megapixels: int = dataclasses.field(metadata={'affects_result': False})
-  threads: int = dataclasses.field(metadata={'affects_result': False})
+  workers: int | str = dataclasses.field(metadata={'affects_result': False})
+  threads: int | str = dataclasses.field(metadata={'affects_result': False})
   prefetch: int = dataclasses.field(metadata={'affects_result': False})
 
   def __post_init__(self):
@@ -79,6 +88,11 @@ class DataConfig:
       )
     if self.crop not in augment.CROPS:
       raise UserError(f'data.crop must be one of {", ".join(augment.CROPS)}, not {self.crop!r}')
+    if self.decode_scale not in augment.DECODE_SCALES:
+      raise UserError(
+        f'data.decode_scale must be one of {", ".join(augment.DECODE_SCALES)}, '
+        f'not {self.decode_scale!r}'
+      )
     if self.crop == 'tensorflow' and self.min_crop_area == self.max_crop_area < 1:
       raise UserError(
         f'data.crop=tensorflow finds no crop of exactly {self.min_crop_area!r} of the area: set '
@@ -112,7 +126,6 @@ class DataConfig:
     if self.changed not in CHANGED:
       raise UserError(f'data.changed must be one of {", ".join(CHANGED)}, not {self.changed!r}')
     for name, least, most in (
-      ('threads', 0, 1024),
       ('prefetch', 0, 2**20),
       ('randaugment_layers', 0, 16),
       ('folder_rules', 1, RULES),
@@ -121,6 +134,13 @@ class DataConfig:
       value = getattr(self, name)
       if type(value) is not int or not least <= value <= most:
         raise UserError(f'data.{name} must be in {least}..{most}, is {value!r}')
+    for name, most in (('workers', 256), ('threads', 1024)):
+      object.__setattr__(self, name, _auto_or_number(name, getattr(self, name), most))
+
+  @property
+  def label_threads(self) -> int:
+    """Number of threads that read labels alone, which takes no time of a core."""
+    return THREADS if self.threads == 'auto' else max(int(self.threads), 1)
 
   @property
   def takes_recipe_of_checkpoint(self) -> bool:
@@ -132,6 +152,15 @@ class DataConfig:
     return permute.order_of(
       self.permutation, image_size, self.permutation_patch, self.permutation_seed
     )
+
+
+def _auto_or_number(name: str, value: int | str, most: int) -> int | str:
+  """Return the value of a field that may be a text on the command line."""
+  if isinstance(value, str) and value.isdecimal():
+    value = int(value)
+  if value != 'auto' and (type(value) is not int or not 0 <= value <= most):
+    raise UserError(f"data.{name} must be in 0..{most} or 'auto', is {value!r}")
+  return value
 
 
 def evaluation_only(
@@ -146,6 +175,7 @@ def evaluation_only(
     test_split='',
     folder_rules=RULES,
     crop='tensorflow',
+    decode_scale='none',
     min_crop_area=1.0,
     max_crop_area=1.0,
     min_crop_aspect=1.0,
@@ -161,6 +191,7 @@ def evaluation_only(
     undecodable='fatal',
     changed='refuse',
     max_megapixels=134,
+    workers=0,
     threads=threads,
     prefetch=prefetch,
   )

@@ -127,9 +127,18 @@ class Memory:
         self._changed.notify_all()
 
 
+_processes = 1
+
+
+def share_memory(processes: int) -> None:
+  """Leave room for other processes that also decode; call it before the first image."""
+  global _processes
+  _processes = processes
+
+
 @functools.cache
 def _memory() -> Memory:
-  return Memory(available_bytes() // 2)
+  return Memory(available_bytes() // 2 // _processes)
 
 
 def available_bytes() -> int:

@@ -65,7 +65,7 @@ class SourceLabels(Sequence):
   """Records read at once, to pay a remote store's latency per block and not per record."""
 
   def __init__(self, source: Source, *, threads: int):
-    self._source, self._threads = source, max(threads, 1)
+    self._source, self._threads = source, threads
     self._known: dict[int, int] = {}
 
   def __len__(self) -> int:

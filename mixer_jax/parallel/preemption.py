@@ -8,13 +8,16 @@ import itertools
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 
-from mixer_jax.errors import InterruptedRunError, PreemptedError
+from mixer_jax.errors import RESUMES, InterruptedRunError, PreemptedError
 from mixer_jax.parallel import processes
 
 _SIGNALS = (signal.SIGTERM, signal.SIGUSR1, signal.SIGHUP, signal.SIGINT)
-_NOTICE = b'\nmixer-jax: stopping: the state is being saved; Ctrl-C again leaves at once\n'
+_NOTICE = b'\nmixer-jax: stopping once the state is saved; Ctrl-C again leaves at once\n'
+_LEFT = f'\nmixer-jax: left at once; {RESUMES}\n'.encode()
+_ONE_REQUEST = 1.0  # seconds; a supervisor forwards the Ctrl-C that the terminal sent to all
 
 _points = itertools.count(1)  # all processes pass the same ones, so that they can agree on one
 
@@ -24,6 +27,7 @@ class Preemption:
 
   def __init__(self):
     self._signal: int | None = None
+    self._requested = 0.0  # time of the first Ctrl-C
     self._reached = False
 
   def reached(self) -> bool:
@@ -39,9 +43,11 @@ class Preemption:
       self._reached = multihost_utils.reached_preemption_sync_point(next(_points))
     return self._reached
 
-  def error(self, message: str) -> PreemptedError:
-    """Return the error that a run stops with."""
-    return (InterruptedRunError if self._signal == signal.SIGINT else PreemptedError)(message)
+  def error(self, place: str) -> PreemptedError:
+    """Return the error that a run stops with at this place, as in 'at step 3'."""
+    if self._signal == signal.SIGINT:
+      return InterruptedRunError(f'interrupted {place}')
+    return PreemptedError(f'preempted {place}')
 
   @contextlib.contextmanager
   def _listening(self) -> Iterator[None]:
@@ -63,10 +69,14 @@ class Preemption:
   def _request(self, number: int, _) -> None:
     # An exception raised here could be swallowed by a callback of a library.
     if number == signal.SIGINT:
-      if self._signal == number:
-        os._exit(130)
+      now, is_second = time.monotonic(), self._signal == number
+      if is_second and now - self._requested < _ONE_REQUEST:
+        return
       with contextlib.suppress(OSError):
-        os.write(2, _NOTICE)
+        os.write(2, _LEFT if is_second else _NOTICE)
+      if is_second:
+        os._exit(130)
+      self._requested = now
     self._signal = self._signal or number
     if not processes.is_alone():
       os.kill(os.getpid(), signal.SIGTERM)  # the service informs the other processes
@@ -79,7 +89,8 @@ _current: Preemption | None = None
 def preemptible() -> Iterator[Preemption]:
   """Hold back requests to stop; they are seen at the next `Preemption.reached` or `stop_point`.
 
-  A second Ctrl-C ends the process at once. Inside another `preemptible` this is the same one.
+  A second Ctrl-C, a second or more after the first, ends the process at once. Inside
+  another `preemptible` this is the same one.
   """
   global _current
   if _current is not None:
@@ -103,4 +114,4 @@ def stop_point(place: str) -> None:
     PreemptedError: the run should stop.
   """
   if _current is not None and _current.reached():
-    raise _current.error(f'preempted {place}')
+    raise _current.error(place)

@@ -7,6 +7,7 @@ import numpy as np
 from PIL import Image
 
 from mixer_jax.pictures.drawing import png_of, pyplot
+from mixer_jax.pictures.labels import fitted
 
 Row = tuple[str, Sequence[tuple[str, np.ndarray]]]
 """A title, and cells of (caption, (H, W, 3) uint8 image of any size)."""
@@ -15,7 +16,9 @@ _DOTS = 110  # per inch, as in `png_of`
 _CELL = 128  # pixels, width and height of a cell
 _GAP = 6
 _TITLE = 104  # width of row titles
-_MAX_TITLE = 14  # characters
+_TITLE_LETTERS = 14  # of a line of a row's title
+_CAPTION_LETTERS = 18
+_BOLD = 12  # width of a character of a heading in pixels, at most about
 _CAPTION = 18  # height of a line of captions
 _HEADING = 34
 
@@ -42,7 +45,8 @@ def contact_sheet(bands: Sequence[Band]) -> bytes:
   axis.axis('off')
   top = 0
   for band in bands:
-    axis.text(_GAP, top + _HEADING / 2, band.heading, fontsize=10, weight='bold', va='center')
+    heading = fitted(band.heading, width // _BOLD)
+    axis.text(_GAP, top + _HEADING / 2, heading, fontsize=10, weight='bold', va='center')
     left = 0
     for block in band.blocks:
       _draw(axis, canvas, block, left, top + _HEADING)
@@ -56,7 +60,7 @@ def _draw(axis, canvas: np.ndarray, block: Sequence[Row], left: int, top: int) -
   for row, captions in zip(block, _captions(block), strict=True):
     top += _CAPTION if any(captions) else 0
     title, cells = row
-    title = title if len(title) <= _MAX_TITLE else title[: _MAX_TITLE - 1] + '…'
+    title = fitted(title, _TITLE_LETTERS, 3)
     axis.text(left + _TITLE - _GAP, top + _CELL / 2, title, fontsize=8, ha='right', va='center')
     for place, ((_, image), caption) in enumerate(zip(cells, captions, strict=True)):
       small = _fitted(image)
@@ -64,6 +68,7 @@ def _draw(axis, canvas: np.ndarray, block: Sequence[Row], left: int, top: int) -
       # Centred in its cell.
       y0, x0 = y + (_CELL - small.shape[0]) // 2, x + (_CELL - small.shape[1]) // 2
       canvas[y0 : y0 + small.shape[0], x0 : x0 + small.shape[1]] = small
+      caption = fitted(caption, _CAPTION_LETTERS)
       axis.text(x + _CELL / 2, y - 4, caption, fontsize=7, ha='center', va='baseline')
     top += _CELL + _GAP
 

@@ -56,16 +56,26 @@ def tolerated(name: str) -> Iterator[None]:
     log.warning('%s was not drawn: %s: %s', name, type(error).__name__, one_line(error))
 
 
+def plain(text: str) -> str:
+  """Return a text in which control characters, and those that no font has, are escaped."""
+  shown = printable_lines(text)
+  missing = _missing(shown)
+  for character in missing - _more_fonts()[1] if missing else ():
+    shown = shown.replace(character, character.encode('ascii', 'backslashreplace').decode())
+  return shown
+
+
 def _make_plain(text) -> None:
   """Make a matplotlib text show its characters: no formulas, no boxes for missing glyphs."""
-  shown = printable_lines(text.get_text())
-  if missing := {c for c in shown if ord(c) not in _own_glyphs()} - {'\n'}:
-    names, glyphs = _more_fonts()
-    if missing & glyphs:
-      text.set_fontfamily([*text.get_fontfamily(), *names])
-    for character in missing - glyphs:
-      shown = shown.replace(character, character.encode('ascii', 'backslashreplace').decode())
+  shown = plain(text.get_text())
+  if _missing(shown):
+    text.set_fontfamily([*text.get_fontfamily(), *_more_fonts()[0]])
   text.set_text(shown.replace('$', r'\$'))
+
+
+def _missing(text: str) -> set[str]:
+  """Return the characters that matplotlib's own font lacks."""
+  return {c for c in text if ord(c) not in _own_glyphs()} - {'\n'}
 
 
 @functools.cache

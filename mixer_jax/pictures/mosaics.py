@@ -6,36 +6,46 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from mixer_jax.pictures.drawing import png_of, pyplot
+from mixer_jax.pictures.labels import fitted, fitted_lines
 
 _TILE, _LARGE_TILE, _MANY = 28, 44, 200  # pixels per side, about; more than _MANY are smaller
 _IN_PAIR, _BETWEEN = 2, 8  # pixels between tiles
 _MARGIN, _LINE = 20, 16
 _MIN_WIDTH = 240  # of a panel with its title
-_CHARACTER = 7.8  # width of a character of the title in pixels, about
+_CHARACTER = 9.2  # width of a character of the title in pixels, at most about
+_SMALL_CHARACTER = 7.4  # likewise of the titles of panels
+_MAX_TITLE = 120  # characters of a line of the title
 _DPI = 110
+_RED = (0.8, 0.1, 0.1)
 
 
 def mosaics(panels: Mapping[str, np.ndarray], title: str, *, paired: bool) -> bytes:
   """Draw panels side by side, each with its pictures row by row.
 
-  Each picture is scaled by its largest magnitude, which becomes black or white; zero is mid-grey.
+  Each picture is scaled by its largest magnitude, which becomes black or white; zero is mid-grey,
+  and what is not finite is red.
 
   Args:
     panels: title, of any number of lines -> (N, H, W), drawn in grey, or (N, H, W, 3) in colour.
     title: title of the picture, of any number of lines.
     paired: draw neighbours as pairs.
   """
-  drawn = {name: _mosaic(pictures, paired) for name, pictures in panels.items()}
-  widths = [max(image.shape[1], _MIN_WIDTH) for image in drawn.values()]
+  drawn = [_mosaic(pictures, paired) for pictures in panels.values()]
+  widths = [max(image.shape[1], _MIN_WIDTH) for image in drawn]
+  names = [
+    fitted_lines(name, int(room / _SMALL_CHARACTER))
+    for name, room in zip(panels, widths, strict=True)
+  ]
+  title = '\n'.join(fitted(line, _MAX_TITLE) for line in title.split('\n'))
   width = sum(widths) + _MARGIN * (len(widths) + 1)
   width = max(width, round(2 * _MARGIN + _CHARACTER * max(map(len, title.split('\n')))))
-  head = round(1.25 * _LINE) * _lines([title]) + _LINE * _lines(panels) + 2 * _MARGIN
-  height = max(image.shape[0] for image in drawn.values()) + head + _MARGIN
+  head = round(1.25 * _LINE) * _lines([title]) + _LINE * _lines(names) + 2 * _MARGIN
+  height = max(image.shape[0] for image in drawn) + head + _MARGIN
   plt = pyplot()
   figure = plt.figure(figsize=(width / _DPI, height / _DPI))
   figure.text(_MARGIN / width, 1 - 12 / height, title, va='top', fontsize=10)
   left = _MARGIN
-  for (name, image), room in zip(drawn.items(), widths, strict=True):
+  for name, image, room in zip(names, drawn, widths, strict=True):
     rows, columns = image.shape[:2]
     top = height - head
     # One pixel of the picture per pixel of the mosaic: nothing is resampled.
@@ -76,9 +86,12 @@ def _mosaic(pictures: np.ndarray, paired: bool) -> np.ndarray:
 
 def _levels(picture: np.ndarray) -> np.ndarray:
   """Weights -> (H, W, 3) in [0, 1]; 0 becomes 1/2."""
-  extreme = np.abs(picture).max()
-  levels = 0.5 + 0.5 * picture / (extreme if extreme > 0 else 1)
-  return levels if levels.ndim == 3 else np.repeat(levels[..., None], 3, axis=-1)
+  known = np.isfinite(picture)
+  extreme = np.abs(picture, where=known, out=np.zeros_like(picture)).max()
+  levels = 0.5 + 0.5 * np.where(known, picture, 0) / (extreme if extreme > 0 else 1)
+  levels = levels if levels.ndim == 3 else np.repeat(levels[..., None], 3, axis=-1)
+  levels[~known if known.ndim == 2 else ~known.all(-1)] = _RED
+  return levels
 
 
 def _enlarged(picture: np.ndarray, factor: int) -> np.ndarray:

@@ -10,6 +10,7 @@ import importlib.util
 import json
 import os
 import re
+import select
 import subprocess
 import sys
 import tempfile
@@ -111,11 +112,12 @@ ENVIRONMENT = {
 """Environment of a process that loads libtpu for its compiler only, and without its output."""
 
 
-def compile_program(program: Program, waiting: Callable[[float], None]) -> Facts:
+def compile_program(program: Program, waiting: Callable[[str, float], None]) -> Facts:
   """Compile a program with the TPU compiler.
 
   Args:
-    waiting: called a few times per second with the seconds since the start.
+    waiting: called a few times per second with the step that is compiled, 'training' or
+      'evaluation', and the seconds since the start.
 
   Raises:
     UserError: the TPU compiler is not installed, or there is too little memory for it.
@@ -144,10 +146,12 @@ def compile_program(program: Program, waiting: Callable[[float], None]) -> Facts
         json.dumps({**dataclasses.asdict(program), 'families': family.added()}) + '\n'
       )
       child.stdin.flush()
-      while child.poll() is None:
-        waiting(time.monotonic() - begun)
-        time.sleep(0.2)
-      answer = child.stdout.read()
+      lines = ['training']  # names of steps, and the facts last
+      while lines[-1]:
+        waiting(lines[-1].strip(), time.monotonic() - begun)
+        if select.select([child.stdout], [], [], 0.2)[0]:
+          lines.append(child.stdout.readline())
+      child.wait()
     finally:  # also where the user interrupts
       child.kill()
     if child.returncode < 0:
@@ -158,7 +162,7 @@ def compile_program(program: Program, waiting: Callable[[float], None]) -> Facts
     if child.returncode:
       errors.seek(0)
       raise RuntimeError(f'the TPU compiler failed: {errors.read()[-4000:]}')
-  return facts_from(json.loads(answer))
+  return facts_from(json.loads(lines[-2]))
 
 
 def facts_from(fields: dict[str, Any]) -> Facts:
@@ -180,7 +184,7 @@ def _program_from(fields: dict[str, Any]) -> Program:
 
 
 def _compile_here(program: Program) -> Facts:
-  """Compile in this process, which has the environment for libtpu."""
+  """Compile in this process, which has the environment for libtpu; prints when a step is next."""
   from jax.experimental import topologies as slices
 
   topology = topologies.find(program.topology)
@@ -203,6 +207,7 @@ def _compile_here(program: Program) -> Facts:
   step = _compiled(train_step, (state, batch), program.accumulate)
   evaluation = None
   if program.eval_batch_size and step.needed is None:
+    print('evaluation', flush=True)
     images = abstract_batch(
       mesh, program.eval_batch_size, size, level=program.eval_level, masked=True
     )
@@ -262,11 +267,10 @@ def _needed(message: str) -> float:
 
 
 def main() -> None:
-  """Read a program as one line of JSON and write its facts; exit when the parent process does."""
+  """Read a program as a line of JSON and write its facts as one; exit when the parent does."""
   program = _program_from(json.loads(sys.stdin.readline()))
   threading.Thread(target=lambda: (sys.stdin.read(), os._exit(1)), daemon=True).start()
-  json.dump(dataclasses.asdict(_compile_here(program)), sys.stdout)
-  sys.stdout.flush()
+  print(json.dumps(dataclasses.asdict(_compile_here(program))), flush=True)
   os._exit(0)  # libtpu has threads that need not be waited for
 
 

@@ -15,8 +15,9 @@ from mixer_jax.errors import StorageError
 from mixer_jax.home import cache_folder, warn_uncached
 from mixer_jax.models import paper
 from mixer_jax.paths import write_whole
-from mixer_jax.planning import topologies
+from mixer_jax.planning import host_input, topologies
 from mixer_jax.planning.compiler import Compiled, Facts, Program, compile_program, facts_from
+from mixer_jax.planning.host_input import InputRate
 from mixer_jax.planning.run_program import programs_of
 from mixer_jax.planning.topologies import Topology
 from mixer_jax.runlog import terminal
@@ -34,11 +35,13 @@ class Plan:
 
   Attributes:
     data: name of the data set, by which the paper's run is found; '': none.
+    input: rate of the hosts' input; None: not planned.
   """
 
   program: Program
   data: str
   facts: Facts
+  input: InputRate | None = None
 
   @property
   def topology(self) -> Topology:
@@ -113,7 +116,14 @@ class Plan:
       'hours': hours,
       'core_days': hours and hours * facts.devices / 24,
       'paper_core_days': paper.core_days(self.program.model, self.data, self.images),
+      'input': seconds and self._input(seconds),
     }
+
+  def _input(self, step_seconds: float) -> dict[str, Any] | None:
+    program = self.program
+    return self.input and host_input.report(
+      self.input, self.topology, program.batch_size, program.total_steps, step_seconds
+    )
 
   def recomputed(self) -> float:
     """Return the FLOPs beyond those of a plain step (three forward passes), as a share of it."""
@@ -129,60 +139,96 @@ def _seconds(compiled: Compiled, topology: Topology) -> tuple[float, str]:
   return max(compiled.flops / chip.peak, compiled.bytes_accessed / chip.bandwidth), 'roofline'
 
 
-def plan(config: RunConfig, topology: str) -> Plan:
-  """Plan a run on a slice such as 'v3:4x4'.
-
-  Raises:
-    UserError: there is no such slice, the config does not fit it, or there is no TPU compiler.
-  """
-  (made,) = plan_all(config, [topology])
+def plan(config: RunConfig, topology: str, *, input_file: str | None = None) -> Plan:
+  """Plan a run on a slice such as 'v3:4x4'; see `plan_all`."""
+  (made,) = plan_all(config, [topology], input_file=input_file)
   return made
 
 
-def plan_all(config: RunConfig, names: Sequence[str]) -> list[Plan]:
-  """Plan a run on each of these slices; all are checked before the first is compiled."""
+def plan_all(
+  config: RunConfig, names: Sequence[str], *, input_file: str | None = None
+) -> list[Plan]:
+  """Plan a run on each of these slices; all are checked before the first is compiled.
+
+  Args:
+    names: of the slices, such as 'v3:4x4' or 'v3-32'.
+    input_file: JSON file of `mixer-jax bench --what=input`, for the rate of the hosts' input;
+      None: the built-in rate.
+
+  Raises:
+    UserError: there is no such slice or file, the config does not fit a slice, or there is no TPU
+      compiler.
+  """
   programs = programs_of(config, list(dict.fromkeys(names)))
-  return [plan_program(program, config.data.name) for program in programs]
+  size = programs[0].model.image_size
+  if input_file:
+    rate = host_input.measured(input_file, config.data, size)
+  else:
+    rate = host_input.built_in(config.data, size)
+  return [
+    plan_program(program, config.data.name, rate, place=_place(number, len(programs)))
+    for number, program in enumerate(programs, 1)
+  ]
+
+
+def _place(number: int, count: int) -> str:
+  return f', {number} of {count}' if count > 1 else ''
 
 
 def try_suggestions(plan: Plan) -> dict[str, Plan]:
   """Plan each change that may make a plan fit; returns change -> plan."""
-  return {change: plan_program(program, plan.data) for change, program in suggestions(plan)}
+  changed = dict(suggestions(plan))
+  return {
+    change: plan_program(
+      program, plan.data, plan.input, place=f' with {change}{_place(number, len(changed))}'
+    )
+    for number, (change, program) in enumerate(changed.items(), 1)
+  }
 
 
-def plan_program(program: Program, data: str = '', *, folder: pathlib.Path | None = None) -> Plan:
+def plan_program(
+  program: Program,
+  data: str = '',
+  rate: InputRate | None = None,
+  *,
+  place: str = '',
+  folder: pathlib.Path | None = None,
+) -> Plan:
   """Return the plan of a program; compiled once per version of the code and its libraries.
 
   XLA's own cache cannot read programs for a TPU that is not attached.
 
   Args:
     data: name of the data set, by which the paper's run is found.
+    rate: of the hosts' input.
+    place: follows the program's name in its progress line, such as ', 2 of 3'.
     folder: where the compiler's answers are kept; None: `plans` in the cache folder.
 
   Raises:
     UserError: the TPU compiler is not installed, or there is too little memory for it.
   """
-  name = f'{_key(program)}.json'
+  file = f'{_key(program)}.json'
   try:
-    path = (folder or cache_folder() / 'plans') / name
+    path = (folder or cache_folder() / 'plans') / file
     stored = json.loads(path.read_text())
     if stored['checksum'] != _checksum(stored['facts']):
       raise ValueError
-    kept = Plan(program, data, facts_from(stored['facts']))
+    kept = Plan(program, data, facts_from(stored['facts']), rate)
     kept.report()
     return kept
   except Exception:  # there is none, or it is damaged in whatever way
     pass
-  with _shown(f'{models.variant_of(program.model)} for {program.topology}') as waiting:
+  name = f'{models.variant_of(program.model)} for {program.topology}{place}'
+  with _shown(name) as waiting:
     facts = compile_program(program, waiting)
   try:
-    path = (folder or cache_folder() / 'plans') / name
+    path = (folder or cache_folder() / 'plans') / file
     path.parent.mkdir(parents=True, exist_ok=True)
     fields = json.loads(json.dumps(dataclasses.asdict(facts)))  # as they will be read
     write_whole(path, json.dumps({'facts': fields, 'checksum': _checksum(fields)}))
   except (OSError, StorageError) as error:
     warn_uncached('plans', error)
-  return Plan(program, data, facts)
+  return Plan(program, data, facts, rate)
 
 
 def _checksum(facts: dict[str, Any]) -> str:
@@ -190,11 +236,13 @@ def _checksum(facts: dict[str, Any]) -> str:
 
 
 @contextlib.contextmanager
-def _shown(name: str) -> Iterator[Callable[[float], None]]:
-  """Show the progress of a compilation; yields a function of the seconds since its start."""
+def _shown(name: str) -> Iterator[Callable[[str, float], None]]:
+  """Show the progress of a compilation; yields `waiting` of `compile_program`."""
   terminal.plain(f'compiling {name}')
   try:
-    yield lambda seconds: terminal.live(f'compiling {name}: {terminal.duration(seconds)}')
+    yield lambda step, seconds: terminal.live(
+      f'compiling {name}, {step} step: {terminal.duration(seconds)}'
+    )
   finally:
     terminal.finish()
 

@@ -11,6 +11,17 @@ from mixer_jax.planning.plan import Plan
 NOTE = 'Times are estimates of the compiler or a roofline, not measured: use them to compare.'
 
 
+def table_note(reports: Sequence[dict[str, Any]]) -> str:
+  """Return the lines below a table of these reports."""
+  row = next((report['input'] for report in reports if report['input']), None)
+  if row is None:
+    return NOTE
+  return (
+    f'host needs, host can: images/s of the input of each host ({row["source"]}); hours and '
+    f'core-days then: where it cannot keep up.\n{NOTE}'
+  )
+
+
 def full(plan: Plan, name: str) -> str:
   """Return all lines of a plan, of a config of this name."""
   report, program = plan.report(), plan.program
@@ -54,21 +65,49 @@ def full(plan: Plan, name: str) -> str:
   ]
   if report['paper_core_days']:
     lines.append(f"the paper's run took {report['paper_core_days']:,} TPU-v3 core-days (Table 3)")
-  return '\n'.join([*lines, NOTE])
+  return '\n'.join([*lines, *_input(report['input']), NOTE])
+
+
+def _input(row: dict[str, Any] | None) -> list[str]:
+  """Return the lines about the input of the hosts."""
+  if row is None:
+    return []
+  hosts = f'each of {row["hosts"]:,} hosts' if row['hosts'] > 1 else 'the host'
+  lines = [
+    f'input: {hosts} must deliver {row["needed_images_per_second_per_host"]:,.0f} images/s; its '
+    f'{row["hardware_threads_per_host"]} hardware threads can deliver about '
+    f'{row["possible_images_per_second_per_host"]:,.0f}',
+    f'  ({row["source"]})',
+  ]
+  if not row['keeps_up']:
+    lines.append(
+      f'the input cannot keep up: {row["step_seconds"]:.3g} s per update, {_number(row["hours"])} '
+      f'hours, {_number(row["core_days"])} core-days, waiting for it; faster are '
+      f'{", ".join(row["remedies"])}'
+    )
+  return lines
 
 
 def table(names: Sequence[str], reports: Sequence[dict[str, Any]]) -> str:
   """Return a table of plans: one row per report."""
-  header = ('', 'devices', 'GiB', 'fits', 's/update', 'images/s', 'hours', 'core-days')
+  header = (
+    *('', 'devices', 'GiB', 'fits', 's/update', 'images/s', 'hours', 'core-days'),
+    *('host needs', 'host can', 'hours then', 'core-days then'),
+  )
   rows = [(name, *_cells(report)) for name, report in zip(names, reports, strict=True)]
   return aligned(header, rows).rstrip('\n')
 
 
 def _cells(report: dict[str, Any]) -> list[str]:
-  """Return the cells of one plan; the last four are empty if it does not fit."""
+  """Return the cells of one plan; without times if it does not fit.
+
+  The last two are the time with an input that cannot keep up.
+  """
   cells = [f'{report["devices"]:,}', f'{report["needed_bytes_per_core"] / GIB:.2f}']
   if not report['fits']:
-    return [*cells, 'NO', '', '', '', '']
+    return [*cells, 'NO', *[''] * 8]
+  row = report['input']
+  waiting = row and not row['keeps_up']
   return [
     *cells,
     'yes',
@@ -76,6 +115,10 @@ def _cells(report: dict[str, Any]) -> list[str]:
     f'{report["images_per_second"]:,.0f}',
     _number(report['hours']),
     _number(report['core_days']),
+    f'{row["needed_images_per_second_per_host"]:,.0f}' if row else '',
+    f'{row["possible_images_per_second_per_host"]:,.0f}' if row else '',
+    _number(row['hours']) if waiting else '',
+    _number(row['core_days']) if waiting else '',
   ]
 
 

@@ -64,6 +64,10 @@ _ADDED: Mapping[int, Mapping[str, Any]] = types.MappingProxyType(
       'processes.heartbeat_seconds': 100,
       'processes.shutdown_seconds': 60,
     },
+    2: {
+      'data.workers': 'auto',
+      'data.decode_scale': 'none',
+    },
   }
 )
 """Format -> fields that it added, by dotted name -> their value for runs of earlier formats."""

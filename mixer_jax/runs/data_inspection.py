@@ -6,11 +6,12 @@ from collections.abc import Iterator, Sequence
 import cv2
 import numpy as np
 
-from mixer_jax.data import decode, limits, pipeline
+from mixer_jax.data import decode, limits
 from mixer_jax.data.check import RecordCheck, check_records
 from mixer_jax.data.data_config import DataConfig
 from mixer_jax.data.randaugment import OPERATIONS
 from mixer_jax.data.source import Source
+from mixer_jax.data.training_image import training_image
 from mixer_jax.errors import UserError
 from mixer_jax.pictures.contact_sheets import Band, Row, contact_sheet
 from mixer_jax.runlog.progress import reading
@@ -22,8 +23,8 @@ _MAGNITUDES = (5, 10, 15, 20)
 _IMAGES = 4
 _DRAWS = 9  # per image
 
-NamedImage = tuple[str, np.ndarray]
-"""Class name, and an (H, W, 3) uint8 image."""
+NamedImage = tuple[str, bytes, np.ndarray]
+"""Class name, encoded image, and its (H, W, 3) uint8 levels."""
 
 
 def check_data(data: DataConfig) -> Iterator[RecordCheck]:
@@ -54,7 +55,7 @@ def training_sheet(config: RunConfig) -> bytes:
   image_size = config.model.get('image_size') or 224
   source = open_train(data)
   images = _sample(source, data.max_megapixels)
-  operations = list(_operations(images[0][1], image_size))
+  operations = list(_operations(images[0][2], image_size))
   half = len(operations) // 2
   augmented = list(_augmented(images, data, image_size, config.seed))
   heading = 'The operations of RandAugment at several magnitudes; negative: the other direction'
@@ -75,7 +76,8 @@ def _sample(source: Source, max_megapixels: int) -> list[NamedImage]:
       contextlib.suppress(decode.UndecodableError),
       limits.admitted(record['image'], max_megapixels),
     ):
-      images.append((source.classes[record['label']], decode.decode(record['image'])))
+      levels = decode.decode(record['image'])
+      images.append((source.classes[record['label']], record['image'], levels))
     if len(images) == _IMAGES:
       break
   if not images:
@@ -87,12 +89,12 @@ def _augmented(
   images: Sequence[NamedImage], data: DataConfig, image_size: int, seed: int
 ) -> Iterator[Row]:
   """Yield a row per image: all of it, then as training draws it."""
-  for number, (name, image) in enumerate(images):
+  for number, (name, encoded, levels) in enumerate(images):
     draws = [
-      pipeline.augmented(image, data, image_size, np.random.default_rng((seed, number, draw)))
+      training_image(encoded, data, image_size, np.random.default_rng((seed, number, draw)))
       for draw in range(_DRAWS)
     ]
-    yield name, [('original', image), *(('', draw) for draw in draws)]
+    yield name, [('original', levels), *(('', draw) for draw in draws)]
 
 
 def _operations(image: np.ndarray, image_size: int) -> Iterator[Row]:

@@ -27,6 +27,7 @@ from mixer_jax.runs.config_versions import as_begun
 from mixer_jax.runs.evaluation_setup import this_process
 from mixer_jax.runs.experiment import Experiment, build_experiment
 from mixer_jax.runs.hooks import RunHooks
+from mixer_jax.runs.memory_remedies import remedies
 from mixer_jax.runs.run_config import RunConfig
 from mixer_jax.runs.run_data import check_data
 from mixer_jax.runs.train_result import TrainResult, is_evaluation, result_from
@@ -34,6 +35,7 @@ from mixer_jax.runs.workdir import check_stored, claimed
 from mixer_jax.training import loop
 from mixer_jax.training import step as steps
 from mixer_jax.training.early_stopping import Standing
+from mixer_jax.training.input_wait import InputWait
 
 log = logging.getLogger(__name__)
 
@@ -106,12 +108,14 @@ def _train(exp: Experiment, folder: str, startup: Startup, show_parameters: bool
     accumulate=config.accumulate,
     mixup=config.mixup,
   )
+  input_wait = InputWait()
   progress = Progress(
     MetricsFile(folder) if processes.is_main() else None,
     total_steps=exp.total_steps,
     batch_size=config.batch_size,
     log_every=config.log_every,
     started=startup.began,
+    input_wait=input_wait.share,
   )
   store = Store(folder, keep=config.keep_checkpoints)
   state, first_step, standing = _begin(exp, store, progress)
@@ -137,7 +141,7 @@ def _train(exp: Experiment, folder: str, startup: Startup, show_parameters: bool
     )
     try:
       if not standing.is_over(config.early_stopping):
-        with remedies_named('training', lambda: _remedies(exp)):
+        with remedies_named('training', lambda: remedies(exp)):
           state = loop.train(
             state,
             _first_marked(train_step, startup),
@@ -148,6 +152,7 @@ def _train(exp: Experiment, folder: str, startup: Startup, show_parameters: bool
             total_steps=exp.total_steps,
             eval_every=config.eval_every,
             save_every=config.checkpoint_every,
+            input_wait=input_wait,
           )
       store.wait()
       last = step = int(jax.device_get(state.step))
@@ -166,26 +171,13 @@ def _train(exp: Experiment, folder: str, startup: Startup, show_parameters: bool
       raise
     finally:
       terminal.finish()
+      batches.close()
       hooks.close()
     end = run_report.finish(exp, evaluation, last, step, progress, folder)
   result = result_from([*earlier, *hooks.rows], end)
   if processes.is_main():
     run_report.log_result(evaluation, result, folder)
   return result
-
-
-def _remedies(exp: Experiment) -> list[str]:
-  """Return the changes of the config that need less memory; the first ones keep the result."""
-  config, mesh, found = exp.config, exp.evaluated.mesh, []
-  with contextlib.suppress(UserError):
-    meshes.check_batch(mesh, config.batch_size, 2 * config.accumulate)
-    found.append(f'--config.accumulate={2 * config.accumulate}')
-  if getattr(exp.model, 'remat', None) is False:  # not every family has the field
-    found.append('--config.model.remat=True')
-  ways = mesh.shape['data'] * mesh.shape['fsdp']
-  if mesh.shape['fsdp'] < ways:
-    found.append(f'--config.mesh.data=1 --config.mesh.fsdp={ways}')
-  return [*found, 'a smaller --config.batch_size']
 
 
 def _saved_params(exp: Experiment, store: Store, step: int) -> dict:
@@ -211,7 +203,9 @@ def _begin(
     path = str(store.directory / str(step))
     standing = Standing(**store.metadata(step).get('standing', {}))  # the first runs had none
     state = steps.from_parts(step, parts, mesh)
-    log.info('restored %s: resuming after step %d', path, step)
+    is_finished = step >= exp.total_steps or standing.is_over(exp.config.early_stopping)
+    text = 'the run is finished after step %d' if is_finished else 'resuming after step %d'
+    log.info(f'restored %s: {text}', path, step)
   elif exp.initial_params is not None:
     state = steps.state_from_params(exp.initial_params(), exp.optimizer, mesh, exp.model)
   else:

@@ -126,10 +126,25 @@ def check_same_run(workdir, config: RunConfig, stored: dict[str, Any]) -> None:
     name = differing[0]
     more = f', and {len(differing) - 1} more differ' if len(differing) > 1 else ''
     more += f' ({", ".join(differing[1:6])})' if more else ''
+    advice = 'take another --workdir, or its settings'
+    if _has_states(workdir) and all(map(_is_of_schedule, differing)):
+      advice = (
+        'its settings resume it; to train its weights further with others, take another --workdir '
+        f'with --config.init_from={workdir} --config.init_head=keep, where the optimizer, the '
+        'schedule and the steps begin again'
+      )
     raise UserError(
       f'{workdir} holds another run: its config.{name} is {old.get(name)!r}, not '
-      f'{new.get(name)!r}{more}; take another --workdir, or its settings'
+      f'{new.get(name)!r}{more}; {advice}'
     )
+
+
+def _is_of_schedule(name: str) -> bool:
+  """Return True for a field that may be another one in a run that begins with trained weights."""
+  return name.startswith('optimizer.') or name in (
+    *('total_steps', 'total_epochs', 'batch_size', 'accumulate', 'mixup', 'mixup_per'),
+    *('keep_best', 'early_stopping.metric', 'early_stopping.patience', 'eval_every'),
+  )
 
 
 def _model_fields(workdir, stored: dict[str, Any]) -> dict[str, Any]:

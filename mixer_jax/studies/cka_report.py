@@ -50,7 +50,7 @@ def files(values: Mapping[str, Any]) -> dict[str, bytes]:
       if panels:
         caption = (
           f'CKA {title}: {of_kernel["method"]}; {values["images"]:,} images of {values["data"]}\n'
-          f'{of_kernel["noise"]}\nrings: the layer to the right that is most like each one going up'
+          f'{of_kernel["noise"]}'
         )
         drawn[picture_name(kind, kernel)] = heatmaps.heatmaps(panels, caption)
   return drawn | {'probes.png': _probes(values)}

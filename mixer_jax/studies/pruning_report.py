@@ -1,5 +1,6 @@
 """Table, conclusions and picture of `mixer-jax prune`, from what `prune.json` holds."""
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -8,10 +9,12 @@ import numpy as np
 from mixer_jax.evaluation.statistics import mean_deviation
 from mixer_jax.pictures import text_tables
 from mixer_jax.pictures.drawing import png_of, pyplot
+from mixer_jax.pictures.labels import fitted, legend_below
 
 Report = Mapping[str, Any]
 """Content of `prune.json`, or a row of it."""
 
+_INCHES_PER_COLUMN = 0.085  # of a marker
 _ONE_BY_ONE = ', one by one'
 _HEADER = (
   *('blocks left out', 'by', 'top-1 after, %', 'recovered, %', 'parameters', 'GFLOP', 'time'),
@@ -76,72 +79,86 @@ def verdict(report: Report) -> str:
 def picture(report: Report) -> bytes:
   """Accuracy, after removal and after recovery, and costs, against the number of removed blocks.
 
-  A score has one color; dashed is one by one, thin lines are single seeds under their mean.
+  A score has one color and a column of its own in the group of each number, as scores often choose
+  the same blocks. Hollow is one by one; dashes are single seeds, around their mean.
   """
   plt = pyplot()
   panels = {'after removal': 'after_removal'}
   if any(row['after_recovery'] for row in report['rows']):
     panels[f'after {report["recovery_steps"]} steps of recovery'] = 'after_recovery'
+  counts, labels = list(_by_count(report)), _by_label(report['rows'])
+  wide = max(_INCHES_PER_COLUMN * len(counts) * (len(labels) + 1), 4.2) + 0.8
   figure, axes = plt.subplots(
-    1, len(panels) + 1, figsize=(4.9 * (len(panels) + 1), 5.0), layout='constrained'
+    1,
+    len(panels) + 1,
+    figsize=(wide * len(panels) + 4.6, 5.2),
+    width_ratios=[wide] * len(panels) + [4.6],
+    layout='constrained',
   )
   handles = {}
   for axis, (title, key) in zip(axes, panels.items(), strict=False):
     handles |= _draw_accuracy(axis, report, key)
     axis.set_title(title)
   _draw_cost(axes[-1], report)
-  counts = list(_by_count(report))
   for axis in axes:
     axis.set_xlabel('blocks left out')
     axis.set_xticks(counts if axis is not axes[-1] else [0, *counts])
-    axis.grid(alpha=0.3)
   blocks, about = report['model']['num_blocks'], f'scored on {report["scored_on"]}'
-  figure.suptitle(f'a Mixer of {blocks} blocks, without those of the lowest score; {about}')
+  title = f'a Mixer of {blocks} blocks, without those of the lowest score; {about}'
+  figure.suptitle(fitted(title, 90, 2))
   figure.legend(
-    list(handles.values()), list(handles), loc='outside lower center', ncols=6, fontsize=9
+    list(handles.values()), list(handles), loc='outside lower center', ncols=5, fontsize=9
   )
   return png_of(figure)
 
 
 def _draw_accuracy(axis, report: Report, key: str) -> dict[str, Any]:
-  """Draws a line for each label; returns them by label."""
+  """Draws the points of each label; returns them by label."""
   labels = _by_label(report['rows'])
   names = list(dict.fromkeys(label.removesuffix(_ONE_BY_ONE) for label in labels))
+  counts = list(_by_count(report))
   handles = {'complete': axis.axhline(report['whole']['top1'], color='0.55', linewidth=1.2)}
-  # Moved apart: scores often choose the same blocks.
-  places = 0.035 * (np.arange(len(labels)) - (len(labels) - 1) / 2)
+  places = (np.arange(len(labels)) - (len(labels) - 1) / 2) / (len(labels) + 1)
   for place, (label, rows) in zip(places, labels.items(), strict=True):
     name = label.removesuffix(_ONE_BY_ONE)
-    style = {'color': f'C{names.index(name)}', 'linestyle': '-' if name == label else '--'}
+    color = f'C{names.index(name)}'
     by_seed = [[row for row in rows if row['seed'] == seed] for seed in {r['seed'] for r in rows}]
     for same in by_seed if len(by_seed) > 1 else ():
-      axis.plot(*_means(same, key, place), **style, linewidth=0.6, alpha=0.5)
+      style = {'color': color, 'markersize': 7}
+      (handles[f'{label}, single seeds'],) = axis.plot(*_means(same, key, place), '_', **style)
+    face = color if name == label else 'white'
     (handles[label],) = axis.plot(
-      *_means(rows, key, place), **style, marker='o', markersize=4, linewidth=1.4, alpha=0.85
+      *_means(rows, key, place), 'o', color=color, markerfacecolor=face, markersize=5
     )
-  axis.set_ylabel(f'top-1 of {report["tested_on"]}, %')
+  for left, right in itertools.pairwise(counts):
+    axis.axvline((left + right) / 2, color='0.85', linewidth=0.8)
+  axis.set_xlim(counts[0] - 0.55, counts[-1] + 0.55)
+  axis.grid(alpha=0.3, axis='y')
+  axis.set_ylabel(fitted(f'top-1 of {report["tested_on"]}, %', 45, 2))
   return handles
 
 
 def _draw_cost(axis, report: Report) -> None:
   whole = report['whole']
   counts = {0: whole, **{count: rows[0] for count, rows in _by_count(report).items()}}
+  # Parameters and FLOP are nearly the same share: a small marker in a large one.
   costs = {
-    'parameters': ('s', lambda row: row['parameters'] / whole['parameters']),
-    'FLOP': ('o', lambda row: row['gflop'] / whole['gflop']),
-    'latency': ('^', lambda row: row['latency']['ratio']),
+    'parameters': ('s-', 10, 'white', lambda row: row['parameters'] / whole['parameters']),
+    'FLOP': ('o--', 4, 'C1', lambda row: row['gflop'] / whole['gflop']),
+    'latency': ('^-', 5, 'C2', lambda row: row['latency']['ratio']),
   }
-  for name, (marker, share) in costs.items():
+  for name, (style, size, face, share) in costs.items():
     shares = [share(row) for row in counts.values()]
-    axis.plot(list(counts), shares, marker=marker, ms=5, lw=1.2, label=name)
-  axis.set_title(f'cost; {report["latency_batch"]} images on one {report["device"]}')
+    axis.plot(list(counts), shares, style, ms=size, mfc=face, lw=1.2, label=name)
+  axis.set_title(fitted(f'cost; {report["latency_batch"]} images on one {report["device"]}', 40, 2))
   axis.set_ylabel('share of the complete Mixer')
-  axis.set_ylim(0, 1.1)
-  axis.legend(loc='lower left')
+  axis.set_ylim(0, max(1.1, axis.get_ylim()[1]))
+  axis.grid(alpha=0.3)
+  legend_below(axis, ncols=3)
 
 
 def _means(rows: Sequence[Report], key: str, place: float) -> tuple[list[float], list[float]]:
-  """Points of a curve, moved to the right by `place`."""
+  """Points of a label, moved to the right by `place`."""
   counts = sorted({row['removed'] for row in rows})
   values = {count: [row[key] for row in rows if row['removed'] == count] for count in counts}
   return [count + place for count in counts], [float(np.mean(values[count])) for count in counts]

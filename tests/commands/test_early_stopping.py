@@ -68,13 +68,19 @@ def test_a_run_stops_after_its_best_which_is_kept_and_reported(stopped, capsys):
   for name in ('curves.png', 'predictions.png'):
     assert Image.open(io.BytesIO((stopped / name).read_bytes())).size[0] > 500
 
-  # The state under the name `best` gives the figures that were logged, on both splits.
+  # The workdir means the state that the run is reported by: the figures that were logged.
   capsys.readouterr()
-  for split, loss in (('test[50%:]', test['loss']), ('test[:50%]', losses[best])):
+  for name, split, step, loss in (
+    ('', 'test[50%:]', best, test['loss']),
+    ('/best', 'test[:50%]', best, losses[best]),
+    ('/newest', 'test[:50%]', last, losses[last]),
+  ):
     more = f'--config.data.eval_split={split}'
-    assert main(['evaluate', f'--checkpoint={stopped}/best', '--json=-', more]) == 0
-    figures = json.loads(capsys.readouterr().out)
-    assert (figures['step'], figures['loss']) == (best, pytest.approx(loss, rel=1e-6))
+    assert main(['evaluate', f'--checkpoint={stopped}{name}', '--json=-', more]) == 0
+    said = capsys.readouterr()
+    figures = json.loads(said.out)
+    assert (figures['step'], figures['loss']) == (step, pytest.approx(loss, rel=1e-6))
+    assert f'{stopped}{name}, step {step}\n' in said.err
 
 
 def bits(folder) -> dict:
@@ -83,7 +89,7 @@ def bits(folder) -> dict:
 
 def assert_same_end(workdir, undisturbed) -> None:
   assert evaluations(workdir) == evaluations(undisturbed)
-  for name in ('', 'best'):
+  for name in ('newest', 'best'):
     assert bits(workdir / name) == bits(undisturbed / name)
   names = ('step', 'best_step')
   for event in ('early_stop', 'end'):
@@ -99,7 +105,7 @@ def assert_same_end(workdir, undisturbed) -> None:
 
 
 def test_a_run_that_is_preempted_and_fails_ends_as_without(
-  stopped, digits_dir, tmp_path, monkeypatch
+  stopped, digits_dir, tmp_path, monkeypatch, capsys
 ):
   best = rows(stopped, 'end')[0]['best_step']
   # It is preempted at the step of the best evaluation, for which there is no time.
@@ -117,7 +123,10 @@ def test_a_run_that_is_preempted_and_fails_ends_as_without(
       train_runs.train(tmp_path, digits_dir, *FLAGS)
   assert result_of(tmp_path) is None
   steps = len(read_metrics(tmp_path))
+  capsys.readouterr()
   assert train_runs.train(tmp_path, digits_dir, *FLAGS) == 0
+  said = capsys.readouterr().err
+  assert f'the run is finished after step {max(evaluations(tmp_path))}\n' in said
   assert [row.get('event') for row in read_metrics(tmp_path)[steps:]] == ['start', 'test', 'end']
   assert_same_end(tmp_path, stopped)
 

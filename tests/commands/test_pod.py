@@ -17,6 +17,7 @@ from mixer_jax.__main__ import main
 from mixer_jax.checkpoints import run_states
 from mixer_jax.data.catalog import open_source
 from mixer_jax.models.parameters import flatten
+from mixer_jax.runlog.metrics import read_metrics
 from tests.helpers import train_runs
 
 POD = train_runs.ROOT / 'launch' / 'local_pod.sh'
@@ -38,7 +39,10 @@ def cache(tmp_path_factory):
   return tmp_path_factory.mktemp('compiled')
 
 
-def start(workdir, data_dir, cache, *more, processes=2, fault='', restarts=3, **environment):
+def start(
+  workdir, data_dir, cache, *more,
+  processes=2, fault='', restarts=3, start_new_session=False, **environment,
+):  # fmt: skip
   """A running pod of two devices a process."""
   return subprocess.Popen(
     [
@@ -62,6 +66,7 @@ def start(workdir, data_dir, cache, *more, processes=2, fault='', restarts=3, **
     stdin=subprocess.DEVNULL,
     stdout=subprocess.PIPE,
     stderr=subprocess.STDOUT,
+    start_new_session=start_new_session,
     text=True,
   )
 
@@ -206,6 +211,21 @@ def test_a_preempted_run_saves_leaves_with_75_and_goes_on(tmp_path, digits_dir):
   assert [row['step'] for row in events(workdir) if row['event'] == 'preempted'] == [step]
   assert run_states.read_params(workdir)[0]['step'] == step
   assert 0 < step < 4000
+
+
+@pytest.mark.long
+def test_ctrl_c_at_a_terminal_saves_the_state_of_a_pod(tmp_path, digits_dir, cache):
+  """A terminal sends it to all processes of its group, and the supervisor forwards it again."""
+  more = ('--config.total_steps=4000', '--config.checkpoint_every=0', '--config.eval_every=0')
+  pod = start(tmp_path / 'run', digits_dir, cache, *more, start_new_session=True)
+  while 'loss' not in str(read_metrics(tmp_path / 'run')):
+    assert pod.poll() is None
+    time.sleep(0.1)
+  os.killpg(pod.pid, signal.SIGINT)
+  code, said = finished(pod)
+  assert code == 130, said
+  (step,) = [int(entry.name) for entry in (tmp_path / 'run' / 'checkpoints').iterdir()]
+  assert said.count(f'mixer-jax: interrupted at step {step}: its state is saved') == 2
 
 
 @pytest.mark.long

@@ -10,7 +10,7 @@ import jax
 import numpy as np
 import pytest
 
-from mixer_jax.checkpoints.run_states import read_params
+from mixer_jax.checkpoints.run_states import has_states, read_params
 from mixer_jax.runlog.metrics import read_metrics
 from tests.helpers import train_runs
 
@@ -134,8 +134,10 @@ def test_an_interrupt_is_one_line_and_loses_nothing(tmp_path, digits_dir, cache,
   output, _ = process.communicate(timeout=60)
   assert process.returncode == 130
   assert 'Traceback' not in output
+  (step,) = (row['step'] for row in read_metrics(tmp_path) if row.get('event') == 'preempted')
   assert output.splitlines()[-1] == (
-    'mixer-jax: interrupted; run the same command again to resume from the last saved state'
+    f'mixer-jax: interrupted at step {step}: its state is saved; '
+    'run the same command again to resume'
   )
   finish(tmp_path, digits_dir, cache)
   assert_same_bits(final(tmp_path), undisturbed)
@@ -153,6 +155,7 @@ def test_an_interrupt_while_it_starts_is_one_line(tmp_path, digits_dir, cache, s
   output, _ = process.communicate(timeout=60)
   assert process.returncode == 130
   assert output.splitlines()[-1].startswith('mixer-jax: interrupted')
+  assert ('its state is saved' in output) == has_states(tmp_path)
   assert 'Traceback' not in output
 
 

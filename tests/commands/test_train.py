@@ -79,6 +79,8 @@ def test_a_run_leaves_states_metrics_and_pictures(trained):
   for row in steps:
     numbers = ('loss', 'accuracy', 'grad_norm', 'learning_rate', 'images_per_second', 'seconds')
     assert all(math.isfinite(row[name]) for name in numbers)
+    # The devices may not have ended a step that counts: one is evaluated and saved in three.
+    assert row['input_wait'] is None or 0 <= row['input_wait'] <= 1
   evals = [row for row in rows if row.get('event') == 'eval']
   assert [row['step'] for row in evals] == [3, 6]
   assert all(row['examples'] == 360 and row['undecodable'] == 0 for row in evals)
@@ -118,6 +120,24 @@ def test_fields_that_affect_the_result_may_not_change_others_may(trained, digits
   assert 'holds another run: its config.batch_size is 16, not 32, and 1 more differ' in line
   assert train_runs.train(trained, digits_dir, '--config.model.num_blocks=2') == 2
   assert 'config.model.num_blocks is 1, not 2' in capsys.readouterr().err
+
+
+def test_a_refused_change_of_the_schedule_names_a_way_that_works(
+  trained, digits_dir, tmp_path, capsys
+):
+  changes = ('--config.total_steps=2', '--config.optimizer.learning_rate=0')
+  assert train_runs.train(trained, digits_dir, *changes) == 2
+  line = capsys.readouterr().err
+  assert 'config.optimizer.learning_rate is 0.003, not 0.0, and 1 more differ' in line
+  way = [word.rstrip(',') for word in line.split() if word.startswith('--config.init_')]
+  assert len(way) == 2
+  assert train_runs.train(tmp_path / 'further', digits_dir, *changes, *way) == 0
+  before, after = mixer_jax.load(trained)[1], mixer_jax.load(tmp_path / 'further')[1]
+  jax.tree.map(np.testing.assert_array_equal, before, after)
+  # Weights do not fit every change: one of the architecture, or of the data.
+  for change in ('--config.model.hidden_dim=32', '--config.data.train_split=train[:50%]'):
+    assert train_runs.train(trained, digits_dir, *changes, change) == 2
+    assert 'take another --workdir, or its settings' in capsys.readouterr().err
 
 
 def test_a_check_rejects_what_a_run_would_and_writes_nothing(trained, tmp_path, capsys):

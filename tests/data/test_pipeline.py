@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mixer_jax.data import pipeline
+from mixer_jax.data import examples, pipeline
+from mixer_jax.data.batch import FILLER
 from mixer_jax.data.source import Source
 from mixer_jax.errors import StorageError, UserError
 from tests.helpers import configs
@@ -141,7 +142,7 @@ def test_evaluation_has_every_example_once_and_padding(count):
   label = np.concatenate([batch['label'] for batch in batches])
   np.testing.assert_array_equal(label[mask], np.arange(count))
   np.testing.assert_array_equal(index[mask], np.arange(count))
-  assert (index[~mask] == pipeline.FILLER).all()
+  assert (index[~mask] == FILLER).all()
 
 
 def test_processes_share_an_evaluation():
@@ -159,7 +160,7 @@ def test_undecodable_images_are_named_masked_and_distinct_from_padding(caplog):
   mask = np.concatenate([batch['mask'] for batch in batches])
   index = np.concatenate([batch['index'] for batch in batches])
   assert list(mask) == [True, True, False, True, True, True, False, False]
-  assert list(index[~mask]) == [2, pipeline.FILLER, pipeline.FILLER]
+  assert list(index[~mask]) == [2, FILLER, FILLER]
   assert 'made/train#2 (2.png) does not decode' in caplog.text
 
 
@@ -283,7 +284,7 @@ def test_images_above_the_limit_do_not_decode(caplog):
 
 
 def test_12_bits_in_16_are_reported_once(monkeypatch, caplog):
-  monkeypatch.setattr(pipeline, '_dark_images', itertools.count(1))
+  monkeypatch.setattr(examples, '_dark_images', itertools.count(1))
   source = made(12)
   for index in range(12):
     levels = np.full((10, 10), 4095 if index != 3 else 65535, np.uint16)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import mixer_jax
-from mixer_jax.data.pipeline import FILLER
+from mixer_jax.data.batch import FILLER
 from mixer_jax.evaluation import classify
 from mixer_jax.parallel import mesh as meshes
 from tests.helpers import reference

@@ -39,12 +39,19 @@ def test_a_second_interrupt_leaves_at_once(monkeypatch, capfd):
   with preemptible() as request:
     signal.raise_signal(signal.SIGINT)
     assert codes == []
-    error = request.error('preempted at step 3')
+    error = request.error('at step 3')
     assert isinstance(error, InterruptedRunError)
     assert isinstance(error, KeyboardInterrupt)
+    assert str(error) == 'interrupted at step 3'
+    # The terminal sends a Ctrl-C to all processes, and a supervisor forwards its own.
+    signal.raise_signal(signal.SIGINT)
+    assert codes == []
+    monkeypatch.setattr(preemption.time, 'monotonic', lambda: request._requested + 1.1)
     signal.raise_signal(signal.SIGINT)
   assert codes == [130]
-  assert 'Ctrl-C again leaves at once' in capfd.readouterr().err
+  notice, left = capfd.readouterr().err.split('\n\n')
+  assert 'Ctrl-C again leaves at once' in notice
+  assert 'resumes from the last saved state, or begins if there is none' in left
 
 
 def test_what_nohup_ignores_remains_ignored():

@@ -41,3 +41,12 @@ def test_panels_are_side_by_side_and_within_the_picture():
   rows, columns = shown.shape[:2]
   assert 700 < rows < 1100
   assert 700 < columns < 1000
+
+
+def test_what_is_not_finite_is_red_and_does_not_change_the_scale():
+  shown = drawn({'one': np.array([[[np.nan, 2.0], [-1.0, np.inf]]])}, paired=False)
+  levels = shown[-20 - 44 : -20, 20 : 20 + 44].reshape(2, 22, 2, 22, 3)[:, 0, :, 0]
+  np.testing.assert_array_equal(levels[0, 0], levels[1, 1])
+  assert levels[0, 0, 0] > 200
+  assert levels[0, 0, 1] < 30
+  np.testing.assert_array_equal(levels[[0, 1], [1, 0], 1], [255, 63])

@@ -77,5 +77,31 @@ def test_curves_show_few_shot_accuracy_and_mark_the_best_step(monkeypatch):
   assert (list(five.get_xdata()), list(five.get_ydata())) == ([2, 4], [30, 40])
   assert list(lines['1-shot, digits/test'].get_xdata()) == [4]
   assert 'best, step 7' in lines
-  assert len(lines) == 5
+  assert len(lines) == 4  # no evaluation: no line
+  run_pictures.pyplot().close(figure)
+
+
+def test_a_loss_is_logarithmic_only_if_it_spans_a_power_of_ten(monkeypatch):
+  kept = []
+  monkeypatch.setattr(run_pictures, 'png_of', kept.append)
+  row = lambda step, loss: {'step': step, 'loss': loss, 'accuracy': 0.5, 'learning_rate': 0.1}
+  for losses in ([2.0, 0.1], [2.0, 0.5], [2.0, 0.0], [2.0, float('nan'), 0.1], [1.0]):
+    run_pictures.curves([row(step, loss) for step, loss in enumerate(losses)])
+  assert [figure.axes[0].get_yscale() for figure in kept] == [
+    'log', 'linear', 'linear', 'log', 'linear'
+  ]  # fmt: skip
+  for figure in kept:
+    run_pictures.pyplot().close(figure)
+
+
+def test_losses_that_hardly_differ_have_short_ticks(monkeypatch):
+  kept = []
+  monkeypatch.setattr(run_pictures, 'png_of', kept.append)
+  row = lambda step, loss: {'step': step, 'loss': loss, 'accuracy': 0.5, 'learning_rate': 0.1}
+  run_pictures.curves([row(1, 2.3025849), row(2, 2.3025850)])
+  (figure,) = kept
+  figure.canvas.draw()
+  axis = figure.axes[0]
+  assert axis.yaxis.get_offset_text().get_text() == ''
+  assert max(len(label.get_text()) for label in axis.get_yticklabels()) <= 7
   run_pictures.pyplot().close(figure)

@@ -93,7 +93,7 @@ def test_missing_fields_are_named():
 FREE = (
   *('log_every', 'eval_batch_size', 'checkpoint_every', 'keep_checkpoints', 'tensorboard'),
   *('data.data_dir', 'data.undecodable', 'data.changed', 'data.max_megapixels'),
-  *('data.threads', 'data.prefetch'),
+  *('data.workers', 'data.threads', 'data.prefetch'),
   *('mesh.fsdp', 'processes.distributed'),
 )
 DECIDES_BEST = ('eval_every', 'fewshot.every', 'fewshot.shots', 'evals.probe.kind')
