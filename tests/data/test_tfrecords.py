@@ -382,7 +382,9 @@ def test_threads_read_many_shards_through_few_open_files(tmp_path, monkeypatch, 
   before = len(os.listdir('/dev/fd'))
   source = opened(tmp_path)
   assert len(list(tmp_path.rglob(f'*.{kind}-*'))) == shards
-  order = random.Random(0).sample(range(len(source)), len(source)) * (4 if kind == 'tfrecord' else 1)
+  order = random.Random(0).sample(range(len(source)), len(source)) * (
+    4 if kind == 'tfrecord' else 1
+  )
 
   def check(records, index: int) -> int:
     record = records[index]
