@@ -1,8 +1,9 @@
 """Image files in folders of classes, or of splits with these inside, local or in a bucket."""
 
-import collections
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
 
 from mixer_jax.data.class_names import are_numbers, positions, some
 from mixer_jax.data.image_files import (
@@ -11,11 +12,12 @@ from mixer_jax.data.image_files import (
   Files,
   LeftOut,
   images_below,
-  listed,
+  is_image,
   real_path,
   report,
   subfolders,
 )
+from mixer_jax.data.listings import listed, remembered
 from mixer_jax.data.source import Source
 from mixer_jax.data.splits import names_in, spans, warn_of_repeats
 from mixer_jax.errors import UserError, printable
@@ -45,6 +47,11 @@ def split_folders(folder: str) -> dict[str, str]:
     UserError: there is no such folder, or it could be one or the other.
   """
   root = _existing(folder)
+  with remembered(root):
+    return _split_folders(folder, root)
+
+
+def _split_folders(folder: str, root: str) -> dict[str, str]:
   names = subfolders(root)
   named = [name for name in names if name.lower() in _SPLIT_OF]
   if not named:
@@ -87,8 +94,9 @@ def class_names(folder: str) -> tuple[str, ...]:
     UserError: there is no such folder, or no image.
   """
   root = _existing(folder)
-  places = _places(folder)
-  return _united(folder, [_class_folders(_join(root, place)) for place in places.values()])
+  with remembered(root):
+    places = _places(folder)
+    return _united(folder, [_class_folders(_join(root, place)) for place in places.values()])
 
 
 def open_folder(folder: str, split: str = '', rules: int = RULES) -> Source:
@@ -110,8 +118,13 @@ def open_folder(folder: str, split: str = '', rules: int = RULES) -> Source:
     UserError: no such folder, no class folder with an image, no such split or slice.
   """
   root = _existing(folder)
-  if rules == 1:
-    return _open_by_first_rules(folder, root, split)
+  with remembered(root):
+    if rules == 1:
+      return _open_by_first_rules(folder, root, split)
+    return _open_by_rules(folder, root, split)
+
+
+def _open_by_rules(folder: str, root: str, split: str) -> Source:
   places = _places(folder)
   if not split and '' not in places.values():
     known = ', '.join(places.values())
@@ -150,7 +163,7 @@ def places_of(folder: str, split: str, rules: int = RULES) -> tuple[str, ...]:
 
 Labelled = tuple[list[str], list[int]]
 """Files and their labels."""
-Order = Callable[[Sequence[str], Sequence[int]], list[int]]
+Order = Callable[[Sequence[str], Sequence[int]], np.ndarray]
 """Returns the positions of files in an order for slices."""
 
 
@@ -262,13 +275,14 @@ def _chosen(
 ) -> Labelled:
   """Return the files of a split expression; `parts` and `places` are by the names in it."""
   sizes = {name: len(files) for name, (files, _) in parts.items()}
-  orders = {name: order(*part) if order else range(sizes[name]) for name, part in parts.items()}
+  orders = {name: order(*p) if order else np.arange(len(p[0])) for name, p in parts.items()}
   files, labels = [], []
   chosen = spans(split, sizes, f'folder:{folder}')
   warn_of_repeats(f'folder:{folder}/{split}', [s._replace(split=places[s.split]) for s in chosen])
   for name, start, stop in chosen:
-    (those, numbers), kept = parts[name], orders[name][start:stop]
-    files += [_join(places[name], those[i]) for i in kept]
+    (those, numbers), prefix = parts[name], f'{places[name]}/' if places[name] else ''
+    kept = orders[name][start:stop].tolist()
+    files += [prefix + those[i] for i in kept]
     labels += [numbers[i] for i in kept]
   if not files:
     count = f'{sum(sizes.values()):,} images'
@@ -276,25 +290,27 @@ def _chosen(
   return files, labels
 
 
-def _hash_order(files: Sequence[str], labels: Sequence[int]) -> list[int]:
+def _hash_order(files: Sequence[str], labels: Sequence[int]) -> np.ndarray:
   del labels
   digests = [hashlib.sha256(n.encode(errors='surrogateescape')).digest() for n in files]
-  return sorted(range(len(files)), key=digests.__getitem__)
+  words = np.frombuffer(b''.join(digests), '>u8').reshape(-1, 4)
+  return np.lexsort(words.T[::-1])  # by the first word, then by the next
 
 
-def _balanced_order(files: Sequence[str], labels: Sequence[int]) -> list[int]:
+def _balanced_order(files: Sequence[str], labels: Sequence[int]) -> np.ndarray:
   """Return an order of which every part has about the same share of each class."""
-  order, sizes = _hash_order(files, labels), collections.Counter(labels)
-  seen: collections.Counter[int] = collections.Counter()
-  share = [0.0] * len(files)
-  for i in order:
-    share[i] = (seen[labels[i]] + 0.5) / sizes[labels[i]]
-    seen[labels[i]] += 1
-  return sorted(order, key=share.__getitem__)
+  order, numbers = _hash_order(files, labels), np.asarray(labels, np.int64)
+  sizes, classes = np.bincount(numbers), numbers[order]
+  rank = np.empty(len(files), np.int64)  # number of images of the same class before it
+  rank[np.argsort(classes, kind='stable')] = np.arange(len(files)) - np.repeat(
+    np.cumsum(sizes) - sizes, sizes
+  )
+  share = (rank + 0.5) / sizes[classes]
+  return order[np.argsort(share, kind='stable')]
 
 
 def _open_by_first_rules(folder: str, root: str, split: str) -> Source:
-  names = [name for name, kind in listed(root) if kind == 'folder' and name[0] != '.']
+  names = [name for name, kind in listed(root, is_image) if kind == 'folder' and name[0] != '.']
   names.sort(key=int if are_numbers(names) else str)
   found = _by_class(root, FIRST_SUFFIXES)
   classes = tuple(name for name in names if name in found)

@@ -2,8 +2,7 @@
 
 TFDS's own parser supports every kind of feature, but holds Python's global lock for most of its
 time, and takes a second and 100 MB to import. The usual features of image data sets are parsed
-here from the bytes, with the results of protobuf's own parser. Features that are not asked for are
-skipped, and their values are not checked.
+here from the bytes, with the results of protobuf's own parser; so are its errors.
 
 An `Example` is `{Features features = 1}`, `Features` is `{map<string, Feature> feature = 1}`, and
 a `Feature` is one of `{BytesList = 1, FloatList = 2, Int64List = 3}`, each `{repeated value = 1}`.
@@ -122,55 +121,56 @@ def _usual(fields: Fields, data: bytes, end: int) -> dict[str, Any] | None:
       entry, last = _span(data, at + 1)
       after = entry + 2 + data[entry + 1]
       key = data[entry + 2 : after]
-      if not data[at] == data[entry] == 0x0A or last > end or not key.isascii():
+      if (
+        not data[at] == data[entry] == 0x0A
+        or last > end
+        or after - entry >= 0x82
+        or not key.isascii()
+      ):
         return None
-      at, field = last, fields.get(key)
-      heads = _HEADS[field.kind] if field else ()
-      begin = after + 6
-      if last - after >= 0x80 or field is None or data[after:begin] != heads[last - after]:
-        begin = _value(data, after, last, field)
-        if not begin:
-          return None
-      if field is None:
-        continue
-      if field.kind == _BYTES:
-        record[field.name] = data[begin:last]
-      else:
+      at, tag, begin = last, data[after + 2], after + 6
+      if last - after >= 0x80 or data[after:begin] != _HEADS[tag][last - after]:
+        tag, begin = _value(data, after, last)
+      if tag == _BYTES << 3 | 2:
+        value = data[begin:last]
+      elif tag == _INTS << 3 | 2:
         begin, stop = _span(data, begin)  # an integer is encoded as a length is
-        if begin != last or field.shape:
+        if begin != last:
           return None
-        record[field.name] = stop - begin
-  except (IndexError, wire.WireError):
+        value = stop - begin
+      else:
+        return None
+      field = fields.get(key)
+      if field and (tag >> 3 != field.kind or field.shape):
+        return None
+      if field:
+        record[field.name] = value
+  except (IndexError, KeyError, wire.WireError):
     return None
   return record if at == end and len(record) == len(fields) else None
 
 
 _HEADS = {
-  kind: [
-    bytes((0x12, size - 2, kind << 3 | 2, size - 4, 0x0A, size - 6)) if size >= 6 else b''
+  tag: [
+    bytes((0x12, size - 2, tag, size - 4, 0x0A, size - 6)) if size >= 6 else b'too short'
     for size in range(0x80)
   ]
-  for kind in (_BYTES, _FLOATS, _INTS)
+  for tag in (_BYTES << 3 | 2, _INTS << 3 | 2)
 }
-"""Kind of a feature -> the bytes between its key and a single value, by the size of both."""
+"""Tag of a list -> the bytes between the key and a single value, by the size of both."""
 
 
-def _value(data: bytes, at: int, end: int, field: Field | None) -> int:
-  """Return where the single value of a feature begins that ends at `end`; 0 if it has another form.
+def _value(data: bytes, at: int, end: int) -> tuple[int, int]:
+  """Return the tag of a feature's list, and where its single value begins, which ends at `end`.
 
-  Only that the feature ends there is checked of one that is not asked for.
+  The tag is 0 if the feature has another form.
   """
   begin, stop = _span(data, at + 1)
-  if data[at] != 0x12 or stop != end:
-    return 0
-  if field is None:
-    return begin
   tag = data[begin]
-  begin, stop = _span(data, begin + 1)
-  if tag != field.kind << 3 | 2 or stop != end or data[begin] != 0x0A:
-    return 0
-  begin, stop = _span(data, begin + 1)
-  return begin if stop == end else 0
+  inner, inner_stop = _span(data, begin + 1)
+  first, last = _span(data, inner + 1)
+  is_usual = data[at] == 0x12 and data[inner] == 0x0A and stop == inner_stop == last == end
+  return (tag, first) if is_usual else (0, 0)
 
 
 def _span(data: bytes, at: int) -> tuple[int, int]:
@@ -193,12 +193,8 @@ def _any(fields: Fields, data: bytes, end: int) -> dict[str, Any]:
   for begin, stop in _messages(data, 0, end):
     for entry in _messages(data, begin, stop):
       key, feature = _entry(data, *entry)
-      if feature is None:
-        continue
-      if key in fields:
+      if feature is not None:
         found[key] = _feature(data, feature)
-      else:
-        key.decode()  # which is checked in a map
   record: dict[str, Any] = {}
   for key, field in fields.items():
     kind, values = found.get(key, (0, []))
@@ -239,11 +235,11 @@ def _entry(data: bytes, at: int, end: int) -> tuple[bytes, list[tuple[int, int]]
   for number, kind, begin, stop in wire.fields(data, at, end):
     if number == 1 and kind == wire.BYTES:
       key = data[begin:stop]
+      key.decode()  # keys are checked
     elif number == 2 and kind == wire.BYTES:
       pieces.append((begin, stop))
     else:
       is_known = False
-  key.decode()
   return key, pieces if is_known else None
 
 

@@ -24,7 +24,7 @@ def fields(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int, int]
 
   Yields:
     (number, wire type, begin, end) of each field; the value is `data[begin:end]`. A varint's begin
-    is its value, as a signed integer of 64 bits. Groups, which are obsolete, are skipped.
+    is its value, as a signed integer of 64 bits.
 
   Raises:
     WireError: no message.
@@ -49,7 +49,8 @@ def fields(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int, int]
         raise WireError('a number is cut off')
       yield number, kind, begin, at
     elif kind == GROUP:
-      at = _after_group(data, at, end, number, 1)
+      begin, at = at, _after_group(data, at, end, number, 1)
+      yield number, kind, begin, at
     else:
       raise WireError(f'a field has the wire type {kind}')
 

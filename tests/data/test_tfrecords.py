@@ -16,6 +16,7 @@ import sys
 import termios
 import time
 
+import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 
@@ -369,18 +370,21 @@ def test_threads_index_concurrently(both, cache):
   assert [path.suffix for path in (cache / 'tfrecords').iterdir()] == ['.npz']
 
 
-def test_threads_read_many_shards_through_few_open_files(tmp_path, monkeypatch):
+@pytest.mark.parametrize('kind', ['tfrecord', 'array_record'])
+def test_threads_read_many_shards_through_few_open_files(tmp_path, monkeypatch, kind):
   shards = 150
   records = [
     {'image': io.BytesIO(bytes([i % 251]) * i), 'label': i % 1000, 'file_name': str(i)}
     for i in range(3 * shards)
   ]
-  prepare_splits(NAME, {'train': records}, tmp_path, file_format='tfrecord', shards=shards)
+  prepare_splits(NAME, {'train': records}, tmp_path, file_format=kind, shards=shards)
   monkeypatch.setattr(shard_files, '_MAX_OPEN', 5)
   before = len(os.listdir('/dev/fd'))
   source = opened(tmp_path)
-  assert len(list(tmp_path.rglob('*.tfrecord-*'))) == shards
-  order = random.Random(0).sample(range(len(source)), len(source)) * 4
+  assert len(list(tmp_path.rglob(f'*.{kind}-*'))) == shards
+  order = random.Random(0).sample(range(len(source)), len(source)) * (
+    4 if kind == 'tfrecord' else 1
+  )
 
   def check(records, index: int) -> int:
     record = records[index]
@@ -396,11 +400,82 @@ def test_threads_read_many_shards_through_few_open_files(tmp_path, monkeypatch):
   assert len(os.listdir('/dev/fd')) <= before
 
 
+def test_the_limit_of_open_files_is_raised_as_far_as_it_may_be(monkeypatch, caplog):
+  limits = {'now': (1024, 5000)}
+  monkeypatch.setattr(shard_files.resource, 'getrlimit', lambda _: limits['now'])
+  monkeypatch.setattr(shard_files.resource, 'setrlimit', lambda _, pair: limits.update(now=pair))
+  caplog.set_level('INFO')
+  assert shard_files.OpenFiles(str, 64)._limit == 64  # 1,024 are enough
+  assert limits['now'] == (1024, 5000)
+  assert shard_files.OpenFiles(str, 500)._limit == 500
+  assert limits['now'] == (4000, 5000)
+  assert 'this process may now open 4000 files (ulimit -n was 1024)' in caplog.text
+  assert shard_files.OpenFiles(str, 2048)._limit == 625
+  assert limits['now'] == (5000, 5000)
+
+  def refuse(*_):
+    raise ValueError('not allowed to raise maximum limit')
+
+  limits['now'] = (256, 5000)
+  monkeypatch.setattr(shard_files.resource, 'setrlimit', refuse)
+  assert shard_files.OpenFiles(str, 2048)._limit == 32
+
+
 def test_a_source_can_be_pickled_after_use(both):
   source = opened(both['tfrecord'], 'train[10:20]')
   full = digest(source)
   pickled = pickle.dumps(source)
   assert digest(pickle.loads(pickled)) == full
+
+
+def test_the_index_is_not_sent_but_found_by_the_other_process(own, scanned):
+  source = opened(own)
+  sent = pickle.dumps(source)
+  assert '_bounds' not in vars(pickle.loads(sent).records)
+  scanned.clear()
+  assert digest(pickle.loads(sent)) == digest(source)
+  assert not scanned
+
+
+@pytest.mark.parametrize('is_lost', [True, False])
+def test_without_an_index_the_other_process_scans_or_is_sent_it(
+  own, cache, scanned, monkeypatch, is_lost
+):
+  if not is_lost:  # there has never been one
+    monkeypatch.setenv('MIXER_JAX_CACHE', '/dev/null/below')
+  source = opened(own)
+  sent = pickle.dumps(source)
+  if is_lost:
+    shutil.rmtree(cache)
+  scanned.clear()
+  assert digest(pickle.loads(sent)) == digest(source)
+  assert len(scanned) == (7 if is_lost else 0)
+
+
+def test_a_shard_that_changed_before_another_process_read_it_is_named(own, cache):
+  sent = pickle.dumps(opened(own))
+  shutil.rmtree(cache)
+  os.utime(shard(own), ns=(0, 0))
+  with pytest.raises(UserError, match=r'00003-of-00007 was changed while in use: start again'):
+    digest(pickle.loads(sent))
+
+
+def test_the_index_is_mapped_and_may_be_of_an_earlier_version_of_this_package(both, cache):
+  """Its positions are views of the file, wherever in it they begin."""
+  full = digest(opened(both['tfrecord']))
+  (path,) = cache.rglob('*.npz')
+  with np.load(path) as arrays:
+    stored = {**arrays}
+  for order in (sorted(stored), sorted(stored, reverse=True)):
+    with path.open('wb') as file:
+      np.savez(file, allow_pickle=True, **{name: stored[name] for name in order})
+    records = opened(both['tfrecord']).records
+    assert isinstance(records, tfrecords.TFRecords)
+    assert records._is_kept
+    assert not records._bounds[0].flags.owndata
+    assert digest(opened(both['tfrecord'])) == full
+  np.savez_compressed(path, allow_pickle=True, **stored)  # cannot be mapped, so it is built again
+  assert digest(opened(both['tfrecord'])) == full
 
 
 def test_a_bucket_is_rejected_with_the_way_out():
