@@ -10,7 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from mixer_jax import models
+from mixer_jax.data import pipeline
 from mixer_jax.data.batch import Batch
+from mixer_jax.data.data_config import DataConfig
+from mixer_jax.data.source import Source
 from mixer_jax.errors import UserError
 from mixer_jax.evaluation.pipelined import pipelined
 from mixer_jax.parallel import mesh as meshes
@@ -89,6 +92,30 @@ def make_feature_step(config, mesh, names: Sequence[str]):
     return {'layers': layers, 'label': batch['label'], 'mask': batch['mask']}
 
   return jax.jit(feature_step, out_shardings=meshes.replicated(mesh))
+
+
+def read(
+  source: Source,
+  data: DataConfig,
+  image_size: int,
+  mesh,
+  *,
+  batch_size: int,
+  process: pipeline.Process | None,
+  progress: Progress | None,
+) -> Iterable[Batch]:
+  """Return the batches of a split, of at most `batch_size` images over all processes.
+
+  Args:
+    progress: shows how far it is read.
+  """
+  fitting = meshes.batch_for(mesh, len(source), batch_size)
+  batches = pipeline.eval_batches(
+    source, data, image_size=image_size, batch_size=fitting, process=process
+  )
+  return (
+    progress(batches, fitting, len(source), f'images of {source.name}') if progress else batches
+  )
 
 
 def gather(step, params: dict, batches: Iterable[Batch], mesh, *, size: int) -> Features:

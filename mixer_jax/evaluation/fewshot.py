@@ -15,7 +15,7 @@ the bias. The float32 result is then within 3.6e-7 of the outputs' range of floa
 """
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -23,7 +23,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from mixer_jax.data import pipeline
-from mixer_jax.data.batch import Batch
 from mixer_jax.data.data_config import DataConfig
 from mixer_jax.data.source import Source
 from mixer_jax.data.subset import SourceLabels, choose_shots, subset
@@ -36,6 +35,7 @@ from mixer_jax.evaluation.features import (
   make_feature_step,
   pooled_features,
   put,
+  read,
   whiten,
 )
 from mixer_jax.evaluation.pipelined import pipelined
@@ -173,7 +173,7 @@ class FewShot:
       config: the model; its head and number of classes do not matter.
       train: split of the shots; of the same classes as `test`.
       data: how images are read, as for `eval_batches`.
-      batch_size: images per step, over all processes.
+      batch_size: images per step, over all processes, at most.
       train_labels: labels of all of `train`, if known: then no record is read for its label.
       progress: shows how far each split is read.
 
@@ -204,15 +204,10 @@ class FewShot:
     }
     self._few, self._mesh, self._test = few, mesh, test
     self._train = subset(train, self.chosen)
-
-    def batches(source: Source) -> Iterable[Batch]:
-      found = pipeline.eval_batches(
-        source, data, image_size=config.image_size, batch_size=batch_size, process=process
-      )
-      what = f'images of {source.name}'
-      return progress(found, batch_size, len(source), what) if progress else found
-
-    self._batches = batches
+    self._batches = lambda source: read(
+      source, data, config.image_size, mesh,
+      batch_size=batch_size, process=process, progress=progress,
+    )  # fmt: skip
     self._feature_step = make_feature_step(config, mesh, [LAYER])
 
     def solve_all(x_UC, label_U, mask_U, rows_Sn):

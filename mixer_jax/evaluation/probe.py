@@ -31,6 +31,7 @@ from mixer_jax.evaluation.features import (
   gather,
   make_feature_step,
   put,
+  read,
   whiten,
 )
 from mixer_jax.parallel import mesh as meshes
@@ -119,7 +120,7 @@ def linear_probe(
   Args:
     params: on the mesh.
     data: how images are read, as for `eval_batches`.
-    batch_size: images per step while features are computed, over all processes.
+    batch_size: images per step while features are computed, over all processes, at most.
     progress: shows how far each split is read.
 
   Raises:
@@ -137,12 +138,11 @@ def linear_probe(
   meshes.check_batch(mesh, batch_size)
   step = make_feature_step(config, mesh, names)
 
-  def read(source):
-    batches = pipeline.eval_batches(
-      source, data, image_size=config.image_size, batch_size=batch_size, process=process
-    )
-    if progress:
-      batches = progress(batches, batch_size, len(source), f'images of {source.name}')
+  def features_of(source):
+    batches = read(
+      source, data, config.image_size, mesh,
+      batch_size=batch_size, process=process, progress=progress,
+    )  # fmt: skip
     features = gather(step, params, batches, mesh, size=len(source))
     if not features.mask.any():
       raise UserError(f'probe: none of the {len(source)} images of {source.name} decodes')
@@ -150,7 +150,7 @@ def linear_probe(
       raise UserError('probe: the layers differ in width: probe those of one width at a time')
     return np.stack([features.layers[name] for name in names]), features.labels, features.mask
 
-  rows_train, rows_test = read(train), read(test)
+  rows_train, rows_test = features_of(train), features_of(test)
   probes = fit(settings, *rows_train, mesh, num_classes=len(train.classes))
   train_top1, test_top1 = (accuracy(probes, *rows, mesh) for rows in (rows_train, rows_test))
   objective, gradient = jax.device_get((probes.objective, probes.gradient))
