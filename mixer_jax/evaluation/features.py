@@ -3,33 +3,20 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from mixer_jax import models
-from mixer_jax.data import pipeline
 from mixer_jax.data.batch import Batch
-from mixer_jax.data.data_config import DataConfig
-from mixer_jax.data.source import Source
 from mixer_jax.errors import UserError
 from mixer_jax.evaluation.pipelined import pipelined
 from mixer_jax.parallel import mesh as meshes
 
 HIGHEST = jax.lax.Precision.HIGHEST
 """Precision of products of features: by default a TPU multiplies in bfloat16."""
-
-
-class Progress(Protocol):
-  """Shows how far a split is read, as `runlog.progress.reading` does."""
-
-  def __call__(
-    self, batches: Iterable[Batch], batch_size: int, size: int, what: str
-  ) -> Iterable[Batch]:
-    """Yield the batches; the split has `size` examples, and `what` names them."""
-    ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,30 +79,6 @@ def make_feature_step(config, mesh, names: Sequence[str]):
     return {'layers': layers, 'label': batch['label'], 'mask': batch['mask']}
 
   return jax.jit(feature_step, out_shardings=meshes.replicated(mesh))
-
-
-def read(
-  source: Source,
-  data: DataConfig,
-  image_size: int,
-  mesh,
-  *,
-  batch_size: int,
-  process: pipeline.Process | None,
-  progress: Progress | None,
-) -> Iterable[Batch]:
-  """Return the batches of a split, of at most `batch_size` images over all processes.
-
-  Args:
-    progress: shows how far it is read.
-  """
-  fitting = meshes.batch_for(mesh, len(source), batch_size)
-  batches = pipeline.eval_batches(
-    source, data, image_size=image_size, batch_size=fitting, process=process
-  )
-  return (
-    progress(batches, fitting, len(source), f'images of {source.name}') if progress else batches
-  )
 
 
 def gather(step, params: dict, batches: Iterable[Batch], mesh, *, size: int) -> Features:

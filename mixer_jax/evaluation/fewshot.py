@@ -27,15 +27,14 @@ from mixer_jax.data.data_config import DataConfig
 from mixer_jax.data.source import Source
 from mixer_jax.data.subset import SourceLabels, choose_shots, subset
 from mixer_jax.errors import UserError
+from mixer_jax.evaluation.batches import Progress, read
 from mixer_jax.evaluation.features import (
   HIGHEST,
-  Progress,
   count,
   gather,
   make_feature_step,
   pooled_features,
   put,
-  read,
   whiten,
 )
 from mixer_jax.evaluation.pipelined import pipelined

@@ -23,15 +23,14 @@ from mixer_jax.data import pipeline
 from mixer_jax.data.data_config import DataConfig
 from mixer_jax.data.source import Source
 from mixer_jax.errors import UserError
+from mixer_jax.evaluation.batches import Progress, read
 from mixer_jax.evaluation.features import (
   HIGHEST,
-  Progress,
   count,
   feature_shapes,
   gather,
   make_feature_step,
   put,
-  read,
   whiten,
 )
 from mixer_jax.parallel import mesh as meshes
