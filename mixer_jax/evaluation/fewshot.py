@@ -15,7 +15,7 @@ the bias. The float32 result is then within 3.6e-7 of the outputs' range of floa
 """
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
@@ -23,14 +23,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from mixer_jax.data import pipeline
-from mixer_jax.data.batch import Batch
 from mixer_jax.data.data_config import DataConfig
 from mixer_jax.data.source import Source
 from mixer_jax.data.subset import SourceLabels, choose_shots, subset
 from mixer_jax.errors import UserError
+from mixer_jax.evaluation.batches import Progress, read
 from mixer_jax.evaluation.features import (
   HIGHEST,
-  Progress,
   count,
   gather,
   make_feature_step,
@@ -204,16 +203,10 @@ class FewShot:
     }
     self._few, self._mesh, self._test = few, mesh, test
     self._train = subset(train, self.chosen)
-
-    def batches(source: Source) -> Iterable[Batch]:
-      size = meshes.batch_for(mesh, len(source), batch_size)
-      found = pipeline.eval_batches(
-        source, data, image_size=config.image_size, batch_size=size, process=process
-      )
-      what = f'images of {source.name}'
-      return progress(found, size, len(source), what) if progress else found
-
-    self._batches = batches
+    self._batches = lambda source: read(
+      source, data, config.image_size, mesh,
+      batch_size=batch_size, process=process, progress=progress,
+    )  # fmt: skip
     self._feature_step = make_feature_step(config, mesh, [LAYER])
 
     def solve_all(x_UC, label_U, mask_U, rows_Sn):

@@ -23,9 +23,9 @@ from mixer_jax.data import pipeline
 from mixer_jax.data.data_config import DataConfig
 from mixer_jax.data.source import Source
 from mixer_jax.errors import UserError
+from mixer_jax.evaluation.batches import Progress, read
 from mixer_jax.evaluation.features import (
   HIGHEST,
-  Progress,
   count,
   feature_shapes,
   gather,
@@ -137,13 +137,11 @@ def linear_probe(
   meshes.check_batch(mesh, batch_size)
   step = make_feature_step(config, mesh, names)
 
-  def read(source):
-    size = meshes.batch_for(mesh, len(source), batch_size)
-    batches = pipeline.eval_batches(
-      source, data, image_size=config.image_size, batch_size=size, process=process
-    )
-    if progress:
-      batches = progress(batches, size, len(source), f'images of {source.name}')
+  def features_of(source):
+    batches = read(
+      source, data, config.image_size, mesh,
+      batch_size=batch_size, process=process, progress=progress,
+    )  # fmt: skip
     features = gather(step, params, batches, mesh, size=len(source))
     if not features.mask.any():
       raise UserError(f'probe: none of the {len(source)} images of {source.name} decodes')
@@ -151,7 +149,7 @@ def linear_probe(
       raise UserError('probe: the layers differ in width: probe those of one width at a time')
     return np.stack([features.layers[name] for name in names]), features.labels, features.mask
 
-  rows_train, rows_test = read(train), read(test)
+  rows_train, rows_test = features_of(train), features_of(test)
   probes = fit(settings, *rows_train, mesh, num_classes=len(train.classes))
   train_top1, test_top1 = (accuracy(probes, *rows, mesh) for rows in (rows_train, rows_test))
   objective, gradient = jax.device_get((probes.objective, probes.gradient))

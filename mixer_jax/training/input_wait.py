@@ -11,13 +11,15 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import jax
 
 from mixer_jax.training.step import Batch, Metrics
 
-_Step = tuple[float, float, Batch, Metrics]
-"""Times at which its batch was asked for and was received, the batch, the metrics."""
+_Step = tuple[float, float, list[Any], Metrics]
+"""Times at which the batch was asked for and was received, its arrays that are not on the devices
+yet, and the metrics. Others are not held here, since the host uses their memory again."""
 
 
 class InputWait:
@@ -27,8 +29,8 @@ class InputWait:
   are idle while a row is written do not wait for input. A step counts from the end of the step
   before it; the first one, and the first after a `pause`, do not count.
 
-  A thread that gets Python's lock late notes the end of a step late: the share is then too small,
-  never too large. The loop itself takes no lock and waits for nothing here.
+  Where other threads keep Python's lock, the end of a step is noted late, and the share is rather
+  too small. The loop itself takes no lock and waits for nothing here.
 
   Args:
     clock: returns seconds.
@@ -59,7 +61,7 @@ class InputWait:
 
   def dispatched(self, batch: Batch, metrics: Metrics) -> None:
     """Note that the step with the last batch is dispatched."""
-    self._steps.put((self._asked, self._received, batch, metrics))
+    self._steps.put((self._asked, self._received, _on_their_way(jax.tree.leaves(batch)), metrics))
 
   def pause(self) -> None:
     """Exclude the time up to the end of the next step."""
@@ -82,9 +84,9 @@ class InputWait:
     Args:
       before: end of the step before it; None: this one does not count.
     """
-    asked, received, batch, metrics = step
+    asked, received, arrays, metrics = step
     try:
-      arrived = received if _is_ready(batch) else self._ready(batch)
+      arrived = self._ready(arrays) if _on_their_way(arrays) else received
       ended = self._ready(metrics)
     except RuntimeError:  # of the devices; the loop meets it in the metrics
       return None
@@ -94,11 +96,11 @@ class InputWait:
       self._sums = waited + wait, total + ended - before
     return ended
 
-  def _ready(self, arrays: Batch | Metrics) -> float:
+  def _ready(self, arrays: list[Any] | Metrics) -> float:
     jax.block_until_ready(arrays)
     return self._clock()
 
 
-def _is_ready(batch: Batch) -> bool:
-  """Return True if nothing is left to wait for; arrays of NumPy are always there."""
-  return all(array.is_ready() for array in jax.tree.leaves(batch) if hasattr(array, 'is_ready'))
+def _on_their_way(arrays: list[Any]) -> list[Any]:
+  """Return the arrays that are not on the devices yet; those of NumPy need not be there."""
+  return [array for array in arrays if hasattr(array, 'is_ready') and not array.is_ready()]
