@@ -114,7 +114,7 @@ def measured(file: str, data: DataConfig, image_size: int) -> InputRate:
 
 def _remedies(data: DataConfig) -> tuple[str, ...]:
   found = []
-  if getattr(data, 'decode_scale', 'auto') != 'auto':
+  if data.decode_scale != 'auto':
     found.append('config.data.decode_scale=auto (large photographs)')
   if data.randaugment_layers:
     found.append('fewer config.data.randaugment_layers')

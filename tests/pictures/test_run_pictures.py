@@ -6,7 +6,6 @@ import numpy as np
 from PIL import Image
 
 from mixer_jax.pictures import run_pictures
-from mixer_jax.pictures.drawing import pyplot
 
 
 def test_mistakes_come_first_and_undecodable_images_are_left_out():
@@ -113,4 +112,17 @@ def test_slices_whose_input_cannot_keep_up_have_a_second_time(monkeypatch):
     assert sorted(filter(None, lines)) == [[own]] * 3 + [[slowed]]
     labels = [text.get_text() for text in axis.get_legend().get_texts()]
     assert labels == ['v3', 'v4', 'v5e', 'waiting for input']
-  pyplot().close(drawn[0])
+  run_pictures.pyplot().close(drawn[0])
+
+
+def test_losses_that_hardly_differ_have_short_ticks(monkeypatch):
+  kept = []
+  monkeypatch.setattr(run_pictures, 'png_of', kept.append)
+  row = lambda step, loss: {'step': step, 'loss': loss, 'accuracy': 0.5, 'learning_rate': 0.1}
+  run_pictures.curves([row(1, 2.3025849), row(2, 2.3025850)])
+  (figure,) = kept
+  figure.canvas.draw()
+  axis = figure.axes[0]
+  assert axis.yaxis.get_offset_text().get_text() == ''
+  assert max(len(label.get_text()) for label in axis.get_yticklabels()) <= 7
+  run_pictures.pyplot().close(figure)
