@@ -311,7 +311,9 @@ def test_it_is_planned():
     eval_batch_size=64,
     eval_level='uint8',
   )
-  facts = compile_program(program, waiting=lambda *_: None)
+  steps = []
+  facts = compile_program(program, waiting=lambda step, seconds: steps.append(step))
+  assert list(dict.fromkeys(steps)) == ['training', 'evaluation']
   assert facts.step.temporaries is not None
   assert facts.evaluation is not None
   assert facts.parameters == 4 * (models.num_params(CONFIG) + 8)

@@ -9,7 +9,7 @@ _PROC = pathlib.Path('/proc')
 
 
 class CpuSeconds(NamedTuple):
-  """CPU seconds so far.
+  """CPU seconds per image.
 
   Attributes:
     own: of all threads of this process.
@@ -19,17 +19,20 @@ class CpuSeconds(NamedTuple):
   own: float
   children: float | None
 
-  def per_image(self, before: 'CpuSeconds', images: int) -> 'CpuSeconds':
-    """Return the seconds since `before`, divided by a number of images."""
-    children = None
-    if self.children is not None and before.children is not None:
-      children = (self.children - before.children) / images
-    return CpuSeconds((self.own - before.own) / images, children)
 
+class Stopwatch:
+  """Measures CPU time from its creation on."""
 
-def used() -> CpuSeconds:
-  """Return the CPU seconds that were used so far."""
-  return CpuSeconds(time.process_time(), _of_children())
+  def __init__(self):
+    self._children = _of_children()
+    self._own = time.process_time()  # last, since the other takes time itself
+
+  def per_image(self, images: int) -> CpuSeconds:
+    """Return the seconds so far, divided by a number of images."""
+    own, children = time.process_time() - self._own, _of_children()
+    if children is None or self._children is None:
+      return CpuSeconds(own / images, None)
+    return CpuSeconds(own / images, (children - self._children) / images)
 
 
 def _of_children() -> float | None:

@@ -95,7 +95,7 @@ def _reading(settings: BenchSettings, mesh: Mesh, data: 'DataConfig') -> dict[st
     'threads_per_core': hardware.threads_per_core(),
     'recipe': {
       'image_size': size,
-      **{name: getattr(data, name) for name in _RECIPE if hasattr(data, name)},
+      **{name: getattr(data, name) for name in _RECIPE},
     },
     'scaling': rows,
     **input_rates.extrapolated(rows[-1]),

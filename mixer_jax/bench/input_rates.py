@@ -12,8 +12,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from mixer_jax.bench import cpu_time
-from mixer_jax.bench.cpu_time import CpuSeconds
+from mixer_jax.bench.cpu_time import CpuSeconds, Stopwatch
 from mixer_jax.data import pipeline
 from mixer_jax.data.batch import Batch
 from mixer_jax.data.data_config import DataConfig
@@ -80,7 +79,7 @@ def timed(batches: Iterator[Batch], ahead: int, rounds: int) -> tuple[list[float
   uncounted = 0
   while uncounted <= ahead:
     uncounted += len(next(batches)['label'])
-  rates, total, before = [], 0, cpu_time.used()
+  rates, total, stopwatch = [], 0, Stopwatch()
   for _ in range(rounds):
     images, seconds, begun = 0, 0.0, time.perf_counter()
     while seconds < _ROUND_SECONDS:
@@ -90,7 +89,7 @@ def timed(batches: Iterator[Batch], ahead: int, rounds: int) -> tuple[list[float
       seconds = time.perf_counter() - begun
     rates.append(images / seconds)
     total += images
-  return rates, cpu_time.used().per_image(before, max(total, 1))
+  return rates, stopwatch.per_image(max(total, 1))
 
 
 def scaling(training: TrainingInput, rounds: int) -> list[Row]:

@@ -91,10 +91,14 @@ def predictions(
   return png_of(figure)
 
 
+_WAITING = {'marker': 'o', 'mfc': 'white', 'ms': 4, 'lw': 1, 'ls': '--'}
+
+
 def costs(reports: Sequence[dict[str, Any]]) -> bytes:
   """Draw hours and core-days against the number of devices, from reports of plans that fit.
 
   The largest and the smallest value of each number of devices are written next to their points.
+  Dashed is the time of slices whose input cannot keep up.
   """
   figure, axes = pyplot().subplots(1, 2, figsize=(10, 4.4), layout='constrained')
   kinds = sorted({report['topology'].partition(':')[0] for report in reports})
@@ -105,16 +109,18 @@ def costs(reports: Sequence[dict[str, Any]]) -> bytes:
     for kind in kinds:
       rows = [report for report in reports if report['topology'].startswith(f'{kind}:')]
       rows.sort(key=lambda report: report['devices'])
-      values = [report[key] for report in rows]
-      axis.plot(
-        [report['devices'] for report in rows], values, marker='o', ms=4, lw=1, label=kind
-      )  # fmt: skip
+      (line,) = axis.plot(*_points(rows, key), marker='o', ms=4, lw=1, label=kind)
+      slowed = [{**report, **report['input']} for report in rows if _waits(report)]
+      axis.plot(*_points(slowed, key), **_WAITING, color=line.get_color())
+    if any(map(_waits, reports)):
+      axis.plot([], [], **_WAITING, color='0.4', label='waiting for input')
+    drawn = [*reports, *({**report, **report['input']} for report in reports if _waits(report))]
     by_count = {
-      count: [report[key] for report in reports if report['devices'] == count] for count in devices
+      count: [report[key] for report in drawn if report['devices'] == count] for count in devices
     }
     falling = key == 'hours'  # as 1 / devices
     if falling:
-      log_axis(axis, [report[key] for report in reports])
+      log_axis(axis, [report[key] for report in drawn])
     else:
       axis.set_ylim(0, 1.15 * max(map(max, by_count.values())))
     margin = max((devices[-1] / devices[0]) ** 0.15, 1.6)
@@ -131,6 +137,16 @@ def costs(reports: Sequence[dict[str, Any]]) -> bytes:
     axis.grid(alpha=0.3)
     legend_below(axis, ncols=4)
   return png_of(figure)
+
+
+def _points(reports: Sequence[dict[str, Any]], key: str) -> tuple[list[int], list[float]]:
+  return [report['devices'] for report in reports], [report[key] for report in reports]
+
+
+def _waits(report: dict[str, Any]) -> bool:
+  """Return True for a plan whose input cannot keep up."""
+  row = report.get('input')  # reports of earlier versions have none
+  return bool(row) and not row['keeps_up']
 
 
 def _write_value(axis, x: float, y: float, *, above: bool, aside: bool) -> None:

@@ -146,11 +146,16 @@ def compile_program(program: Program, waiting: Callable[[str, float], None]) -> 
         json.dumps({**dataclasses.asdict(program), 'families': family.added()}) + '\n'
       )
       child.stdin.flush()
-      lines = ['training']  # names of steps, and the facts last
-      while lines[-1]:
-        waiting(lines[-1].strip(), time.monotonic() - begun)
+      step, answer, is_open = 'training', '', True
+      while is_open:
+        waiting(step, time.monotonic() - begun)
         if select.select([child.stdout], [], [], 0.2)[0]:
-          lines.append(child.stdout.readline())
+          line = child.stdout.readline()
+          is_open = bool(line)
+          if line.startswith('{'):  # the facts; before it, the step that is next
+            answer = line
+          else:
+            step = line.strip() or step
       child.wait()
     finally:  # also where the user interrupts
       child.kill()
@@ -162,7 +167,7 @@ def compile_program(program: Program, waiting: Callable[[str, float], None]) -> 
     if child.returncode:
       errors.seek(0)
       raise RuntimeError(f'the TPU compiler failed: {errors.read()[-4000:]}')
-  return facts_from(json.loads(lines[-2]))
+  return facts_from(json.loads(answer))
 
 
 def facts_from(fields: dict[str, Any]) -> Facts:

@@ -30,7 +30,7 @@ class InputRate:
     thread_share: work of a hardware thread of a busy host, as a share of that of the threads that
       were measured.
     source: where this was measured, for the reader.
-    remedies: what would make it faster.
+    remedies: what would save CPU time.
   """
 
   cpu_seconds: float
@@ -43,13 +43,19 @@ class InputRate:
     """Return the images/s that a host with this number of hardware threads can deliver."""
     return self.thread_share * min(threads / self.cpu_seconds, 1 / self.feeding_seconds)
 
+  def remedies_of_host(self, threads: int) -> tuple[str, ...]:
+    """Return what would let a host with this number of hardware threads deliver more."""
+    if threads / self.cpu_seconds > 1 / self.feeding_seconds:
+      return ('hosts with fewer chips each: their feeding process is the limit',)
+    return (*self.remedies, 'hosts with more hardware threads per chip')
 
-# Measured by `mixer-jax bench --what=input` on 2 cores of an AMD EPYC 9004, for JPEGs of 500 × 375
-# pixels and 66 KB with crop and flip; docs/results.md has the figures.
-_FIXED = 1.0e-3  # seconds per image: read, decode, draw
-_PER_PIXEL = 0.0  # seconds per pixel of the model's image: resize, flip, copy
-_PER_LAYER_AND_PIXEL = 5e-9  # likewise, per layer of RandAugment
-_FEEDING = 10e-6  # seconds per image, in the process that feeds the devices
+
+# Measured by benchmarks/host_input.py on an AMD EPYC (Zen 4), for JPEGs of 500 × 375 pixels and
+# 55 KB with crop and flip: a fit of benchmarks/results/host_input.json.
+_FIXED = 1.11e-3  # seconds per image: read, decode, draw
+_PER_PIXEL = 3.5e-9  # seconds per pixel of the model's image: resize, flip, copy
+_PER_LAYER_AND_PIXEL = 3.5e-9  # likewise, per layer of RandAugment
+_FEEDING = 18e-6  # seconds per image, in the process that feeds the devices
 
 
 def built_in(data: DataConfig, image_size: int) -> InputRate:
@@ -64,8 +70,8 @@ def built_in(data: DataConfig, image_size: int) -> InputRate:
     seconds + _FEEDING,
     _FEEDING,
     _PAIR / 2,
-    f'built-in rate, {1000 * seconds:.2f} ms per JPEG of 500 × 375 on a core of an AMD EPYC 9004; '
-    f'two hyperthreads are taken as {_PAIR} cores; measure on a host with bench --what=input',
+    f'built-in rate, {1000 * seconds:.2f} ms per JPEG of 500 × 375 on an AMD EPYC core (Zen 4); '
+    f'two hyperthreads are taken as {_PAIR} cores; --input takes what bench measured on a host',
     _remedies(data),
   )
 
@@ -114,11 +120,11 @@ def measured(file: str, data: DataConfig, image_size: int) -> InputRate:
 
 def _remedies(data: DataConfig) -> tuple[str, ...]:
   found = []
-  if getattr(data, 'decode_scale', 'auto') != 'auto':
+  if data.decode_scale != 'auto':
     found.append('config.data.decode_scale=auto (large photographs)')
   if data.randaugment_layers:
     found.append('fewer config.data.randaugment_layers')
-  return (*found, 'smaller images in the data set', 'hosts with more hardware threads per chip')
+  return (*found, 'smaller images in the data set')
 
 
 def report(
@@ -145,5 +151,5 @@ def report(
     'cpu_seconds_per_image': rate.cpu_seconds,
     'feeding_seconds_per_image': rate.feeding_seconds,
     'source': rate.source,
-    'remedies': list(rate.remedies),
+    'remedies': list(rate.remedies_of_host(topology.host_threads)),
   }

@@ -45,6 +45,7 @@ def test_a_plan_reports_memory_time_and_cost_and_is_cached(capsys, monkeypatch):
   assert set(report['collectives']) == {'all-reduce'}
   assert report['estimated_step_seconds'] > 0
   assert 0 < report['share_of_peak'] < 1
+  assert report['input']['hardware_threads_per_host'] == 96
 
   def compile_program(*_):
     raise AssertionError('it is cached')
@@ -53,7 +54,15 @@ def test_a_plan_reports_memory_time_and_cost_and_is_cached(capsys, monkeypatch):
   assert planned(capsys, *argv) == report
   assert main([*argv]) == 0
   text = capsys.readouterr().out
-  for part in ('v3-8', 'fits', 'all-reduce', 'of peak', 'core-days', 'not measured'):
+  for part in (
+    'v3-8',
+    'fits',
+    'all-reduce',
+    'of peak',
+    'core-days',
+    'not measured',
+    'built-in rate',
+  ):
     assert part in text, part
 
 
@@ -107,6 +116,8 @@ def test_a_table_and_a_picture_of_several_slices(capsys, tmp_path):
     (['--topology=v3:2x2', '--plot=x.png'], '--plot draws --topologies'),
     (['--topology=v3:2x2', '--json=/nowhere/x'], 'no folder for --json=/nowhere/x'),
     (['--topologies=v3:2x2,v3:4x4', '--suggest'], '--suggest is for one --topology'),
+    (['--topology=v3-9'], 'there are v3-8, v3-32'),
+    (['--topology=v3-8', '--input=/nowhere/x'], 'no file /nowhere/x: write it with bench'),
   ],
 )
 def test_bad_input_is_one_line(argv, message, capsys):

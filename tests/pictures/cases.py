@@ -135,6 +135,16 @@ CASES: dict[str, Callable[[], bytes]] = {
   'costs large': lambda: run_pictures.costs(
     [plan_report(f'v5e:{n}', n, 123456.789 / n) for n in (1, 4, 8, 16, 32, 64, 128, 256)]
   ),
+  'costs waiting': lambda: run_pictures.costs(
+    [{**plan_report('v3:2x2', 8, 50.0), 'input': {'keeps_up': True, 'hours': 1, 'core_days': 1}}]
+    + [
+      {
+        **plan_report(f'v3:{n}', n, 400 / n),
+        'input': {'keeps_up': False, 'hours': 900 / n, 'core_days': 900 / 24},
+      }
+      for n in (32, 128)
+    ]
+  ),
   'heatmap usual': lambda: heatmaps.heatmap(
     matrix(24, 24), LAYERS, LAYERS, 'CKA, 360 images', ('build/digits', 'build/digits_1')
   ),

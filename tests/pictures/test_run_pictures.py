@@ -94,6 +94,27 @@ def test_a_loss_is_logarithmic_only_if_it_spans_a_power_of_ten(monkeypatch):
     run_pictures.pyplot().close(figure)
 
 
+def test_slices_whose_input_cannot_keep_up_have_a_second_time(monkeypatch):
+  drawn = []
+  monkeypatch.setattr(run_pictures, 'png_of', drawn.append)
+  row = {'devices': 8, 'hours': 2.0, 'core_days': 3.0}
+  waits = {'keeps_up': False, 'hours': 5.0, 'core_days': 7.0}
+  run_pictures.costs(
+    [
+      {**row, 'topology': 'v3:2x2', 'input': waits},
+      {**row, 'topology': 'v4:2x2x2', 'input': {**waits, 'keeps_up': True}},
+      {**row, 'topology': 'v5e:2x4'},  # of an earlier version
+    ]
+  )
+  hours, days = drawn[0].axes
+  for axis, own, slowed in ((hours, 2.0, 5.0), (days, 3.0, 7.0)):
+    lines = [list(line.get_ydata()) for line in axis.lines]
+    assert sorted(filter(None, lines)) == [[own]] * 3 + [[slowed]]
+    labels = [text.get_text() for text in axis.get_legend().get_texts()]
+    assert labels == ['v3', 'v4', 'v5e', 'waiting for input']
+  run_pictures.pyplot().close(drawn[0])
+
+
 def test_losses_that_hardly_differ_have_short_ticks(monkeypatch):
   kept = []
   monkeypatch.setattr(run_pictures, 'png_of', kept.append)

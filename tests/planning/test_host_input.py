@@ -32,6 +32,9 @@ def data(**fields):
 def test_a_host_is_limited_by_its_threads_or_by_the_process_that_feeds_the_devices():
   assert RATE.of_host(96) == pytest.approx(0.625 * 96 / 2e-3)
   assert RATE.of_host(10_000) == pytest.approx(0.625 / 1e-5)
+  assert RATE.remedies_of_host(96) == ('a way out', 'hosts with more hardware threads per chip')
+  (remedy,) = RATE.remedies_of_host(10_000)
+  assert 'their feeding process is the limit' in remedy
 
 
 @pytest.mark.parametrize(('batch_size', 'keeps_up'), [(16_000, True), (32_000, False)])
@@ -57,7 +60,7 @@ def test_a_plan_names_both_times_and_the_way_out():
   assert 'input: each of 4 hosts must deliver 5,120 images/s; its 96 hardware threads' in text
   assert 'can deliver about 60\n  (a test)\n' in text
   assert 'cannot keep up: 4.27 s per update, 1.2 hours, 1.6 core-days' in text
-  assert 'faster are a way out\n' in text
+  assert 'faster are a way out, hosts with more' in text
   header, row = plan_text.table(['x'], [report]).splitlines()
   assert header.endswith('host needs  host can  hours then  core-days then')
   assert row.split()[-4:] == ['5,120', '60', '1.2', '1.6']

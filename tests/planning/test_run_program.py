@@ -1,11 +1,14 @@
 """The program of a run on a slice, and configs that do not fit a slice."""
 
+import io
+
 import pytest
 
 from mixer_jax.errors import UserError
 from mixer_jax.models import paper
 from mixer_jax.planning import plan as plans
 from mixer_jax.planning.run_program import program_of
+from mixer_jax.runlog import terminal
 from tests.helpers import configs
 from tests.planning.test_plan import FACTS
 
@@ -61,6 +64,28 @@ def test_all_slices_are_checked_before_one_is_compiled(monkeypatch, tmp_path):
   assert compiled == []
   made = plans.plan_all(digits(), ['v3:2x2', 'v2:2x2', 'v3:2x2'])
   assert [plan.topology.name for plan in made] == compiled == ['v3:2x2', 'v2:2x2']
+
+
+@pytest.mark.parametrize('is_live', [True, False])
+def test_progress_names_the_slice_its_number_and_the_step(monkeypatch, tmp_path, is_live):
+  stream = io.StringIO()
+  monkeypatch.setattr(stream, 'isatty', lambda: is_live)
+  monkeypatch.setattr(terminal, '_installed', terminal.Terminal(stream))
+  monkeypatch.setenv('MIXER_JAX_CACHE', str(tmp_path))
+
+  def compile_program(program, waiting):
+    waiting('training', 3.0)
+    waiting('evaluation', 41.0)
+    return FACTS
+
+  monkeypatch.setattr(plans, 'compile_program', compile_program)
+  plans.plan_all(digits(), ['v3:2x2', 'v2:2x2'])
+  lines = stream.getvalue().splitlines()
+  name = 'compiling Mixer of 4 blocks, width 64 for'
+  if is_live:
+    assert lines[-1].endswith(f'{name} v2:2x2, 2 of 2, evaluation step: 41 s')
+  else:
+    assert lines == [f'{name} v3:2x2, 1 of 2', f'{name} v2:2x2, 2 of 2']
 
 
 def test_a_run_is_planned_from_python(monkeypatch, tmp_path):
