@@ -18,6 +18,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mixer_jax.errors import UserError, one_line
+from mixer_jax.models import family
 from mixer_jax.runs.fields import checked, flatten
 
 _PACKAGE = pathlib.Path(__file__).parent.parent
@@ -56,6 +57,8 @@ def load_config(spec: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
         doc = ' '.join((module.get('__doc__') or '').split())
         raise UserError(f'config {file} needs an argument, {file}:{needed[0].name.upper()}. {doc}')
       config = get_config(arg) if arg else get_config()
+      for name in family.added():
+        family.load(name)  # its module may lie beside the config file
   except UserError:
     raise
   except (Exception, SystemExit) as error:  # whatever a config file raises
