@@ -19,9 +19,8 @@ from ml_collections import ConfigDict
 
 from mixer_jax.errors import UserError, one_line
 from mixer_jax.models import family
+from mixer_jax.paths import experiments_folder
 from mixer_jax.runs.fields import checked, flatten
-
-_PACKAGE = pathlib.Path(__file__).parent.parent
 
 _imported: dict[str, pathlib.Path] = {}
 """Module -> folder of the config file that imported it, and that it lies in."""
@@ -40,7 +39,7 @@ def load_config(spec: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
   """
   file, _, arg = spec.partition(':')
   path = pathlib.Path(file).resolve()
-  own = _own_folder() / file
+  own = experiments_folder() / file
   is_named_so = pathlib.Path(file).parent == pathlib.Path('configs')
   if is_named_so and not path.is_file() and (own.is_file() or not path.parent.is_dir()):
     path = own
@@ -69,12 +68,6 @@ def load_config(spec: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
   return _with_overrides(config, overrides)
 
 
-def _own_folder() -> pathlib.Path:
-  """Return the folder with the `configs/` of this package: in a checkout beside it, else in it."""
-  installed = _PACKAGE / 'experiments'
-  return installed if installed.is_dir() else _PACKAGE.parent
-
-
 @contextlib.contextmanager
 def _importable(folder: pathlib.Path) -> Iterator[None]:
   """Let a config file import those of its folder as `configs.NAME`, and modules beside it by name.
@@ -87,7 +80,7 @@ def _importable(folder: pathlib.Path) -> Iterator[None]:
       del _imported[name]
       sys.modules.pop(name, None)
   search_path = [str(folder), str(folder.parent), str(pathlib.Path.cwd())]
-  own = str(_own_folder())
+  own = str(experiments_folder())
   last = [own] if own not in sys.path else []  # `configs` has no __init__.py: such folders merge
   before = set(sys.modules)
   sys.path[:0] = search_path
@@ -110,6 +103,20 @@ def with_overrides(fields: Mapping[str, Any], overrides: Sequence[str]) -> dict[
     UserError: an unknown field or a value of another type.
   """
   return _with_overrides(ConfigDict(fields), overrides)
+
+
+def parse_values(fields: Mapping[str, Any], name: str, texts: Sequence[str]) -> list[Any]:
+  """Return values of one field as `--config.NAME=TEXT` would set them.
+
+  Args:
+    fields: of a plain config that has the field.
+    name: dotted.
+
+  Raises:
+    UserError: an unknown field or a value of another type.
+  """
+  settings = (with_overrides(fields, [f'--config.{name}={text}']) for text in texts)
+  return [flatten(changed).get(name) for changed in settings]
 
 
 def _with_overrides(config: ConfigDict, overrides: Sequence[str]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ import zipfile
 
 import pytest
 
+from mixer_jax import paths
 from mixer_jax.__main__ import main as run
 from mixer_jax.commands import models
 from mixer_jax.commands.flags import Parser
@@ -204,7 +205,7 @@ def test_the_configs_of_an_installed_package_are_found_after_those_that_are_here
   ):
     folder.mkdir(parents=True, exist_ok=True)
     (folder / f'{name}.py').write_text(text)
-  monkeypatch.setattr(config_file, '_PACKAGE', tmp_path / 'mixer_jax')
+  monkeypatch.setattr(paths, '_PACKAGE', tmp_path / 'mixer_jax')
   monkeypatch.chdir(tmp_path / 'project')
   path = list(sys.path)
   for name, value in {'mine': 3, 'other': 1, 'shipped': 1}.items():
