@@ -206,7 +206,8 @@ attempt() {
   follow
 }
 
-# Checks config and workdir before a TPU costs money, if this machine has mixer_jax.
+# Checks config, workdir and what this machine has of the data before a TPU costs money, if it has
+# mixer_jax.
 check_run() {
   local python=${PYTHON:-$root/.venv/bin/python}
   [[ $1 == train && -z $dry ]] && command -v "$python" >/dev/null || return 0

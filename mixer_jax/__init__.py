@@ -14,6 +14,7 @@ if TYPE_CHECKING:
   from mixer_jax.checkpoints.published import released
   from mixer_jax.errors import UserError
   from mixer_jax.models import VARIANTS, MixerConfig, ResNetConfig, apply, features, init
+  from mixer_jax.models import register as register_family
   from mixer_jax.planning.plan import plan
   from mixer_jax.runs.evaluation import evaluate
   from mixer_jax.runs.loaded_model import load_for_evaluation
@@ -44,6 +45,7 @@ __all__ = [
   'load_for_evaluation',
   'plan',
   'predict',
+  'register_family',
   'released',
   'run_study',
   'save',
@@ -70,6 +72,7 @@ _HOMES = {
   'load_for_evaluation': 'mixer_jax.runs.loaded_model',
   'plan': 'mixer_jax.planning.plan',
   'predict': 'mixer_jax.runs.predictions',
+  'register_family': 'mixer_jax.models:register',
   'released': 'mixer_jax.checkpoints.published',
   'run_study': 'mixer_jax.studies.run',
   'save': 'mixer_jax.checkpoints',

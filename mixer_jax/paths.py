@@ -16,10 +16,18 @@ from mixer_jax.errors import UserError, one_line
 
 BUCKETS = ('gs://', 's3://', 'az://')
 
+_PACKAGE = pathlib.Path(__file__).parent
+
 _SLASH_LOST = re.compile('(gs|s3|az|https?):/?(?=[^/])')
 """The begin of an address that a shell, `os.path.normpath` or a hand took a slash of."""
 
 _ASIDE = re.compile(r'\..+\.[0-9a-f]{32}\.tmp')
+
+
+def experiments_folder() -> pathlib.Path:
+  """Return the folder with the `configs/` of this package: in a checkout beside it, else in it."""
+  installed = _PACKAGE / 'experiments'
+  return installed if installed.is_dir() else _PACKAGE.parent
 
 
 def user_path(text) -> epath.Path:

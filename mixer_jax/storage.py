@@ -36,18 +36,19 @@ _NO_PATH = {errno.ENAMETOOLONG, errno.ELOOP}
 _LASTING = {errno.EROFS, errno.EFBIG}  # they do not pass within seconds
 
 
-def read_retried(name, read: Callable[[], T]) -> T:
+def read_retried(name, read: Callable[[], T], *, seconds: float | None = None) -> T:
   """Return `read()`; its errors of reading are retried with growing pauses.
 
   Args:
     name: what is read, for the message.
     read: reads and does not parse. A file that is not there is not retried.
+    seconds: for which it is retried; None: `RETRY_SETTING`.
 
   Raises:
-    StorageError: it still fails after `RETRY_SETTING` seconds.
+    StorageError: it still fails after these seconds.
     FileNotFoundError, NotADirectoryError, IsADirectoryError: from `read`.
   """
-  for is_last in _tries():
+  for is_last in _tries(seconds):
     try:
       return read()
     except Exception as error:
@@ -83,9 +84,10 @@ def write_retried(name, write: Callable[[], object]) -> None:
           raise
 
 
-def _tries() -> Iterator[bool]:
-  """Yield for each try, after growing pauses, whether it is the last in `RETRY_SETTING` seconds."""
-  end, pause = time.monotonic() + retry_seconds(), 0.1
+def _tries(seconds: float | None = None) -> Iterator[bool]:
+  """Yield for each try, after growing pauses, whether it is the last in `seconds`."""
+  seconds = retry_seconds() if seconds is None else seconds
+  end, pause = time.monotonic() + seconds, 0.1
   while time.monotonic() + pause <= end:
     yield False
     time.sleep(pause)

@@ -8,6 +8,8 @@ import collections
 import dataclasses
 import importlib.util
 import json
+import pathlib
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -22,10 +24,11 @@ from mixer_jax.__main__ import main
 from mixer_jax.checkpoints import describe
 from mixer_jax.checkpoints.store import Store
 from mixer_jax.errors import UserError
-from mixer_jax.models import depth, layers, parameters, resolution, validation
+from mixer_jax.models import depth, family, layers, parameters, resolution, validation
 from mixer_jax.models.parameters import Param, flatten, head_bias, zeros
 from mixer_jax.parallel import mesh as meshes
 from mixer_jax.planning import sharding_table
+from mixer_jax.runs.config_file import load_config
 from mixer_jax.training import step as steps
 from mixer_jax.training.optimizer import make_optimizer, make_schedule
 from tests.helpers import configs, train_runs
@@ -262,10 +265,10 @@ def test_names_of_two_families_need_the_config():
 
 
 CONFIG_FILE = f"""
+import mixer_jax
 from configs import common, digits
-from mixer_jax import models
 
-models.register('toy', {__name__!r})
+mixer_jax.register_family('toy', {__name__!r})
 
 
 def get_config():
@@ -276,7 +279,7 @@ def get_config():
 """
 
 
-def test_the_commands_train_evaluate_and_describe_it(tmp_path, digits_dir, capsys):
+def test_the_commands_train_evaluate_and_describe_it(tmp_path, digits_dir, capsys, monkeypatch):
   (tmp_path / 'toy.py').write_text(CONFIG_FILE)
   config, workdir = str(tmp_path / 'toy.py'), str(tmp_path / 'run')
   assert train_runs.train(workdir, digits_dir, config=config) == 0
@@ -291,6 +294,32 @@ def test_the_commands_train_evaluate_and_describe_it(tmp_path, digits_dir, capsy
   assert main(['inspect', workdir]) == 0
   assert main(['shardings', f'--config={config}', '--devices=8']) == 0
   assert 'Toy_*/up/kernel' in capsys.readouterr().out
+
+  # Another process knows the family only if a module registers it.
+  monkeypatch.setattr(family, '_added', {})
+  assert main(['inspect', workdir]) == 2
+  error = capsys.readouterr().err
+  assert "not 'toy', which is not registered here" in error
+  assert '--import=MODULE' in error
+  (tmp_path / 'toy_plugin.py').write_text(
+    f"import mixer_jax\nmixer_jax.register_family('toy', {__name__!r})\n"
+  )
+  monkeypatch.chdir(tmp_path)
+  monkeypatch.setattr(sys, 'path', [place for place in sys.path if place])
+  assert main(['inspect', workdir, '--import=toy_plugin']) == 0
+  assert main(['inspect', workdir, '--import=toy_plug_out']) == 2
+  assert '--import=toy_plug_out: ModuleNotFoundError: No module named' in capsys.readouterr().err
+
+
+def test_a_family_beside_its_config_file_is_found_by_other_processes(tmp_path, monkeypatch):
+  monkeypatch.setattr(family, '_added', {})
+  source = pathlib.Path(__file__).read_text().split('models.register(')[0]
+  (tmp_path / 'own_toy.py').write_text(source.replace("'toy'", "'own_toy'"))
+  text = CONFIG_FILE.replace(__name__, 'own_toy').replace("'toy'", "'own_toy'")
+  (tmp_path / 'own.py').write_text(text)
+  model = load_config(str(tmp_path / 'own.py'))['model']
+  assert models.config_type(model).__module__ == 'own_toy'
+  assert family.added_folders() == [str(tmp_path)]
 
 
 @pytest.mark.skipif(importlib.util.find_spec('libtpu') is None, reason='needs the TPU compiler')

@@ -86,7 +86,9 @@ def test_every_command_that_resumes_a_workdir_says_so_when_it_is_interrupted(cap
   for command in COMMANDS:
     with pytest.raises(SystemExit):
       main([command, '--help'])
-    if '--workdir' in capsys.readouterr().out:
+    text = capsys.readouterr().out
+    assert '--import MODULE' in text
+    if '--workdir' in text:
       with_workdir.append(command)
   assert sorted(RESUMABLE) == sorted(set(with_workdir) - {*NOT_RESUMED})
 

@@ -1,6 +1,7 @@
 """The flags of a command, and the files that they name; imports nothing heavy."""
 
 import argparse
+import importlib
 import itertools
 import json
 import os
@@ -10,7 +11,7 @@ from collections.abc import Mapping
 from typing import Any, NoReturn, TypedDict
 
 from mixer_jax import storage
-from mixer_jax.errors import UserError, printable_lines
+from mixer_jax.errors import UserError, one_line, printable_lines
 from mixer_jax.paths import is_remote, user_path
 
 CHECKPOINT = (
@@ -26,6 +27,14 @@ class Parser(argparse.ArgumentParser):
   def __init__(self, command: str, description: str):
     _, _, text = description.partition(': ')
     super().__init__(prog=f'mixer-jax {command}', description=text, allow_abbrev=False)
+    self.add_argument(
+      '--import',
+      dest='modules',
+      action='append',
+      default=[],
+      metavar='MODULE',
+      help='import this module first, such as one that registers a model family; may be repeated',
+    )
     self._lists_fields = False
 
   def error(self, message: str) -> NoReturn:
@@ -112,7 +121,21 @@ class Parser(argparse.ArgumentParser):
     for name, value in vars(args).items():
       if value == '':  # an unset variable of a shell: not the current folder
         self.error(f'--{name.replace("_", "-")} is empty')
+    for module in vars(args).pop('modules'):
+      _import(module)
     return args, rest
+
+
+def _import(module: str) -> None:
+  """Import a module that is installed, on PYTHONPATH or in the current folder."""
+  if (here := os.getcwd()) not in sys.path:
+    sys.path.append(here)  # for good: a family that it registers is imported later
+  try:
+    importlib.import_module(module)
+  except UserError:
+    raise
+  except Exception as error:  # whatever a module raises
+    raise UserError(f'--import={module}: {type(error).__name__}: {one_line(error)}') from error
 
 
 class Reading(TypedDict):

@@ -15,7 +15,7 @@ from mixer_jax.data.file_sizes import file_sizes
 from mixer_jax.data.listings import listed, remembered
 from mixer_jax.data.names import Names
 from mixer_jax.data.source import Record
-from mixer_jax.errors import UserError, printable
+from mixer_jax.errors import StorageError, UserError, printable
 from mixer_jax.paths import is_regular, is_remote, user_path
 from mixer_jax.storage import read_retried
 
@@ -179,6 +179,10 @@ class Files(Sequence):
     labels: one for each file.
     root: folder; '' if the names are complete.
     places: folders of the splits that the files are from, without links.
+
+  Args:
+    retry_all: wait for each file that cannot be read; else, once one could not be read in the time
+      for retries, later ones are tried once.
   """
 
   def __init__(
@@ -187,9 +191,12 @@ class Files(Sequence):
     labels: Sequence[int],
     root: str = '',
     places: Sequence[str] = (),
+    *,
+    retry_all: bool = True,
   ):
     self.files, self.labels = Names(map(str, files)), np.asarray(labels, np.int32)
     self.root, self.places = root, places
+    self._retry_all, self._has_failed = retry_all, False
 
   def __len__(self) -> int:
     return len(self.files)
@@ -197,8 +204,12 @@ class Files(Sequence):
   def __getitem__(self, index: SupportsIndex) -> Record:  # pyright: ignore[reportIncompatibleMethodOverride]
     index = index.__index__()
     path = self.path(index)
+    seconds = 0.0 if self._has_failed and not self._retry_all else None
     try:
-      data = read_retried(path, epath.Path(path).read_bytes)
+      data = read_retried(path, epath.Path(path).read_bytes, seconds=seconds)
+    except StorageError:
+      self._has_failed = True
+      raise
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
       raise UserError(
         f'{printable(path)} was removed after its folder was listed: start again without it'

@@ -174,6 +174,16 @@ def added() -> dict[str, str]:
   return dict(_added)
 
 
+def added_folders() -> list[str]:
+  """Folders from which another process can import the modules of `added`."""
+  folders = []
+  for name, module in _added.items():
+    file = pathlib.Path(inspect.getfile(load(name)))
+    depth = module.count('.') + (file.name == '__init__.py')
+    folders.append(str(file.absolute().parents[depth]))
+  return folders
+
+
 @functools.cache
 def _from_entry_points() -> dict[str, str]:
   found = importlib.metadata.entry_points(group=ENTRY_POINTS)
@@ -190,8 +200,8 @@ def load(name: str) -> ModuleType:
   if not isinstance(name, str) or name not in modules:
     raise UserError(
       f'model.family must be {" or ".join(map(repr, modules))}, not {name!r}, which is not '
-      f'registered here: install its package with an entry point of {ENTRY_POINTS!r}, or call '
-      'mixer_jax.models.register first'
+      'registered here: name a module that calls mixer_jax.register_family by --import=MODULE, or '
+      f'install a package with an entry point of {ENTRY_POINTS!r}'
     )
   return _loaded(name, modules[name])
 

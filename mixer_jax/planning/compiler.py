@@ -127,12 +127,13 @@ def compile_program(program: Program, waiting: Callable[[str, float], None]) -> 
       "the TPU compiler is not installed: pip install 'mixer_jax[tpu]' (Linux x86-64 only)"
     )
   command = [sys.executable, '-m', 'mixer_jax.planning.compiler']
+  places = [*sys.path, *family.added_folders()]
   begun = time.monotonic()
   with (
     tempfile.TemporaryFile('w+', encoding='utf-8', errors='replace') as errors,
     subprocess.Popen(
       command,
-      env={**os.environ, **ENVIRONMENT, 'PYTHONPATH': os.pathsep.join(filter(None, sys.path))},
+      env={**os.environ, **ENVIRONMENT, 'PYTHONPATH': os.pathsep.join(filter(None, places))},
       stdin=subprocess.PIPE,
       stdout=subprocess.PIPE,
       stderr=errors,

@@ -5,12 +5,13 @@ The file is not imported, so that `--help` waits for nothing heavy.
 
 import ast
 import io
-import pathlib
 import textwrap
 import tokenize
 from typing import NamedTuple
 
-_FILE = pathlib.Path(__file__).parents[2] / 'configs' / 'common.py'
+from mixer_jax.paths import experiments_folder
+
+_FILE = experiments_folder() / 'configs' / 'common.py'
 _COLUMN = 34  # of the comments
 
 

@@ -18,6 +18,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from mixer_jax.errors import UserError, one_line
+from mixer_jax.models import family
+from mixer_jax.paths import experiments_folder
 from mixer_jax.runs.fields import checked, flatten
 
 _imported: dict[str, pathlib.Path] = {}
@@ -28,6 +30,7 @@ def load_config(spec: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
   """Return the config of `FILE` or `FILE:ARG` as a nested dict, references resolved.
 
   Args:
+    spec: a `configs/…` that is not here is that of this package.
     overrides: `--config.field=value`, applied in their order; `a.*.b` sets `b` in all groups
       of `a`.
 
@@ -36,6 +39,10 @@ def load_config(spec: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
   """
   file, _, arg = spec.partition(':')
   path = pathlib.Path(file).resolve()
+  own = experiments_folder() / file
+  is_named_so = pathlib.Path(file).parent == pathlib.Path('configs')
+  if is_named_so and not path.is_file() and (own.is_file() or not path.parent.is_dir()):
+    path = own
   if not path.is_file():
     known = sorted(p.name for p in path.parent.glob('*.py') if p.stem != 'common')
     raise UserError(f'no config file {file}' + (f': there are {", ".join(known)}' if known else ''))
@@ -49,6 +56,8 @@ def load_config(spec: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
         doc = ' '.join((module.get('__doc__') or '').split())
         raise UserError(f'config {file} needs an argument, {file}:{needed[0].name.upper()}. {doc}')
       config = get_config(arg) if arg else get_config()
+      for name in family.added():
+        family.load(name)  # its module may lie beside the config file
   except UserError:
     raise
   except (Exception, SystemExit) as error:  # whatever a config file raises
@@ -63,6 +72,7 @@ def load_config(spec: str, overrides: Sequence[str] = ()) -> dict[str, Any]:
 def _importable(folder: pathlib.Path) -> Iterator[None]:
   """Let a config file import those of its folder as `configs.NAME`, and modules beside it by name.
 
+  What is not in its own `configs/` is that of this package, as in `from configs import common`.
   Modules of the same name beside another config file are forgotten.
   """
   for name, place in list(_imported.items()):
@@ -70,12 +80,15 @@ def _importable(folder: pathlib.Path) -> Iterator[None]:
       del _imported[name]
       sys.modules.pop(name, None)
   search_path = [str(folder), str(folder.parent), str(pathlib.Path.cwd())]
+  own = str(experiments_folder())
+  last = [own] if own not in sys.path else []  # `configs` has no __init__.py: such folders merge
   before = set(sys.modules)
   sys.path[:0] = search_path
+  sys.path += last
   try:
     yield
   finally:
-    for place in search_path:
+    for place in search_path + last:
       sys.path.remove(place)
     for name in set(sys.modules) - before:
       file = getattr(sys.modules[name], '__file__', None)

@@ -212,11 +212,12 @@ class _Opened:
 
   def batches(self, files: Sequence[epath.Path], may_lack: bool = False) -> Iterator[Batch]:
     """Return this process's batches of the files, without labels; see `Source.may_lack`."""
+    records = image_files.Files(files, [0] * len(files), retry_all=not may_lack)
     setup = EvaluationSetup(
       dataclasses.replace(self.data, threads=min(_THREADS, len(files))),
       self.mesh,
       IMAGES_PER_DEVICE * self.mesh.size,
-      Source('image', ('',), image_files.Files(files, [0] * len(files)), may_lack=may_lack),
+      Source('image', ('',), records, may_lack=may_lack),
     )
     return setup.batches(self.checkpoint.config.image_size)
 

@@ -149,6 +149,31 @@ def test_a_check_rejects_what_a_run_would_and_writes_nothing(trained, tmp_path, 
   assert 'holds another run: its config.seed is 0, not 1' in capsys.readouterr().err
 
 
+CHECKS = [
+  ('digitz', 2, "no TFDS data set 'digitz': did you mean"),
+  ('vtab/clevr_cuont', 2, "no task 'vtab/clevr_cuont'"),
+  ('', 2, 'no data set: set --config.data.name'),
+  ('cifar100', 2, 'the model has 10 classes and cifar100 100: train with --config.model.num_'),
+  ('cifar10', 0, 'cifar10 is not prepared on this machine: its splits are not checked'),
+  ('folder:/not/here', 0, '/not/here is not on this machine: the data are not checked'),
+  ('folder:{}/seven', 2, 'the model has 10 classes and folder:'),
+  ('folder:{}/seven/class 1', 2, 'it needs one folder per class'),
+]
+
+
+@pytest.mark.parametrize(('name', 'code', 'text'), CHECKS, ids=[name for name, *_ in CHECKS])
+def test_a_check_finds_what_is_wrong_with_the_data_where_it_can(name, code, text, tmp_path, capsys):
+  for label in range(7):
+    for image in range(20):
+      path = tmp_path / 'images' / 'seven' / f'class {label}' / f'{image}.png'
+      path.parent.mkdir(parents=True, exist_ok=True)
+      path.write_bytes(b'')
+  more = f'--config.data.name={name.format(tmp_path / "images")}'
+  assert train_runs.train(tmp_path / 'new', tmp_path / 'none', '--check', more) == code
+  assert text in capsys.readouterr().err
+  assert not (tmp_path / 'new').exists()
+
+
 def finetune(workdir, data_dir, source, *more):
   return train_runs.train(
     workdir, data_dir, f'--config.init_from={source}', *more, config='configs/digits_finetune.py'

@@ -5,12 +5,14 @@ import hashlib
 import logging
 import os
 import pathlib
+import types
 
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
 from etils import epath
 
+from mixer_jax import storage
 from mixer_jax.data import folders, image_files
 from mixer_jax.data.catalog import open_source
 from mixer_jax.data.decode import decode
@@ -311,3 +313,26 @@ def test_pipes_and_folders_named_like_images_are_skipped(tree):
 def test_an_image_that_is_named_twice_is_used_once(tree):
   found = image_files.find_images([str(tree / 'cat'), str(tree / 'cat' / 'b.jpg')])
   assert len(found) == 2
+
+
+def test_where_files_may_be_lacking_the_wait_for_retries_is_once(tmp_path, monkeypatch):
+  names = [str(tmp_path / f'{i}.png') for i in range(4)]
+  monkeypatch.setenv('MIXER_JAX_RETRY_SECONDS', '0.35')
+  now, tries = [0.0], []
+  clock = types.SimpleNamespace(
+    monotonic=lambda: now[0], sleep=lambda seconds: now.append(now.pop() + seconds)
+  )
+  monkeypatch.setattr(storage, 'time', clock)
+
+  def unreadable(path):
+    tries.append(path.name)
+    raise OSError(errno.EIO, 'Input/output error')
+
+  monkeypatch.setattr(epath.Path('.').__class__, 'read_bytes', unreadable)
+  for retry_all, expected in ((True, [3, 3, 3, 3]), (False, [3, 1, 1, 1])):
+    files = image_files.Files(names, [0] * 4, retry_all=retry_all)
+    for index in range(4):
+      with pytest.raises(StorageError, match=f'{index}.png cannot be read now'):
+        files[index]
+    assert [tries.count(f'{index}.png') for index in range(4)] == expected
+    tries.clear()

@@ -145,9 +145,9 @@ def test_an_unknown_family_of_a_stored_config():
   with pytest.raises(UserError) as error:
     models.config_from({'family': 'tiny'})
   assert one_line_of(error) == (
-    "model.family must be 'mixer' or 'resnet', not 'tiny', which is not registered here: install "
-    "its package with an entry point of 'mixer_jax.families', or call mixer_jax.models.register "
-    'first'
+    "model.family must be 'mixer' or 'resnet', not 'tiny', which is not registered here: name a "
+    'module that calls mixer_jax.register_family by --import=MODULE, or install a package with an '
+    "entry point of 'mixer_jax.families'"
   )
 
 

@@ -1,15 +1,20 @@
 """Config files and overrides: fields that are set, and one line for those that cannot be."""
 
+import shutil
 import socket
+import subprocess
 import sys
+import zipfile
 
 import pytest
 
+from mixer_jax import paths
 from mixer_jax.__main__ import main as run
 from mixer_jax.commands import models
 from mixer_jax.commands.flags import Parser
 from mixer_jax.errors import UserError
 from mixer_jax.runs import config_file
+from tests.helpers import train_runs
 
 DIGITS = 'configs/digits.py'
 
@@ -181,3 +186,50 @@ def test_a_value_that_no_field_has_is_refused(tmp_path, value):
   with pytest.raises(UserError, match=r'^config\.a ') as error:
     config_file.load_config(str(written(tmp_path / 'a', 1, body)))
   assert '\n' not in str(error.value)
+
+
+def test_the_configs_of_an_installed_package_are_found_after_those_that_are_here(
+  tmp_path, monkeypatch
+):
+  installed = tmp_path / 'mixer_jax' / 'experiments' / 'configs'
+  here = tmp_path / 'project' / 'configs'
+  config = 'from configs import {}\nfrom ml_collections import ConfigDict\n'
+  config += 'get_config = lambda: ConfigDict({{"value": {}.VALUE}})\n'
+  for folder, name, text in (
+    (installed, 'of_package', 'VALUE = 1'),
+    (installed, 'of_both', 'VALUE = 2'),
+    (installed, 'shipped', config.format('of_package', 'of_package')),
+    (here, 'of_both', 'VALUE = 3'),
+    (here, 'mine', config.format('of_both', 'of_both')),
+    (here, 'other', config.format('of_package', 'of_package')),
+  ):
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / f'{name}.py').write_text(text)
+  monkeypatch.setattr(paths, '_PACKAGE', tmp_path / 'mixer_jax')
+  monkeypatch.chdir(tmp_path / 'project')
+  path = list(sys.path)
+  for name, value in {'mine': 3, 'other': 1, 'shipped': 1}.items():
+    assert config_file.load_config(f'configs/{name}.py') == {'value': value}
+  assert sys.path == path
+  with pytest.raises(UserError, match=r'no config file configs/none\.py: there are mine\.py, '):
+    config_file.load_config('configs/none.py')
+  monkeypatch.chdir(tmp_path)
+  with pytest.raises(UserError, match=r'there are of_both\.py, of_package\.py, shipped\.py'):
+    config_file.load_config('configs/none.py')
+
+
+@pytest.mark.long
+def test_a_wheel_holds_every_module_and_the_configs(tmp_path):
+  tree = tmp_path / 'tree'  # without what earlier builds have left
+  for folder in ('mixer_jax', 'configs'):
+    shutil.copytree(train_runs.ROOT / folder, tree / folder)
+  for file in ('setup.py', 'setup.cfg', 'pyproject.toml', 'README.md', 'LICENSE'):
+    shutil.copy(train_runs.ROOT / file, tree)
+  command = [sys.executable, '-m', 'pip', 'wheel', '-q', '--no-deps', '--no-build-isolation']
+  subprocess.run([*command, '-w', tmp_path, tree], check=True)
+  (wheel,) = tmp_path.glob('*.whl')
+  names = {name for name in zipfile.ZipFile(wheel).namelist() if name.endswith('.py')}
+  modules = (train_runs.ROOT / 'mixer_jax').rglob('*.py')
+  expected = {str(path.relative_to(train_runs.ROOT)) for path in modules}
+  configs = (train_runs.ROOT / 'configs').glob('*.py')
+  assert names == expected | {f'mixer_jax/experiments/configs/{path.name}' for path in configs}
