@@ -84,6 +84,7 @@ def write_run(folder: pathlib.Path, config, *, steps: int, best: float, cut: boo
     share = step / steps
     row = {'step': step, 'loss': 7 * math.exp(-3 * share) + 0.1 * math.sin(step), 'accuracy': share}
     row |= {'learning_rate': 1e-3 * (1 - share), 'grad_norm': 1.0, 'images_per_second': 1000.0}
+    row |= {'input_wait': 0.125} if best > 50 else {}  # earlier runs have none
     text.append(json.dumps({**row, 'seconds': 9.0 + step}) + '\n')
     if step % (steps // 4) == 0:
       numbers = {
@@ -151,6 +152,7 @@ def test_every_run_and_table_is_on_the_page(made):
     large: '50,000 of 1,029,427',
     'digits': '8 of 1,200',
   }
+  assert page.column('runs', 'waits, %') == {'b16': '12', large: '–', 'digits': '12'}
   assert page.column('runs of study', 'variant') == {'a/b': 'Mixer of 4 blocks, width 64'}
   assert page.column('runs compared with the paper', 'top-1, %') == {
     'b16': '75.50',
@@ -179,7 +181,7 @@ def test_every_run_and_table_is_on_the_page(made):
   assert page.tables['B/16'] == [['', 'top-1, %'], ['0.1', '50.25, 51.00'], ['1.0', '75.50']]
   assert page.attributes.count(('alt', 'scaling.png of study')) == 1
   assert page.attributes.count(('alt', 'predictions.png of b16')) == 1
-  assert page.elements.count('figure') == 5 + 2
+  assert page.elements.count('figure') == 6 + 2
 
 
 def test_the_page_is_small_and_self_contained(made):
