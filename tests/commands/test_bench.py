@@ -15,6 +15,7 @@ from mixer_jax.bench import data_input, input_rates, measure, suite
 from mixer_jax.bench.settings import BenchSettings
 from mixer_jax.parallel import mesh as meshes
 from mixer_jax.planning import host_input
+from tests.docs.file_keys import assert_documented
 from tests.helpers import configs
 
 TINY = mixer_jax.MixerConfig(
@@ -56,6 +57,7 @@ def test_a_program_and_an_evaluation_are_measured_and_printed(capsys, tmp_path):
   assert main([*argv]) == 0
   text = capsys.readouterr().out
   report = json.loads(file.read_text())
+  assert_documented('bench --json', report)
   assert (report['devices'], report['device'], report['dtype']) == (8, 'cpu', 'float32')
   assert report['peak_flops_per_second'] == 0.5e12
   assert list(report['parts']) == ['forward', 'evaluate']
@@ -76,6 +78,7 @@ def test_all_other_parts_are_measured_and_printed(capsys):
   assert main([*FLAGS, f'--what={parts}', '--batch=32', '--peak=0.5', '--json=-']) == 0
   output = capsys.readouterr()
   report = json.loads(output.out)
+  assert_documented('bench --json', report)
   assert list(report['parts']) == parts.split(',')
   check_program(report['parts']['train'], 3)
   check_program(report['parts']['cka'], 1)

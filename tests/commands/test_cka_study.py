@@ -23,6 +23,7 @@ from mixer_jax.runs.config_file import load_config
 from mixer_jax.studies import cka, cka_report
 from mixer_jax.studies.cka_comparisons import Member
 from mixer_jax.studies.result_cache import CachedRows
+from tests.docs.file_keys import assert_documented
 from tests.helpers import train_runs
 
 STUDY = """
@@ -68,6 +69,10 @@ def test_a_study_trains_compares_and_resumes(flags, digits_dir, tmp_path, capsys
   assert main(argv) == 0
   shown = capsys.readouterr().out
   report = json.loads((tmp_path / 'cka_study.json').read_text())
+  assert_documented('cka_study.json', report)
+  assert_documented('cka_study.npz', tmp_path / 'cka_study.npz')
+  probe = tmp_path / 'blocks_8' / '0' / 'probe_trained.json'
+  assert_documented('probe_trained.json', json.loads(probe.read_text()))
   assert list(report['runs']) == ['blocks_8/0', 'half_b/0', 'blocks_8/1', 'half_b/1']
   assert (report['images'], report['runs']['half_b/1']['trained_on']) == (360, 'digits/train[50%:]')
   found = report['kernels']['linear']['comparisons']

@@ -19,6 +19,7 @@ from mixer_jax.data.catalog import open_source
 from mixer_jax.models import parameters
 from mixer_jax.runs.evaluation import published_figures
 from mixer_jax.storage import RETRY_SETTING
+from tests.docs.file_keys import assert_documented
 from tests.helpers import reference, train_runs
 from tests.helpers.made import prepare
 from tests.helpers.photos import encoded, photo
@@ -50,6 +51,7 @@ def test_evaluation_agrees_with_numpy(trained, digits_dir, tmp_path, capsys):
   assert main(['evaluate', f'--checkpoint={trained}', f'--json={json_file}']) == 0
   line = capsys.readouterr().out
   figures = json.loads(json_file.read_text())
+  assert_documented('evaluate --json', figures)
   config, params = mixer_jax.load(trained)
   source = open_source('digits', 'test', str(digits_dir))
   records = [source[i] for i in range(360)]

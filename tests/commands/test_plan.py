@@ -7,6 +7,7 @@ from PIL import Image
 
 from mixer_jax.__main__ import main
 from mixer_jax.planning import compiler
+from tests.docs.file_keys import assert_documented
 
 DIGITS = ('plan', '--config=configs/digits.py', '--config.model.dtype=bfloat16')
 PAPER = '--config=configs/pretrain.py:'
@@ -28,7 +29,9 @@ def cache(tmp_path_factory):
 def planned(capsys, *argv: str, code: int = 0) -> dict:
   """Return the JSON of a plan."""
   assert main([*argv, '--json=-']) == code
-  return json.loads(capsys.readouterr().out)
+  report = json.loads(capsys.readouterr().out)
+  assert_documented('plan --json', report)
+  return report
 
 
 def test_a_plan_reports_memory_time_and_cost_and_is_cached(capsys, monkeypatch):

@@ -11,6 +11,7 @@ from mixer_jax.__main__ import main
 from mixer_jax.data import recipes
 from mixer_jax.data.catalog import open_source
 from mixer_jax.storage import RETRY_SETTING
+from tests.docs.file_keys import assert_documented
 from tests.helpers import reference
 from tests.helpers.photos import encoded, photo
 
@@ -46,6 +47,8 @@ def test_json_lines_of_a_folder_and_a_pattern(tmp_path, capsys, monkeypatch):
   capsys.readouterr()
   assert main(['predict', f'--checkpoint={TINY}', '--json', '--top=9', 'a', '*.jpg']) == 0
   rows = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+  for row in rows:
+    assert_documented('predict --json', row)
   assert [row['image'] for row in rows] == [*(f'a/{i:02}.png' for i in range(70)), 'b.jpg']
   config, params = mixer_jax.load(TINY)
   for row in rows[::23] + rows[-1:]:

@@ -22,6 +22,7 @@ from mixer_jax.runs.config_file import load_config
 from mixer_jax.runs.experiment import build_experiment
 from mixer_jax.runs.run_config import RunConfig
 from mixer_jax.studies.pruning_plan import PruningConfig
+from tests.docs.file_keys import assert_documented
 from tests.helpers import train_runs
 
 
@@ -137,6 +138,7 @@ def test_a_recovered_mixer_is_an_ordinary_one_and_a_study_resumes(
   measured, rows = (study / 'measured.json').read_bytes(), len(read_metrics(folder))
   assert main(argv) == 0
   assert (study / 'measured.json').read_bytes() == measured
+  assert_documented('measured.json', json.loads(measured))
   assert len(read_metrics(folder)) == rows
   assert json.loads((study / 'prune.json').read_text()) == report
   capsys.readouterr()

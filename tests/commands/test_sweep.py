@@ -9,6 +9,7 @@ from mixer_jax.__main__ import main
 from mixer_jax.runlog.metrics import MetricsFile, read_metrics
 from mixer_jax.studies import sweep_report
 from mixer_jax.studies.run import run_study
+from tests.docs.file_keys import assert_documented
 from tests.helpers import train_runs
 
 SPLITS = (
@@ -51,6 +52,7 @@ def test_values_are_trained_resumed_and_added(digits_dir, tmp_path, capsys, comp
   capsys.readouterr()
   assert main([*argv, '--over', f'config.{RATE}=1e30,0.003']) == 0
   values = json.loads((study / 'sweep.json').read_text())
+  assert_documented('sweep.json', values)
   assert read_metrics(own) == rows
   assert list(values['rows'][0]['diverged']) == ['0']
   assert values['best'] == {RATE: 0.003}
@@ -69,6 +71,7 @@ def test_the_evaluation_split_chooses_and_the_test_split_reports(digits_dir, tmp
   over = ('--over', f'config.{RATE}=0.01,0.03,0.06')
   assert main(flags(tmp_path, digits_dir, *over, '--seeds=2')) == 0
   values = json.loads((tmp_path / 'sweep.json').read_text())
+  assert_documented('sweep.json', values)
   assert values['best'] == {RATE: 0.03}
   assert (values['chosen_on'], values['tested_on']) == ('digits/train[90%:]', 'digits/test[:64]')
   row = values['rows'][1]

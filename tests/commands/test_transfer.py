@@ -16,6 +16,7 @@ from mixer_jax.data import tasks
 from mixer_jax.runlog.metrics import MetricsFile, read_metrics
 from mixer_jax.runs import workdir
 from mixer_jax.studies import transfer, transfer_report
+from tests.docs.file_keys import assert_documented
 from tests.helpers import made
 
 CIFAR10, CIFAR100, KITTI = 'avg5/cifar10', 'avg5/cifar100', 'vtab/kitti_distance'
@@ -78,7 +79,9 @@ def flags(place, folder, *more: str, names: str = CIFAR10, seeds: int = 1) -> li
 
 
 def report_of(folder) -> dict:
-  return json.loads((folder / 'transfer.json').read_text())
+  values = json.loads((folder / 'transfer.json').read_text())
+  assert_documented('transfer.json', values)
+  return values
 
 
 def test_the_best_rate_is_reported_on_the_test_part_and_the_command_resumes(
