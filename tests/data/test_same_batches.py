@@ -7,6 +7,7 @@ import contextlib
 import dataclasses
 import itertools
 import random
+from typing import Any
 
 import numpy as np
 import pytest
@@ -52,7 +53,11 @@ def merged(parts: list[list[dict]]) -> list[dict]:
 def check_training(rng: random.Random, workers: int) -> None:
   source, config = drawn_recipe(rng)
   count = rng.choice((1, 1, 2, 3))
-  how = {'image_size': SIZE, 'batch_size': count * rng.randint(1, 40), 'seed': rng.randrange(2**31)}
+  how: dict[str, Any] = {
+    'image_size': SIZE,
+    'batch_size': count * rng.randint(1, 40),
+    'seed': rng.randrange(2**31),
+  }
   first = rng.randint(0, 12)
   steps = rng.randint(1, 9)
 
@@ -72,7 +77,7 @@ def check_training(rng: random.Random, workers: int) -> None:
 def check_evaluation(rng: random.Random, workers: int) -> None:
   source, config = drawn_recipe(rng)
   count = rng.choice((1, 1, 2, 3))
-  how = {'image_size': SIZE, 'batch_size': count * rng.randint(1, 40)}
+  how: dict[str, Any] = {'image_size': SIZE, 'batch_size': count * rng.randint(1, 40)}
   if rng.random() < 0.3:  # as ImageNet ReaL has it
     records = [{**record, 'real': [record['label'], 0]} for record in source.records]
     source = dataclasses.replace(source, records=records, accepted='real')
