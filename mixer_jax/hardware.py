@@ -35,6 +35,21 @@ def cpu_kind() -> str:
   return f'{platform.machine()}-{digest[:8]}'
 
 
+def cpu_name() -> str:
+  """Return the processor's name for people, such as 'AMD EPYC 9B14'."""
+  for line in _read('/proc/cpuinfo').splitlines():
+    if line.startswith('model name'):
+      return line.partition(':')[2].strip()
+  return platform.processor() or platform.machine()
+
+
+def threads_per_core() -> int:
+  """Return the number of hardware threads of a core, as the system reports it; 1 if unknown."""
+  text = _read('/sys/devices/system/cpu/cpu0/topology/thread_siblings_list')
+  ends = [[int(end) for end in part.split('-')] for part in text.strip().split(',') if part]
+  return sum(part[-1] - part[0] + 1 for part in ends) or 1
+
+
 def free_memory() -> int | None:
   """Return the bytes of host memory that this process can still use; None if unknown."""
   found = [_bytes(line) for line in _read('/proc/meminfo').splitlines() if 'MemAvailable' in line]

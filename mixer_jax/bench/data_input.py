@@ -8,22 +8,30 @@ import pathlib
 import statistics
 import tempfile
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from mixer_jax import hardware
 from mixer_jax.bench import measure
 from mixer_jax.bench.settings import BenchSettings
 from mixer_jax.data.batch import Batch
 from mixer_jax.evaluation import classify
 from mixer_jax.parallel import mesh as meshes
 
+if TYPE_CHECKING:
+  from mixer_jax.data.data_config import DataConfig
+
 PHOTOGRAPHS = '500 × 375 JPEG photographs'
 """Images of the usual size of ImageNet's."""
 _DIFFERENT = 256
 _LEAST_BATCHES = 4
+_BATCH = 256
+"""Images per process in a batch of `input`, whose size hardly matters there."""
+_RECIPE = ('crop', 'min_crop_area', 'decode_scale', 'randaugment_layers')
+"""Fields of the data that decide how long an image takes."""
 
 
 @contextlib.contextmanager
@@ -44,38 +52,53 @@ def photographs(count: int) -> Iterator[str]:
     yield name
 
 
-def reading(settings: BenchSettings, mesh: Mesh, batch_size: int) -> dict[str, Any]:
-  """Measure the images/s of the input pipeline, for training and for evaluation."""
-  from mixer_jax.data import pipeline
+def reading(settings: BenchSettings, mesh: Mesh) -> dict[str, Any]:
+  """Measure the images/s of the input pipeline, for training and for evaluation.
+
+  Images and recipe are those of the experiment, or photographs with the recipe of the paper.
+  """
+  if settings.experiment:
+    from mixer_jax.runs.evaluation_setup import data_of
+
+    data = data_of(settings.experiment)
+    row = _reading(settings, mesh, data)
+    return {**row, 'images': data.name, 'recipe': {'name': data.name, **row['recipe']}}
+  with photographs(_DIFFERENT) as folder:
+    data = dataclasses.replace(_config(folder), workers='auto', threads='auto', prefetch=512)
+    return {**_reading(settings, mesh, data), 'images': PHOTOGRAPHS}
+
+
+def _reading(settings: BenchSettings, mesh: Mesh, data: 'DataConfig') -> dict[str, Any]:
+  from mixer_jax.bench import input_rates
+  from mixer_jax.data.parallelism import chosen, cores
+  from mixer_jax.runs.data_splits import open_evaluated, open_train
   from mixer_jax.runs.evaluation_setup import EvaluationSetup, this_process
 
-  count = max(_LEAST_BATCHES * batch_size, _DIFFERENT)
-  with photographs(count) as folder:
-    source, config = _open(folder)
-    size = settings.model.image_size
-    setup = EvaluationSetup(config, mesh, batch_size, source)
-    steps = count // batch_size
-
-    def train():
-      # A new iterator: batches prefetched in the last round must not count in this one.
-      batches = pipeline.train_batches(
-        source, config, seed=0, image_size=size, batch_size=batch_size, process=this_process()
-      )
-      for _ in itertools.islice(batches, steps):
-        pass
-
-    def evaluate():
-      for _ in setup.batches(size):
-        pass
-
-    seconds = measure.interleaved({'train': train, 'evaluate': evaluate}, settings.rounds)
+  size, process, evaluated = settings.model.image_size, this_process(), open_evaluated(data)
+  batch_size = settings.batch_size or _BATCH * process.count
+  training = input_rates.TrainingInput(open_train(data), data, size, batch_size, process)
+  rows = input_rates.scaling(training, settings.rounds)
+  own = input_rates.as_configured(training, rows, settings.rounds)
+  setup = EvaluationSetup(data, mesh, batch_size, evaluated)
+  epochs = itertools.chain.from_iterable(setup.batches(size) for _ in itertools.count())
+  ahead = chosen(data, evaluated, size, len(evaluated)).ahead(data.prefetch)
+  rates, _ = input_rates.timed(epochs, ahead, settings.rounds)
   return {
-    'images': PHOTOGRAPHS,
     'batch_size': batch_size,
-    'images_per_second': steps * batch_size / statistics.median(seconds['train']),
-    'evaluation_images_per_second': count / statistics.median(seconds['evaluate']),
-    'cores': len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count(),
+    'images_per_second': process.count * own['images_per_second'],
+    'evaluation_images_per_second': process.count * statistics.median(rates),
+    'cores': cores(),
     'rounds': settings.rounds,
+    'workers': own['workers'],
+    'threads': own['threads'],
+    'cpu': hardware.cpu_name(),
+    'threads_per_core': hardware.threads_per_core(),
+    'recipe': {
+      'image_size': size,
+      **{name: getattr(data, name) for name in _RECIPE if hasattr(data, name)},
+    },
+    'scaling': rows,
+    **input_rates.extrapolated(rows[-1]),
   }
 
 
@@ -150,11 +173,16 @@ def _batches(
 def _open(folder: str) -> tuple[Any, Any]:
   """Return (source, config) of a folder of photographs, with the recipe of the paper."""
   from mixer_jax.data.catalog import open_source
+
+  config = _config(folder)
+  return open_source(config.name, '', ''), config
+
+
+def _config(folder: str) -> 'DataConfig':
   from mixer_jax.data.data_config import evaluation_only
 
   config = evaluation_only(
     f'folder:{folder}', recipe='resmall-crop', crop_fraction=0.875, threads=16, prefetch=64
   )
   crop = {'min_crop_area': 0.05, 'min_crop_aspect': 0.75, 'max_crop_aspect': 1.33}
-  config = dataclasses.replace(config, flip=True, **crop)
-  return open_source(config.name, '', ''), config
+  return dataclasses.replace(config, flip=True, **crop)

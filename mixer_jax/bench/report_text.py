@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from mixer_jax.pictures.text_tables import binary_size
+from mixer_jax.pictures.text_tables import aligned, binary_size
 
 Row = dict[str, Any]
 
@@ -64,11 +64,41 @@ def _loop(row: Row) -> str:
 
 
 def _input(row: Row) -> str:
-  return (
+  lines = [
     f'{row["images_per_second"]:,.4g} images/s for training, '
     f'{row["evaluation_images_per_second"]:,.4g} for evaluation, of {row["images"]}, '
-    f'on {row["cores"]} cores'
+    f'on {row["cores"]} cores, by {row["workers"]} worker processes and {row["threads"]} threads'
+  ]
+  header = ('workers', 'threads', 'images/s', 'CPU ms/image', 'of them in the feeding process')
+  cells = [
+    (
+      str(one['workers']),
+      str(one['threads']),
+      f'{one["images_per_second"]:,.4g}',
+      _milliseconds(one['cpu_seconds_per_image']),
+      _milliseconds(one['feeding_seconds_per_image']),
+    )
+    for one in row['scaling']
+  ]
+  lines += aligned(header, cells, left=0).splitlines()
+  if row['cpu_seconds_per_image'] is None:
+    lines.append('the CPU time of worker processes is known on Linux only')
+    return f'\n{"":11}'.join(lines)
+  needed = ', '.join(
+    f'{int(rate):,} ({f"{count:,.1f}" if count else "never"})'
+    for rate, count in row['cores_needed'].items()
   )
+  lines += [
+    f'n such cores ({row["cpu"]}): the lower of n × {row["images_per_second_per_core"]:,.4g} and '
+    f'{row["most_images_per_second"]:,.4g} images/s; on {row["cores"]} it was '
+    f'{100 * row["share_of_expected"]:.0f} % of that',
+    f'images/s (cores needed): {needed}',
+  ]
+  return f'\n{"":11}'.join(lines)
+
+
+def _milliseconds(seconds: float | None) -> str:
+  return '' if seconds is None else f'{1000 * seconds:.3g}'
 
 
 def _evaluate(row: Row) -> str:

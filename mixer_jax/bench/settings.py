@@ -11,6 +11,7 @@ if TYPE_CHECKING:
   from jax.sharding import Mesh
 
   from mixer_jax.models import ModelConfig
+  from mixer_jax.runs.run_config import RunConfig
 
 PARTS = ('forward', 'train', 'loop', 'input', 'evaluate', 'checkpoint', 'cka')
 """Names of the parts that can be measured."""
@@ -26,12 +27,14 @@ class BenchSettings:
     model: config of the model.
     parts: names from `PARTS`, in the order of measurement.
     dtype: dtype of activations; None: the model's own; 'auto': bfloat16, on CPUs float32.
-    batch_size: images over all devices; None: the fastest that fits, searched for each part.
+    batch_size: images over all devices; None: the fastest that fits, searched for each part; for
+      `input` 256 per process.
     peak: FLOP/s per device, for the MFU; None: from the data sheet, where the device is known.
     rounds: number of timed rounds; medians are reported.
     steps_per_round: None: as many as fill a second.
     folder: where checkpoints are written; None: the system's temporary folder.
     mesh: the devices to run on; None: all devices of all processes, which split the batch.
+    experiment: whose images and recipe `input` reads; None: photographs.
 
   Raises:
     UserError: a value is out of its bounds.
@@ -46,6 +49,7 @@ class BenchSettings:
   steps_per_round: int | None = None
   folder: str | None = None
   mesh: 'Mesh | None' = None
+  experiment: 'RunConfig | None' = None
 
   def __post_init__(self):
     if not self.parts:

@@ -32,7 +32,9 @@ _SEARCH_SECONDS = 0.5
 """Time that each batch size is tried for."""
 
 
-def model_of(name: str, *, classes: int = 1000, image_size: int = 224) -> models.ModelConfig:
+def model_of(
+  name: str = 'B/16', *, classes: int = 1000, image_size: int = 224
+) -> models.ModelConfig:
   """Return the config of a variant of the paper by its name, such as 'B/16'.
 
   Raises:
@@ -198,8 +200,7 @@ def _loop(session: Session) -> Row:
 def _input(session: Session) -> Row:
   from mixer_jax.bench import data_input
 
-  size = session.batch_size('forward', session.forward())
-  return data_input.reading(session.settings, session.mesh, size)
+  return data_input.reading(session.settings, session.mesh)
 
 
 def _evaluate(session: Session) -> Row:

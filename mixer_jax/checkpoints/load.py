@@ -1,8 +1,12 @@
 """A weights file, a training state or the name of a published file -> a model and its params."""
 
 import dataclasses
+import functools
+import logging
 from collections.abc import Sequence
 from typing import Any
+
+from etils import epath
 
 from mixer_jax import storage
 from mixer_jax.checkpoints import layouts, published
@@ -14,6 +18,8 @@ from mixer_jax.models.depth import with_blocks
 from mixer_jax.models.resolution import grow
 from mixer_jax.parallel import platforms
 from mixer_jax.paths import user_path
+
+log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,10 +64,10 @@ def load(
   '[-1, 1]'. For a family with model state, `models.Variables` is in the place of the params.
 
   Args:
-    path_or_name: a `.npz` or `.safetensors` weights file; a workdir of this project
-      (its newest state that verifies is taken), `WORKDIR/best` if the run keeps that, or
-      one step's folder, `WORKDIR/checkpoints/STEP`, local or `gs://…`; or a name in
-      `mixer_jax.released`, which is downloaded once.
+    path_or_name: a `.npz` or `.safetensors` weights file; a workdir of this project, local or
+      `gs://…`, which means its best state if the run keeps that, else its newest, or one state of
+      it: `WORKDIR/best`, `WORKDIR/newest` or `WORKDIR/STEP`; or a name in `mixer_jax.released`,
+      which is downloaded once.
     image_size: pixels; for a Mixer an integer multiple of the checkpoint's: the token MLPs are
       grown block-diagonally (section 3, Appendix C).
     num_classes: gives the model a new head, of zeros.
@@ -124,10 +130,7 @@ def read(path_or_name) -> Checkpoint:
     )
   if path is None:
     raise UserError(f'{text} is none of the published files: download it, and name the file')
-  if path.name == 'best' and not path.exists() and (path.parent / 'checkpoints').is_dir():
-    from mixer_jax.checkpoints import run_states  # Orbax takes seconds to import
-
-    path = run_states.best_state(path.parent)
+  path, newest = _state_of_run(path)
   if not storage.exists(path):
     kind = 'weights file' if path.suffix in SUFFIXES else 'checkpoint'
     raise UserError(
@@ -140,6 +143,32 @@ def read(path_or_name) -> Checkpoint:
   from mixer_jax.checkpoints import run_states
 
   platforms.check()  # Orbax's error would look like a damaged state
-  metadata, params = run_states.read_params(path)
-  config = config_from(metadata['model'])
-  return Checkpoint(config, params, 'training state', str(path), metadata=metadata)
+  state = run_states.read_params(path, newest=newest)
+  if not run_states.is_state(path):
+    is_best = state.metadata.get('best_step') == state.metadata['step'] and not newest
+    which = f'its best state; {path}/newest is its newest' if is_best else 'its newest state'
+    _log_once(f'{path}: step {state.metadata["step"]}, {which}')
+  config = config_from(state.metadata['model'])
+  return Checkpoint(
+    config, state.weights, 'training state', str(state.path), metadata=state.metadata
+  )
+
+
+def _state_of_run(path: epath.Path) -> tuple[epath.Path, bool]:
+  """Return what WORKDIR/best, WORKDIR/STEP and WORKDIR/newest mean; the last as (WORKDIR, True)."""
+  name, states = path.name, path.parent / 'checkpoints'
+  is_of_run = name in ('best', 'newest') or name.isdecimal()
+  if not is_of_run or path.exists() or not states.is_dir():
+    return path, False
+  if name == 'newest':
+    return path.parent, True
+  if name.isdecimal():
+    return states / name, False
+  from mixer_jax.checkpoints import run_states  # Orbax takes seconds to import
+
+  return run_states.best_state(path.parent), False
+
+
+@functools.cache
+def _log_once(line: str) -> None:  # the runs of a study begin with the same checkpoint
+  log.info('%s', line)

@@ -1,7 +1,9 @@
 """The states of a run, found and read by others than the training that saves them."""
 
+import contextlib
 import logging
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -68,35 +70,69 @@ def remove_states(workdir) -> None:
   folder_of(workdir).rmtree(missing_ok=True)
 
 
-def read_params(path) -> tuple[dict[str, Any], Weights]:
-  """Return (metadata, weights on the host) of a workdir's newest intact state, or of one step.
+class SavedState(NamedTuple):
+  """A state that was read.
 
-  The weights are params, with the model state where the model has any.
+  Attributes:
+    weights: on the host; params, with the model state where the model has any.
+    path: folder of its step.
+  """
+
+  metadata: dict[str, Any]
+  weights: Weights
+  path: epath.Path
+
+
+def is_state(path) -> bool:
+  """Return True for the folder of a step, False for that of a run or of its states."""
+  path = _absolute(path)
+  return (path / state_files.METADATA).exists() or (
+    path.name.isdigit() and not (path / _FOLDER).exists()
+  )
+
+
+def read_params(path, *, newest: bool = False) -> SavedState:
+  """Return one state of a run.
+
+  Of a run that keeps its best state it is that one, by which the run is reported; else the newest.
+  A damaged state is logged and skipped: then it is what the state before names.
 
   Args:
     path: a workdir, its folder of states, or the folder of a step.
+    newest: take the newest state of any run.
 
   Raises:
     UserError: there is no state, or none that verifies.
   """
   path = _absolute(path)
-  if (path / state_files.METADATA).exists() or (
-    path.name.isdigit() and not (path / _FOLDER).exists()
-  ):
-    candidates = [path]
-  else:
-    folder = path / _FOLDER if (path / _FOLDER).exists() else path
-    candidates = [folder / str(step) for step in reversed(steps_in(folder))]
+  folder = path / _FOLDER if (path / _FOLDER).exists() else path
   faults = []
-  for candidate in candidates:
+  for candidate in [path] if is_state(path) else _in_turn(folder, newest):
     try:
-      return _read_on_host(candidate)
+      return SavedState(*_read_on_host(candidate), candidate)
     except DamagedError as error:
       faults.append(f'{candidate} is damaged ({error})')
       log.warning('checkpoint %s: it is skipped', faults[-1])
-  if faults:
-    raise UserError(f'no state in {path} is intact; the newest: {faults[0]}')
-  raise UserError(f'{path} holds no checkpoint of this project')
+  if not faults:
+    raise UserError(f'{path} holds no checkpoint of this project')
+  if not is_state(path) and len(faults) < len(steps_in(folder)):
+    raise UserError(
+      f'no best state of {path} is intact: {faults[0]}; {path}/newest is its newest state'
+    )
+  raise UserError(f'no state in {path} is intact; the newest: {faults[0]}')
+
+
+def _in_turn(folder: epath.Path, newest: bool) -> Iterator[epath.Path]:
+  """Yield the states of a run, the newest first; or what each names as the best until then."""
+  tried = set()
+  for step in reversed(steps_in(folder)):
+    chosen = step
+    if not newest:
+      with contextlib.suppress(DamagedError):  # it is found again when the state is read
+        chosen = state_files.read_metadata(folder / str(step)).get('best_step') or step
+    if chosen not in tried:
+      tried.add(chosen)
+      yield folder / str(chosen)
 
 
 def _read_on_host(path: epath.Path) -> tuple[dict[str, Any], Weights]:

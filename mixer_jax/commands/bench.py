@@ -12,16 +12,19 @@ def main(argv: list[str]) -> None:
   """Measure each part in turn and print it; with --json the report goes to a file."""
   parts = ','.join(bench_settings.PARTS)
   parser = flags.Parser('bench', __doc__ or '')
-  parser.add_argument('--model', default='B/16', help='a variant of the paper, such as L/16 (B/16)')
+  parser.add_config(required=False, note='; its model, and its images for input')
+  parser.add_argument('--model', help='a variant of the paper, such as L/16 (B/16)')
   parser.add_argument(
     '--what', default='forward,train', metavar='PARTS', help=f'some of {parts} (forward,train)'
   )
   parser.add_argument(
-    '--batch', default='auto', help='images over all devices; auto: the fastest that fits (auto)'
+    '--batch',
+    default='auto',
+    help='images over all devices; auto: the fastest that fits, for input 256 per process (auto)',
   )
   parser.add_argument('--dtype', help='dtype of activations (bfloat16; on CPUs float32)')
-  parser.add_argument('--classes', type=int, default=1000, help='(1000)')
-  parser.add_argument('--image-size', type=int, default=224, help='pixels (224)')
+  parser.add_argument('--classes', type=int, help='(1000)')
+  parser.add_argument('--image-size', type=int, help='pixels (224)')
   parser.add_argument('--peak', type=float, metavar='TFLOP/s', help='per device, for the MFU')
   parser.add_argument('--rounds', type=int, default=7, help='whose medians are reported (7)')
   parser.add_argument('--steps', type=int, help='per round; default: as many as fill a second')
@@ -29,9 +32,15 @@ def main(argv: list[str]) -> None:
     '--workdir', metavar='DIR', help='where checkpoints are written (a temporary folder)'
   )
   parser.add_argument('--json', metavar='FILE', help='also write the report there; - is stdout')
-  args = parser.parse_flags(argv)
+  args, overrides = parser.parse(argv)
   if args.batch != 'auto' and not args.batch.isdecimal():
     raise UserError(f'--batch={args.batch}: auto, or a whole number')
+  of_model = {'name': args.model, 'classes': args.classes, 'image_size': args.image_size}
+  chosen = {name: value for name, value in of_model.items() if value is not None}
+  if args.config and chosen:
+    raise UserError('--model, --classes and --image-size: with --config set --config.model.…')
+  if overrides and not args.config:
+    raise UserError(f'{overrides[0]} sets a field of --config: name its file')
   flags.check_targets({'json': args.json})
   from mixer_jax.bench import report_text, suite  # JAX takes a second to import
   from mixer_jax.parallel import processes
@@ -39,8 +48,16 @@ def main(argv: list[str]) -> None:
   from mixer_jax.runs import pod
 
   console.setup_console()
+  experiment, model = None, None
+  if args.config:
+    from mixer_jax.runs.config_file import load_config
+    from mixer_jax.runs.initial_model import model_of
+    from mixer_jax.runs.run_config import RunConfig
+
+    experiment = RunConfig.from_fields(load_config(args.config, overrides))
+    model = model_of(experiment)
   settings = bench_settings.BenchSettings(
-    model=suite.model_of(args.model, classes=args.classes, image_size=args.image_size),
+    model=model or suite.model_of(**chosen),
     parts=tuple(dict.fromkeys(args.what.split(','))),
     dtype=args.dtype or 'auto',
     batch_size=None if args.batch == 'auto' else int(args.batch),
@@ -48,8 +65,9 @@ def main(argv: list[str]) -> None:
     rounds=args.rounds,
     steps_per_round=args.steps,
     folder=args.workdir,
+    experiment=experiment,
   )
-  pod.join('bench', pod.settings_of(vars(args)))
+  pod.join('bench', pod.settings_of(vars(args), experiment and experiment.to_fields()))
   is_main = processes.is_main()
 
   def show(report: dict[str, Any], part: str | None) -> None:

@@ -13,8 +13,9 @@ from mixer_jax.errors import UserError, printable_lines
 from mixer_jax.paths import is_remote, user_path
 
 CHECKPOINT = (
-  'a workdir, WORKDIR/best, one of its steps, an .npz or .safetensors file, or a published name '
-  'such as imagenet1k/Mixer-B_16'
+  'a workdir (its best state if the run keeps that, else its newest), WORKDIR/best, '
+  'WORKDIR/newest, WORKDIR/STEP, an .npz or .safetensors file, or a published name such as '
+  'imagenet1k/Mixer-B_16'
 )
 
 

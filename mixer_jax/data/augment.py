@@ -10,8 +10,16 @@ from mixer_jax.data.resize import bilinear
 CROPS = ('tensorflow', 'uniform-area')
 """Kinds of inception crops: see `inception_crop`."""
 
+DECODE_SCALES = ('none', 'auto')
+"""'auto': a JPEG is decoded at 1/2, 1/4 or 1/8 of its size where its crop remains large enough: see
+`reduction`."""
+
 _ATTEMPTS = 100
 """Draws before the complete image is used: TensorFlow's default, which the authors keep."""
+
+
+Box = tuple[int, int, int, int]
+"""(top, left, height, width), pixels."""
 
 
 def flip(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -39,13 +47,30 @@ def inception_crop(
     crop: 'tensorflow', as the authors' code: `draw_box`, then TensorFlow's resize, truncated.
       'uniform-area', as earlier versions: `draw_box_by_area`, and OpenCV's resize, which rounds.
   """
-  draw = draw_box if crop == 'tensorflow' else draw_box_by_area
   height, width = image.shape[:2]
-  top, left, height, width = draw(height, width, rng, areas=areas, aspects=aspects)
+  box = BOXES[crop](height, width, rng, areas=areas, aspects=aspects)
+  return resized(image, box, size, crop)
+
+
+def resized(image: np.ndarray, box: Box, size: int, crop: str) -> np.ndarray:
+  """Return a box of the image, resized as `inception_crop` does."""
+  top, left, height, width = box
   image = image[top : top + height, left : left + width]
   if crop == 'tensorflow':
     return bilinear(image, size, size, size, np.uint8)
   return cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)
+
+
+def reduction(box: Box, size: int) -> int:
+  """Return the largest of 1, 2, 4 and 8 by which a box can shrink and still be size × size."""
+  return next(factor for factor in (8, 4, 2, 1) if factor == 1 or factor * size <= min(box[2:]))
+
+
+def scaled(box: Box, old: tuple[int, int], new: tuple[int, int]) -> Box:
+  """Return the same part of an image of another (height, width), rounded down to whole pixels."""
+  top, left, height, width = box
+  down, across = (lambda y: y * new[0] // old[0]), (lambda x: x * new[1] // old[1])
+  return down(top), across(left), max(down(height), 1), max(across(width), 1)
 
 
 def draw_box(
@@ -55,7 +80,7 @@ def draw_box(
   *,
   areas: tuple[float, float],
   aspects: tuple[float, float],
-) -> tuple[int, int, int, int]:
+) -> Box:
   """Draw a box as TensorFlow's `sample_distorted_bounding_box` does, by this generator.
 
   The aspect ratio is drawn uniformly, then the height, uniformly between the least and the largest
@@ -92,7 +117,7 @@ def draw_box_by_area(
   *,
   areas: tuple[float, float],
   aspects: tuple[float, float],
-) -> tuple[int, int, int, int]:
+) -> Box:
   """Draw a box of uniform area and aspect ratio, as earlier versions did; see `draw_box`.
 
   Returns:
@@ -105,3 +130,7 @@ def draw_box_by_area(
     if 0 < h <= height and 0 < w <= width:
       return int(rng.integers(height - h + 1)), int(rng.integers(width - w + 1)), h, w
   return 0, 0, height, width
+
+
+BOXES = {'tensorflow': draw_box, 'uniform-area': draw_box_by_area}
+"""Kind of inception crop -> function that draws its box."""

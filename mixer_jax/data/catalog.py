@@ -66,7 +66,8 @@ def open_source(name: str, split: str, data_dir: str = '', folder_rules: int = R
     ) from error
   if size <= 0:
     raise UserError(f'split {split!r} of data set {name} is empty')
-  records = random_access(builder, name, split)
+  paths = [path for path in ('image', key, accepted, 'file_name') if path and path in features]
+  records = random_access(builder, name, split, paths)
   parts = spans(split, builder.info.splits, f'data set {name}')
   warn_of_repeats(f'{name}/{split}', parts)
   source = Source(

@@ -29,6 +29,7 @@ class DataConfig:
   test_split: likewise; split of the final report. '': the final report uses `eval_split`.
   folder_rules: rules by which 'folder:DIR' is read, see `folders.RULES`.
   crop: how an inception crop is drawn and resized, one of `augment.CROPS`.
+  decode_scale: one of `augment.DECODE_SCALES`; 'none': images are decoded at their full size.
   min_crop_area, max_crop_area: share of the image's area in it.
   min_crop_aspect, max_crop_aspect: width over height of the crop.
   flip: mirror half of the training images.
@@ -57,6 +58,7 @@ class DataConfig:
   test_split: str
   folder_rules: int
   crop: str
+  decode_scale: str
   min_crop_area: float
   max_crop_area: float
   min_crop_aspect: float
@@ -86,6 +88,11 @@ class DataConfig:
       )
     if self.crop not in augment.CROPS:
       raise UserError(f'data.crop must be one of {", ".join(augment.CROPS)}, not {self.crop!r}')
+    if self.decode_scale not in augment.DECODE_SCALES:
+      raise UserError(
+        f'data.decode_scale must be one of {", ".join(augment.DECODE_SCALES)}, '
+        f'not {self.decode_scale!r}'
+      )
     if self.crop == 'tensorflow' and self.min_crop_area == self.max_crop_area < 1:
       raise UserError(
         f'data.crop=tensorflow finds no crop of exactly {self.min_crop_area!r} of the area: set '
@@ -168,6 +175,7 @@ def evaluation_only(
     test_split='',
     folder_rules=RULES,
     crop='tensorflow',
+    decode_scale='none',
     min_crop_area=1.0,
     max_crop_area=1.0,
     min_crop_aspect=1.0,

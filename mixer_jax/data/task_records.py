@@ -35,7 +35,9 @@ def open_task(task: Task, split: str, data_dir: str = '') -> Source:
   builder = prepared_builder(task.data_set, data_dir)
   classes = class_names(task, builder.info.features)
   full_split, chosen = _located(task, split, builder)
-  records = random_access(builder, task.data_set, full_split)
+  file_name = [name for name in _FILE_NAMES if name in builder.info.features][:1]
+  paths = ('image', *task.reads, *file_name)
+  records = random_access(builder, task.data_set, full_split, paths)
   source = Source(
     f'{task.name}/{split}',
     classes,

@@ -1,25 +1,24 @@
 """TFDS builders by name, and the records that they have prepared."""
 
-import dataclasses
 import difflib
-import errno
 import logging
 import os
 import re
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, SupportsIndex
 
-from mixer_jax.data import tasks, tf_example, tfrecords
+from mixer_jax.data import tasks, tf_example
+from mixer_jax.data.array_records import ArrayRecords
 from mixer_jax.data.prepare import OWN, own_builder, prepare
+from mixer_jax.data.shards import Part
 from mixer_jax.data.source import Source
 from mixer_jax.data.tfds_files import (
   check_descriptions,
   check_reachable,
-  damaged,
-  missing,
   unreadable,
 )
+from mixer_jax.data.tfrecords import TFRecords
 from mixer_jax.errors import StorageError, UserError, one_line
 from mixer_jax.paths import is_remote, user_path
 from mixer_jax.storage import read_retried
@@ -36,61 +35,54 @@ class NotPreparedError(UserError):
     """Command that prepares it: 'mixer-jax data prepare NAME'."""
 
 
-def random_access(builder, name: str, split: str) -> Sequence:
-  """Return the records of a prepared data set; images stay encoded."""
+def random_access(builder, name: str, split: str, paths: Collection[str] = ()) -> Sequence:
+  """Return the records of a prepared data set; images stay encoded.
+
+  They are read without TFDS, also by another process to which they are sent; but Parquet is not.
+
+  Args:
+    paths: features of a record, see `tf_example.parser`.
+
+  Raises:
+    UserError: the data set is stored in a format without random access.
+  """
   import tensorflow_datasets as tfds
 
-  parse = tf_example.parser(builder.info.features)
-  try:
-    raw = builder.as_data_source(
-      split=split, deserialize_method=tfds.decode.DeserializeMethod.RAW_BYTES
-    )
-    return _ArrayRecords(raw, parse, name, builder.data_dir)
-  except (NotImplementedError, ValueError) as error:
-    if builder.info.file_format is not tfds.core.FileFormat.TFRECORD:
-      raise UserError(
-        f'data set {name} in {builder.data_dir} is stored as {builder.info.file_format}: prepare '
-        f'it for random access with `mixer-jax data prepare {name}`'
-      ) from error
-  # TFDS reads TFRecord sequentially, with TensorFlow. The parts are the same that it passes to
-  # array_record.
+  info, formats = builder.info, tfds.core.FileFormat
+  if formats.ARRAY_RECORD in info.available_file_formats():
+    info.set_file_format(formats.ARRAY_RECORD, override=True, override_if_initialized=True)
+  parse = tf_example.parser(info.features, paths)
+  # TFDS passes the same parts to its own readers.
   parts = [
-    tfrecords.Part(os.fspath(part.filename), part.skip, part.take, part.examples_in_shard)
-    for part in builder.info.splits[split].file_instructions
+    Part(os.fspath(part.filename), part.skip, part.take, part.examples_in_shard)
+    for part in info.splits[split].file_instructions
   ]
-  return tfrecords.TFRecords(parts, parse, name)
+  if info.file_format is formats.ARRAY_RECORD:
+    return ArrayRecords(parts, parse, name, builder.data_dir)
+  if info.file_format is formats.TFRECORD:
+    return TFRecords(parts, parse, name)
+  if info.file_format is formats.PARQUET:
+    raw = tfds.decode.DeserializeMethod.RAW_BYTES
+    records = _ParquetRecords(builder.as_data_source(split, deserialize_method=raw), parse)
+    if len(records) == info.splits[split].num_examples:  # TFDS reads no parts of such files
+      return records
+  raise UserError(
+    f'data set {name} in {builder.data_dir} is stored as {info.file_format}: prepare '
+    f'it for random access with `mixer-jax data prepare {name}`'
+  )
 
 
-class _ArrayRecords(Sequence):
-  """TFDS's reader; its errors say whether a file is missing, damaged, or not readable now."""
+class _ParquetRecords(Sequence):
+  """Records that TFDS has read into memory."""
 
-  def __init__(self, records: Any, parse: Callable, name: str, folder: os.PathLike | str):
-    self._records, self._parse, self._name, self._folder = records, parse, name, folder
+  def __init__(self, records: Any, parse: Callable[[bytes], Any]):
+    self._records, self._parse = records, parse
 
   def __len__(self) -> int:
     return len(self._records)
 
   def __getitem__(self, index: SupportsIndex):  # pyright: ignore[reportIncompatibleMethodOverride]
-    data = read_retried(f'data set {self._name} in {self._folder}', lambda: self._read(index))
-    return self._parse(data)
-
-  def _read(self, index: SupportsIndex) -> bytes:
-    records = self._records
-    try:
-      return records[index.__index__()]
-    except RuntimeError as error:  # the only one that array_record raises
-      text = str(error)
-      if any(sign in text for sign in ('No such file', 'Is a directory', 'Not a directory')):
-        raise missing(self._name, self._folder, one_line(error, 150)) from error
-      if any(sign in text for sign in _DAMAGED) and '() failed' not in text:
-        raise damaged(self._name, self._folder, error) from error
-      # Another reader for the next try: one that failed may remain so.
-      self._records = dataclasses.replace(records)
-      raise OSError(errno.EIO, one_line(error)) from error
-
-
-_DAMAGED = ('Riegeli/records file', 'ArrayRecord file should be')
-"""Parts of array_record's messages about the content of a file."""
+    return self._parse(bytes(self._records[index.__index__()]))
 
 
 def check_place(data_dir: str) -> None:

@@ -6,7 +6,7 @@ import numpy as np
 
 from mixer_jax.data import augment, limits, permute
 from mixer_jax.data.data_config import DataConfig
-from mixer_jax.data.decode import decode, has_16_bits
+from mixer_jax.data.decode import decode, has_16_bits, is_jpeg
 from mixer_jax.data.randaugment import randaugment
 
 
@@ -33,18 +33,22 @@ def training_image(
     UndecodableError: as `decode` and `limits.admitted`.
     StorageError: as `limits.admitted`.
   """
+  areas = config.min_crop_area, config.max_crop_area
+  aspects = config.min_crop_aspect, config.max_crop_aspect
   with limits.admitted(data, config.max_megapixels):
-    image = decode(data)
-    if see_16_bits and has_16_bits(data):
-      see_16_bits(image)
-    image = augment.inception_crop(
-      image,
-      size,
-      rng,
-      areas=(config.min_crop_area, config.max_crop_area),
-      aspects=(config.min_crop_aspect, config.max_crop_aspect),
-      crop=config.crop,
-    )
+    if config.decode_scale == 'auto' and is_jpeg(data):
+      width, height = limits.size_of(data)
+      box = augment.BOXES[config.crop](height, width, rng, areas=areas, aspects=aspects)
+      image = decode(data, augment.reduction(box, size))
+      box = augment.scaled(box, (height, width), image.shape[:2])
+      image = augment.resized(image, box, size, config.crop)
+    else:
+      image = decode(data)
+      if see_16_bits and has_16_bits(data):
+        see_16_bits(image)
+      image = augment.inception_crop(
+        image, size, rng, areas=areas, aspects=aspects, crop=config.crop
+      )
   if config.flip:
     image = augment.flip(image, rng)
   image = randaugment(

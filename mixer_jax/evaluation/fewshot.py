@@ -170,7 +170,7 @@ class FewShot:
       config: the model; its head and number of classes do not matter.
       train: split of the shots; of the same classes as `test`.
       data: how images are read, as for `eval_batches`.
-      batch_size: images per step, over all processes.
+      batch_size: images per step, over all processes, at most.
       train_labels: labels of all of `train`, if known: then no record is read for its label.
 
     Raises:
@@ -201,8 +201,9 @@ class FewShot:
     self._few, self._mesh, self._test = few, mesh, test
     self._train = subset(train, self.chosen)
     self._batches = lambda source: pipeline.eval_batches(
-      source, data, image_size=config.image_size, batch_size=batch_size, process=process
-    )
+      source, data, image_size=config.image_size, process=process,
+      batch_size=meshes.batch_for(mesh, len(source), batch_size),
+    )  # fmt: skip
     self._feature_step = make_feature_step(config, mesh, [LAYER])
 
     def solve_all(x_UC, label_U, mask_U, rows_Sn):

@@ -117,7 +117,7 @@ def linear_probe(
   Args:
     params: on the mesh.
     data: how images are read, as for `eval_batches`.
-    batch_size: images per step while features are computed, over all processes.
+    batch_size: images per step while features are computed, over all processes, at most.
 
   Raises:
     UserError: the splits have different classes, a layer is not in the model, layers differ in
@@ -136,8 +136,9 @@ def linear_probe(
 
   def read(source):
     batches = pipeline.eval_batches(
-      source, data, image_size=config.image_size, batch_size=batch_size, process=process
-    )
+      source, data, image_size=config.image_size, process=process,
+      batch_size=meshes.batch_for(mesh, len(source), batch_size),
+    )  # fmt: skip
     features = gather(step, params, batches, mesh, size=len(source))
     if not features.mask.any():
       raise UserError(f'probe: none of the {len(source)} images of {source.name} decodes')

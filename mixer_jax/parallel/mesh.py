@@ -122,6 +122,15 @@ def check_batch(
     raise UserError(f'{name} {batch_size} cannot be shared evenly by {parts}: take {near}')
 
 
+def batch_for(mesh: Mesh, examples: int, most: int) -> int:
+  """Return the global batch size for a pass over so many examples, with as little padding as it can.
+
+  It is `most`, or the smallest that every device and process can share and that holds them all.
+  """
+  unit = math.lcm(mesh.shape['data'] * mesh.shape['fsdp'], jax.process_count())
+  return min(most, max(-(-examples // unit), 1) * unit)
+
+
 def put(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:
   """Put this process's rows of a global batch on the mesh, as global arrays."""
   sharding = batch_sharding(mesh)

@@ -12,6 +12,7 @@ FEW_POINTS = 30
 
 _DECADES_OF_125 = 3  # a logarithmic axis that spans more has a tick per power of ten
 _LEAST_RANGE = 4  # of a logarithmic axis, a factor: so it has a tick at 1, 2 or 5
+_LEAST_SHARE = 0.001
 _TICKS_ROOM = 36  # points below the axes: tick labels of one line, and the axis label
 
 
@@ -67,6 +68,14 @@ def log_axis(axis, values: Sequence[float]) -> None:
   axis.yaxis.set_major_locator(LogLocator(subs=subs, numticks=10))
   axis.yaxis.set_minor_locator(NullLocator())
   axis.yaxis.set_major_formatter(lambda value, _: f'{value:,.0f}' if value >= 1 else f'{value:g}')
+
+
+def widen(axis) -> None:
+  """Make the vertical axis span at least a thousandth of its values, so its ticks stay short."""
+  low, high = axis.get_ylim()
+  middle, half = (low + high) / 2, abs(low + high) / 2 * _LEAST_SHARE
+  if high - low < 2 * half:
+    axis.set_ylim(middle - half, middle + half)
 
 
 def legend_below(axis, room: float = _TICKS_ROOM, **style) -> None:

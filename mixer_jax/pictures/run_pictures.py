@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from mixer_jax.pictures.drawing import png_of, pyplot
-from mixer_jax.pictures.labels import fitted, legend_below, log_axis, markers, step_axis
+from mixer_jax.pictures.labels import fitted, legend_below, log_axis, markers, step_axis, widen
 
 _LABEL = 30  # letters of a curve's name: two fit below the axes
 _CAPTION = 18  # letters above an image
@@ -41,6 +41,8 @@ def curves(rows: Sequence[dict[str, Any]]) -> bytes:
   losses = [row['loss'] for row in (*train, *evals) if math.isfinite(row['loss'])]
   if losses and min(losses) > 0 and max(losses) > _LOG_RANGE * min(losses):
     log_axis(loss, losses)
+  else:
+    widen(loss)
   for axis in (loss, accuracy):
     for step in ends[-1:]:
       axis.axvline(step, color='0.4', linewidth=1, linestyle=':', label=f'best, step {step:,}')

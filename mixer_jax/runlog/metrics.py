@@ -26,7 +26,7 @@ _TYPES: dict[str, tuple[type, ...]] = {
   **dict.fromkeys(('top1', 'top5', 'real', 'seconds', 'blocked', 'time'), _NUMBER),
   **dict.fromkeys(('device_hours', 'core_days'), _NUMBER),
   **dict.fromkeys(('event', 'data', 'evaluator'), _TEXT),
-  'images_per_second': (int, float, type(None)),
+  **dict.fromkeys(('images_per_second', 'input_wait'), (*_NUMBER, type(None))),
   'names': (list,),
 }
 """Types of the fields that a reader uses."""

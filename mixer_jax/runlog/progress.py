@@ -1,7 +1,7 @@
 """Progress of a run: the live line, rows of `metrics.jsonl`, rate and time left."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, TypeVar
 
 from mixer_jax.runlog import terminal
@@ -26,22 +26,30 @@ class Progress:
     batch_size: int,
     log_every: int,
     started: float,
+    input_wait: Callable[[], float | None] = lambda: None,
     shown: bool = True,
   ):
     """Args:
     file: receives the rows; None: they are dropped.
     started: the `time.monotonic()` that `seconds` counts from.
+    input_wait: returns the share of the time since its last call that the devices waited for
+      input, 0 to 1; None: unknown.
     shown: show progress lines.
     """
     self._file, self._shown = file, shown
     self._total_steps, self._batch_size, self._log_every = total_steps, batch_size, log_every
-    self._started = started
+    self._started, self._input_wait = started, input_wait
+    self._share: float | None = None  # of waiting, in the last row
     self._last: float | None = None
     self._step_seconds: float | None = None
     self._logged_seconds, self._logged_steps = 0.0, 0
 
-  def step(self, step: int, metrics: dict[str, float]) -> None:
-    """Report a finished step; write a row every `log_every` steps and for the last one."""
+  def step(self, step: int, metrics: dict[str, float]) -> dict[str, Any] | None:
+    """Report a finished step; write a row every `log_every` steps and for the last one.
+
+    Returns:
+      The row, if there is one; `images_per_second` and `input_wait` are None where unknown.
+    """
     now = time.monotonic()
     if self._last is not None:
       seconds = now - self._last
@@ -55,10 +63,15 @@ class Progress:
     if step % self._log_every == 0 or step == self._total_steps:
       pace = self._logged_seconds / self._logged_steps if self._logged_steps else None
       self._logged_seconds, self._logged_steps = 0.0, 0
+      share = self._input_wait()
+      self._share = share if share is None else round(share, 4)
       if self._shown:
         terminal.plain(self._line(step, metrics, pace))
       rate = self._batch_size / pace if pace else None
-      self._write({'step': step, **metrics, 'images_per_second': rate})
+      row = {'step': step, **metrics, 'images_per_second': rate, 'input_wait': self._share}
+      self._write(row)
+      return row
+    return None
 
   def pause(self) -> None:
     """Exclude the time up to the next step from the rate."""
@@ -90,6 +103,8 @@ class Progress:
     if pace:
       left = duration(pace * (self._total_steps - step))
       text += f'  {self._batch_size / pace:,.0f} images/s  {left} left'
+    if self._share is not None:
+      text += f'  waits {100 * self._share:.0f} %'
     return text
 
 

@@ -44,10 +44,18 @@ class BaseHooks:
     if self._startup is not None:
       self._log_startup(self._startup, step)
       self._startup = None
-    self._progress.step(step, metrics)
+    row = self._progress.step(step, metrics)
     self._log_lost_outputs(step)
-    if self._tensorboard and step % self._log_every == 0:
-      self._tensorboard.scalars(step, metrics)
+    if row is not None:
+      self.logged(row, metrics)
+
+  def logged(self, row: dict[str, Any], metrics: dict[str, float]) -> None:
+    """Called with the row of a step that is logged."""
+    if self._tensorboard and row['step'] % self._log_every == 0:
+      wait = row['input_wait']
+      self._tensorboard.scalars(
+        row['step'], metrics if wait is None else {**metrics, 'input_wait': wait}
+      )
 
   def should_stop(self, step: int) -> bool:
     """Return True if a signal asks for it; all processes agree."""

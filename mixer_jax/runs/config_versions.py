@@ -66,6 +66,7 @@ _ADDED: Mapping[int, Mapping[str, Any]] = types.MappingProxyType(
     },
     2: {
       'data.workers': 'auto',
+      'data.decode_scale': 'none',
     },
   }
 )

@@ -91,7 +91,8 @@ class EvaluationReport:
     line += f'  {result.images_per_second:,.1f} images/s'
     line += f', {result.undecodable} did not decode' if result.undecodable else ''
     arithmetic = ', '.join(filter(None, (self.activation, self.dtype)))
-    lines = [line, f'by {self.recipe}; {arithmetic}; {self.checkpoint}']
+    state = self.checkpoint + ('' if self.step is None else f', step {self.step}')
+    lines = [line, f'by {self.recipe}; {arithmetic}; {state}']
     for name, value in self.published.items():
       line = f'published {_TITLES[name]} {value:.2f} %: {getattr(result, name) - value:+.2f} here'
       if self.own_recipe and self.own_recipe != (self.eval_recipe, self.eval_crop_fraction):

@@ -28,17 +28,22 @@ class EvaluationSetup:
   data: DataConfig
   mesh: Mesh
   batch_size: int
-  """Over all devices of all processes."""
+  """Over all devices of all processes, at most."""
   source: Source
+
+  @property
+  def images_per_batch(self) -> int:
+    """Likewise, of its batches: a split that is smaller than `batch_size` is one batch."""
+    return meshes.batch_for(self.mesh, len(self.source), self.batch_size)
 
   def batches(self, image_size: int) -> Iterator[Batch]:
     """Return this process's part of all batches, on the host; each image is in one of them."""
-    check_memory('eval_batch_size', self.batch_size, image_size)
+    check_memory('eval_batch_size', self.images_per_batch, image_size)
     return pipeline.eval_batches(
       self.source,
       self.data,
       image_size=image_size,
-      batch_size=self.batch_size,
+      batch_size=self.images_per_batch,
       process=this_process(),
     )
 

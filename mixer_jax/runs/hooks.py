@@ -18,6 +18,7 @@ from mixer_jax.runs.base_hooks import BaseHooks
 from mixer_jax.runs.evaluators.classification import Classification
 from mixer_jax.runs.evaluators.evaluator import Evaluator
 from mixer_jax.runs.experiment import Experiment
+from mixer_jax.runs.input_warning import InputWarning
 from mixer_jax.training.early_stopping import Standing
 from mixer_jax.training.loop import Verdict
 from mixer_jax.training.step import TrainState
@@ -62,6 +63,12 @@ class RunHooks(BaseHooks):
     self.standing, self._saved_step = standing, saved_step
     self.rows: list[dict[str, Any]] = []
     self._skipped, self._logged_skipped = skipped, set[str]()
+    self._input_warning = InputWarning(experiment.evaluated.data)
+
+  def logged(self, row: dict[str, Any], metrics: dict[str, float]) -> None:
+    """Warns if the devices wait for their input."""
+    super().logged(row, metrics)
+    self._input_warning.check(row)
 
   def evaluate(self, step: int, state: TrainState) -> Verdict:
     """Makes the evaluations that are due; saves a new best state, may stop the run."""

@@ -212,11 +212,10 @@ class _Opened:
 
   def batches(self, files: Sequence[epath.Path], may_lack: bool = False) -> Iterator[Batch]:
     """Return this process's batches of the files, without labels; see `Source.may_lack`."""
-    per_device = min(IMAGES_PER_DEVICE, -(-len(files) // self.mesh.size))
     setup = EvaluationSetup(
       dataclasses.replace(self.data, threads=min(_THREADS, len(files))),
       self.mesh,
-      per_device * self.mesh.size,
+      IMAGES_PER_DEVICE * self.mesh.size,
       Source('image', ('',), image_files.Files(files, [0] * len(files)), may_lack=may_lack),
     )
     return setup.batches(self.checkpoint.config.image_size)

@@ -34,6 +34,7 @@ from mixer_jax.runs.workdir import check_stored, claimed
 from mixer_jax.training import loop
 from mixer_jax.training import step as steps
 from mixer_jax.training.early_stopping import Standing
+from mixer_jax.training.input_wait import InputWait
 
 log = logging.getLogger(__name__)
 
@@ -106,12 +107,14 @@ def _train(exp: Experiment, folder: str, startup: Startup, show_parameters: bool
     accumulate=config.accumulate,
     mixup=config.mixup,
   )
+  input_wait = InputWait()
   progress = Progress(
     MetricsFile(folder) if processes.is_main() else None,
     total_steps=exp.total_steps,
     batch_size=config.batch_size,
     log_every=config.log_every,
     started=startup.began,
+    input_wait=input_wait.share,
   )
   store = Store(folder, keep=config.keep_checkpoints)
   state, first_step, standing = _begin(exp, store, progress)
@@ -148,6 +151,7 @@ def _train(exp: Experiment, folder: str, startup: Startup, show_parameters: bool
             total_steps=exp.total_steps,
             eval_every=config.eval_every,
             save_every=config.checkpoint_every,
+            input_wait=input_wait,
           )
       store.wait()
       last = step = int(jax.device_get(state.step))

@@ -132,11 +132,10 @@ def _subject(config: PruningStudyConfig, path: str, loaded: LoadedModel) -> Subj
     return dataclasses.replace(setup, source=source)
 
   scored = processes.together(scored_on)
-  step = user_path(path) / 'checkpoints' / str(checkpoint.metadata.get('step'))
   tested = checkpoint_labels.align_classes(checkpoint, setup.source)
   return Subject(
     checkpoint=path,
-    start=str(step) if not checkpoint.published and step.exists() else path,
+    start=checkpoint.file if checkpoint.metadata else path,
     model=model,
     params=checkpoint.params,
     loss=loaded.loss,

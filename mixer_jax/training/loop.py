@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 import jax
 
 from mixer_jax.errors import NotFiniteError, PreemptedError
+from mixer_jax.training.input_wait import InputWait
 from mixer_jax.training.step import Batch, TrainState, TrainStep
 
 
@@ -66,6 +67,7 @@ def train(
   total_steps: int,
   eval_every: int,
   save_every: int,
+  input_wait: InputWait | None = None,
 ) -> TrainState:
   """Train from `first_step` (steps already taken) to `total_steps`, or until a verdict stops.
 
@@ -76,6 +78,7 @@ def train(
 
   Args:
     batches: global arrays on the mesh.
+    input_wait: measures whether the devices wait for `batches`.
 
   Raises:
     PreemptedError: the run was asked to exit; its state was saved.
@@ -90,24 +93,28 @@ def train(
     if verdict.stop:
       return state
   pending: tuple[int, dict[str, jax.Array]] | None = None
-  for step in range(first_step + 1, total_steps + 1):
-    batch = next(batches)
-    with jax.transfer_guard('disallow'):
-      state, metrics = train_step(state, batch)
-    if pending is not None:
-      _settle(hooks, *pending)
-    pending = (step, metrics)
-    exits = step < total_steps and hooks.should_stop(step)
-    saves, evaluates = exits or due(save_every, step), not exits and due(eval_every, step)
-    if saves or evaluates:
-      _settle(hooks, *pending)
-      pending = None
-    if saves:
-      hooks.save(step, state)
-    if exits:
-      raise hooks.stopped(step)
-    if evaluates and _evaluated(hooks, step, state, is_saved=saves).stop:
-      return state
+  input_wait = input_wait or InputWait()
+  with input_wait.measured():
+    for step in range(first_step + 1, total_steps + 1):
+      batch = input_wait.next(batches)
+      with jax.transfer_guard('disallow'):
+        state, metrics = train_step(state, batch)
+      input_wait.dispatched(batch, metrics)
+      if pending is not None:
+        _settle(hooks, *pending)
+      pending = (step, metrics)
+      exits = step < total_steps and hooks.should_stop(step)
+      saves, evaluates = exits or due(save_every, step), not exits and due(eval_every, step)
+      if saves or evaluates:
+        _settle(hooks, *pending)
+        pending = None
+        input_wait.pause()
+      if saves:
+        hooks.save(step, state)
+      if exits:
+        raise hooks.stopped(step)
+      if evaluates and _evaluated(hooks, step, state, is_saved=saves).stop:
+        return state
   return state
 
 

@@ -55,7 +55,7 @@ def table(
   label: str,
   words: Container[int] = (),
 ) -> Html:
-  """Make a table whose first column names the rows; wide tables scroll.
+  """Make a table whose first column names the rows; names wrap, wide tables scroll.
 
   Args:
     label: title for screen readers.

@@ -101,6 +101,7 @@ def _curves(compared: Sequence[Run]) -> Iterator[Html]:
     chart('Learning rate', _lines(compared, 'learning_rate', None, faint=False)),
     chart('Gradient norm', _lines(compared, 'grad_norm', None, faint=False), log=True),
     chart('Training, images/s', _lines(compared, 'images_per_second', None, faint=False)),
+    chart('Waiting for input, %', _lines(compared, 'input_wait', None, scale=100, faint=False)),
   ]
   if any(charts):
     yield tag('h2', 'Curves')

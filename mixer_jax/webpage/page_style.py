@@ -35,7 +35,7 @@ h2 { font-size: 1.2rem; margin: 2.6rem 0 .7rem; padding-top: .9rem;
   border-top: 1px solid var(--line) }
 h3 { font-size: 1rem; margin: 1.5rem 0 .5rem }
 p { margin: .3rem 0 .8rem; max-width: 48rem }
-h1, h2, h3, p, summary { overflow-wrap: anywhere }
+h1, h2, h3, p, summary, .legend { overflow-wrap: anywhere }
 .soft, figcaption, caption { color: var(--soft) }
 .warn { border-left: 4px solid var(--c1); padding: .4rem .8rem; background: var(--card) }
 .c0 { --c: var(--c0) } .c1 { --c: var(--c1) } .c2 { --c: var(--c2) } .c3 { --c: var(--c3) }
@@ -43,12 +43,14 @@ h1, h2, h3, p, summary { overflow-wrap: anywhere }
 
 .scroll { overflow-x: auto; margin: .6rem 0 1rem }
 table { border-collapse: collapse; font-size: .87rem }
-th, td { padding: .32rem .65rem; text-align: right; vertical-align: top; white-space: nowrap;
+th, td { padding: .32rem .4rem; text-align: right; vertical-align: top;
   border-bottom: 1px solid var(--line) }
 th { font-weight: 600 }
-thead th { color: var(--soft); vertical-align: bottom }
+thead th { color: var(--soft); vertical-align: bottom; min-width: 3.6rem }
 th:first-child, .words { text-align: left }
-td.words { white-space: normal; min-width: 8.5rem; max-width: 34rem; overflow-wrap: break-word }
+tbody th, .words { overflow-wrap: anywhere }
+tbody th { min-width: 7.5rem; max-width: 22rem }
+.words { min-width: 6.5rem; max-width: 34rem }
 .soft { font-weight: 400 }
 .run::before { content: ""; display: inline-block; width: .85em; height: .85em;
   margin-right: .5em; border-radius: .2em; background: var(--c); vertical-align: -.08em }
@@ -92,7 +94,7 @@ figure.shown { margin: .8rem 0 }
 @media print {
   main { max-width: none; padding: 0 }
   table { font-size: .7rem } .scroll { overflow: visible }
-  th, td { white-space: normal; padding: .2rem .4rem }
+  th, td { padding: .2rem .4rem }
   .charts { grid-template-columns: 1fr 1fr }
   h2, h3 { break-after: avoid }
 }

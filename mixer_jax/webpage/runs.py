@@ -87,8 +87,16 @@ class Run:
   @property
   def images_per_second(self) -> float | None:
     """Median over the logged steps."""
-    rates = [rate for _, rate in self.training_curve('images_per_second')]
-    return statistics.median(rates) if rates else None
+    return self._median('images_per_second')
+
+  @property
+  def input_wait(self) -> float | None:
+    """Share of the time that the devices waited for input, 0 to 1; median over the logged steps."""
+    return self._median('input_wait')
+
+  def _median(self, metric: str) -> float | None:
+    values = [value for _, value in self.training_curve(metric)]
+    return statistics.median(values) if values else None
 
   @property
   def data(self) -> str:

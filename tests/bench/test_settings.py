@@ -4,6 +4,7 @@ import dataclasses
 
 import pytest
 
+from mixer_jax import hardware
 from mixer_jax.bench import suite
 from mixer_jax.bench.settings import PARTS, BenchSettings
 from mixer_jax.errors import UserError
@@ -60,3 +61,11 @@ def test_an_unknown_model_is_rejected(name, fields, message):
 def test_a_model_is_found_by_its_name():
   model = suite.model_of('L/16', classes=10, image_size=448)
   assert model == dataclasses.replace(VARIANTS['L/16'], num_classes=10, image_size=448)
+
+
+def test_the_threads_of_a_core_are_counted(monkeypatch):
+  for text, count in (('0', 1), ('0,48', 2), ('0-1', 2), ('', 1), ('0-3\n', 4)):
+    monkeypatch.setattr(hardware, '_read', lambda path, text=text: text)
+    assert hardware.threads_per_core() == count
+  monkeypatch.setattr(hardware, '_read', lambda path: 'processor\t: 0\nmodel name\t: Some CPU\n')
+  assert hardware.cpu_name() == 'Some CPU'

@@ -13,6 +13,7 @@ import optax
 import pytest
 
 import mixer_jax
+from mixer_jax import checkpoints
 from mixer_jax.checkpoints.run_states import read_params
 from mixer_jax.checkpoints.store import Store
 from mixer_jax.errors import UserError
@@ -258,19 +259,31 @@ def test_the_best_state_is_kept_as_long_as_a_kept_state_names_it(tmp_path):
   }  # fmt: skip
 
 
-def test_best_names_a_state_that_is_loaded_by_it(tmp_path, caplog):
+def test_a_workdir_is_its_best_state_where_the_run_keeps_one(tmp_path, caplog):
   store = Store(tmp_path / 'run', keep=1)
   for step, best, seed in ((10, 10, 1), (20, 10, 2)):
     store.save(step, parts(meshes.make_mesh(), seed), METADATA, best=best)
   store.wait()
-  assert_same(mixer_jax.load(tmp_path / 'run' / 'best')[1], host_parts(1)['params'])
-  assert_same(mixer_jax.load(tmp_path / 'run')[1], host_parts(2)['params'])
+  caplog.set_level('INFO')
+  for name, seed in {'': 1, 'checkpoints': 1, 'best': 1, '10': 1, 'newest': 2, '20': 2}.items():
+    read = checkpoints.read(tmp_path / 'run' / name)
+    assert_same(read.params, host_parts(seed)['params'])
+    assert read.file == str(store.directory / str(10 * seed))
+  run = tmp_path / 'run'
+  assert f'{run}: step 10, its best state; {run}/newest is its newest' in caplog.text
+  assert f'{run}: step 20, its newest state' in caplog.text
   found = store.read(10, {'params': abstract(meshes.make_mesh())['params']})
   assert_same(found, {'params': host_parts(1)['params']})
   damage(store.directory / '20', 'garbled metadata')
   assert_same(mixer_jax.load(tmp_path / 'run' / 'best')[1], host_parts(1)['params'])
   assert '20 is damaged' in caplog.text
+  assert_same(mixer_jax.load(tmp_path / 'run')[1], host_parts(1)['params'])
   damage(store.directory / '10', 'flipped byte')
+  store.save(30, parts(meshes.make_mesh(), 3), METADATA, best=10)
+  store.wait()
+  with pytest.raises(UserError, match=r'no best state of .*10 is damaged .*; .*/newest is its'):
+    mixer_jax.load(tmp_path / 'run')
+  assert_same(mixer_jax.load(tmp_path / 'run' / 'newest')[1], host_parts(3)['params'])
   with pytest.raises(UserError, match=r'10 is intact; the newest: .*10 is damaged'):
     mixer_jax.load(tmp_path / 'run' / 'best')
   with pytest.raises(UserError, match=r'10 is damaged .*: the same command resumes'):

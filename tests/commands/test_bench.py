@@ -11,9 +11,11 @@ import pytest
 import mixer_jax
 from mixer_jax import models
 from mixer_jax.__main__ import main
-from mixer_jax.bench import data_input, measure, suite
+from mixer_jax.bench import data_input, input_rates, measure, suite
 from mixer_jax.bench.settings import BenchSettings
 from mixer_jax.parallel import mesh as meshes
+from mixer_jax.planning import host_input
+from tests.helpers import configs
 
 TINY = mixer_jax.MixerConfig(
   patch_size=16, num_blocks=1, hidden_dim=16, tokens_mlp_dim=8, channels_mlp_dim=16
@@ -128,7 +130,8 @@ def test_for_a_batch_that_does_not_fit_the_largest_that_does_is_named(capsys, mo
     (['--batch=-1'], '--batch=-1: auto, or a whole number'),
     (['--batch=12'], 'batch_size 12 cannot be shared evenly by 8 devices: take 16'),
     (['--json=/nowhere/bench.json'], 'no folder for --json'),
-    (['--config=configs/digits.py'], 'unknown argument --config'),
+    (['--config=configs/digits.py'], '--model, --classes and --image-size: with --config set'),
+    (['--config.seed=1'], '--config.seed=1 sets a field of --config: name its file'),
   ],
 )
 def test_bad_input_is_one_line(capsys, flags, message):
@@ -137,6 +140,31 @@ def test_bad_input_is_one_line(capsys, flags, message):
   assert message in text.err
   assert text.err.count('\n') == 1
   assert not text.out
+
+
+def test_the_input_of_an_experiment_is_measured_with_threads_and_workers(
+  capsys, monkeypatch, tmp_path
+):
+  monkeypatch.setattr(input_rates, '_ROUND_SECONDS', 0.01)
+  monkeypatch.setattr(input_rates, 'cores', lambda: 1)
+  file = tmp_path / 'bench.json'
+  argv = ('bench', '--config=configs/digits.py', '--config.data.randaugment_layers=1')
+  flags = ('--what=input', '--batch=8', '--rounds=2', f'--json={file}')
+  assert main([*argv, *flags]) == 0
+  assert '\ninput ' in capsys.readouterr().out
+  row = json.loads(file.read_text())['parts']['input']
+  assert row['images'] == row['recipe']['name'] == 'digits'
+  assert (row['recipe']['image_size'], row['recipe']['randaugment_layers']) == (16, 1)
+  counts = [(one['workers'], one['threads']) for one in row['scaling']]
+  assert counts == [(0, 1), (1, 1)]
+  alone, worker = row['scaling']
+  assert alone['feeding_seconds_per_image'] is None
+  assert 0 < worker['feeding_seconds_per_image'] < worker['cpu_seconds_per_image']
+  assert row['cpu_seconds_per_image'] == worker['cpu_seconds_per_image']
+  assert (row['workers'], row['threads']) == (0, 0)  # what the config says for tiny images
+  assert min(row['images_per_second'], row['evaluation_images_per_second']) > 0
+  rate = host_input.measured(str(file), configs.run_config('configs/digits.py').data, 16)
+  assert rate.cpu_seconds == row['cpu_seconds_per_image']  # plan reads the file
 
 
 def test_a_part_whose_packages_are_missing_is_left_out(capsys, monkeypatch):

@@ -68,13 +68,19 @@ def test_a_run_stops_after_its_best_which_is_kept_and_reported(stopped, capsys):
   for name in ('curves.png', 'predictions.png'):
     assert Image.open(io.BytesIO((stopped / name).read_bytes())).size[0] > 500
 
-  # The state under the name `best` gives the figures that were logged, on both splits.
+  # The workdir means the state that the run is reported by: the figures that were logged.
   capsys.readouterr()
-  for split, loss in (('test[50%:]', test['loss']), ('test[:50%]', losses[best])):
+  for name, split, step, loss in (
+    ('', 'test[50%:]', best, test['loss']),
+    ('/best', 'test[:50%]', best, losses[best]),
+    ('/newest', 'test[:50%]', last, losses[last]),
+  ):
     more = f'--config.data.eval_split={split}'
-    assert main(['evaluate', f'--checkpoint={stopped}/best', '--json=-', more]) == 0
-    figures = json.loads(capsys.readouterr().out)
-    assert (figures['step'], figures['loss']) == (best, pytest.approx(loss, rel=1e-6))
+    assert main(['evaluate', f'--checkpoint={stopped}{name}', '--json=-', more]) == 0
+    said = capsys.readouterr()
+    figures = json.loads(said.out)
+    assert (figures['step'], figures['loss']) == (step, pytest.approx(loss, rel=1e-6))
+    assert f'{stopped}{name}, step {step}\n' in said.err
 
 
 def bits(folder) -> dict:
@@ -83,7 +89,7 @@ def bits(folder) -> dict:
 
 def assert_same_end(workdir, undisturbed) -> None:
   assert evaluations(workdir) == evaluations(undisturbed)
-  for name in ('', 'best'):
+  for name in ('newest', 'best'):
     assert bits(workdir / name) == bits(undisturbed / name)
   names = ('step', 'best_step')
   for event in ('early_stop', 'end'):

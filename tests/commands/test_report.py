@@ -11,13 +11,15 @@ from html.parser import HTMLParser
 
 import numpy as np
 import pytest
-from PIL import Image
+from matplotlib import font_manager
+from PIL import Image, ImageFont
 
 from configs import digits, pretrain
 from mixer_jax.__main__ import main
 from mixer_jax.models import paper
 from mixer_jax.runlog.metrics import MetricsFile, read_metrics
 from mixer_jax.runs import initial_model
+from mixer_jax.webpage.page_style import STYLE
 from tests.helpers import browser, train_runs
 from tests.helpers.photos import encoded
 
@@ -82,6 +84,7 @@ def write_run(folder: pathlib.Path, config, *, steps: int, best: float, cut: boo
     share = step / steps
     row = {'step': step, 'loss': 7 * math.exp(-3 * share) + 0.1 * math.sin(step), 'accuracy': share}
     row |= {'learning_rate': 1e-3 * (1 - share), 'grad_norm': 1.0, 'images_per_second': 1000.0}
+    row |= {'input_wait': 0.125} if best > 50 else {}  # earlier runs have none
     text.append(json.dumps({**row, 'seconds': 9.0 + step}) + '\n')
     if step % (steps // 4) == 0:
       numbers = {
@@ -149,6 +152,7 @@ def test_every_run_and_table_is_on_the_page(made):
     large: '50,000 of 1,029,427',
     'digits': '8 of 1,200',
   }
+  assert page.column('runs', 'waits, %') == {'b16': '12', large: '–', 'digits': '12'}
   assert page.column('runs of study', 'variant') == {'a/b': 'Mixer of 4 blocks, width 64'}
   assert page.column('runs compared with the paper', 'top-1, %') == {
     'b16': '75.50',
@@ -177,7 +181,7 @@ def test_every_run_and_table_is_on_the_page(made):
   assert page.tables['B/16'] == [['', 'top-1, %'], ['0.1', '50.25, 51.00'], ['1.0', '75.50']]
   assert page.attributes.count(('alt', 'scaling.png of study')) == 1
   assert page.attributes.count(('alt', 'predictions.png of b16')) == 1
-  assert page.elements.count('figure') == 5 + 2
+  assert page.elements.count('figure') == 6 + 2
 
 
 def test_the_page_is_small_and_self_contained(made):
@@ -190,6 +194,35 @@ def test_the_page_is_small_and_self_contained(made):
   assert all(value.startswith('data:') for value in places)
   assert not re.search(r'https?:|url\(|@import', text.replace('http-equiv', ''))
   assert ('lang', 'en') in page.attributes
+
+
+def test_the_table_of_runs_fits_a_window_of_1300_px(made):
+  """Least widths of columns by the style, in a wide font; a browser is not needed."""
+  rem, size = 16, 0.87 * 15  # pixels: of the root, and of the text of tables
+  values = {
+    name: rem * float(value)
+    for name, value in re.findall(
+      r'^(thead th|tbody th|.words) {[^}]*min-width: ([\d.]+)rem', STYLE, re.MULTILINE
+    )
+  }
+  padding, _ = re.findall(r'th, td { padding: \S+ ([\d.]+)rem', STYLE)
+  assert 'tbody th, .words { overflow-wrap: anywhere }' in STYLE
+  font = lambda name: ImageFont.truetype(font_manager.findfont(name), 100)
+  plain, bold = font('DejaVu Sans'), font('DejaVu Sans:bold')
+  width = lambda text, one=plain: one.getlength(text) * size / 100
+  header, *rows = Page(made.read_text()).tables['runs']
+  total = 0.0
+  for place, name in enumerate(header):
+    words = [values['thead th'], *(width(word, bold) for word in re.split(r'(?<=-)| ', name))]
+    if place == 0:
+      words.append(values['tbody th'])
+    elif name in ('variant', 'data'):
+      words.append(values['.words'])
+    else:
+      words += [width(word) for row in rows for word in row[place].split()]
+    total += max(words) + 2 * rem * float(padding)
+  room = 1300 - 15 - 2 * 3 * rem  # less a scroll bar and the margins of the page
+  assert 0.5 * room < total <= room
 
 
 def test_single_runs_and_equal_settings(workdirs, tmp_path):

@@ -1,13 +1,11 @@
 """Data sets by name: TFDS slicing, and one-line errors for missing ones."""
 
-import dataclasses
 import errno
 import io
 import json
 import pathlib
 import shutil
 import subprocess
-from typing import Any
 
 import pytest
 import tensorflow_datasets as tfds
@@ -209,32 +207,36 @@ def test_a_temporary_error_is_not_reported_as_damage(shards, monkeypatch):
   monkeypatch.setenv('MIXER_JAX_RETRY_SECONDS', '0.3')
   source = open_source('imagenet2012', 'train', str(shards))
   wanted = source[0]
-  records: Any = getattr(source.records, '_records')  # noqa: B009
+  readers = source.records._readers  # pyright: ignore[reportAttributeAccessIssue]
+  opened, fails = readers._open_file, []
 
-  @dataclasses.dataclass
   class Failing:
-    fails: int
+    def __init__(self, path):
+      self.reader = opened(path)
 
-    def __getitem__(self, index):
-      if self.fails:
-        self.fails -= 1
-        raise RuntimeError('read() failed: Input/output error; reading x; at byte 0')
-      return records[index]
+    def read(self, positions):
+      if fails:
+        raise RuntimeError(fails.pop())
+      return self.reader.read(positions)
 
-  monkeypatch.setattr(source.records, '_records', Failing(1))
-  monkeypatch.setattr(dataclasses, 'replace', lambda failing: failing)
+  monkeypatch.setattr(readers, '_open_file', Failing)
+  readers._open.clear()
+  fails += ['read() failed: Input/output error; reading x; at byte 0']
   assert source[0] == wanted
-  monkeypatch.setattr(source.records, '_records', Failing(100))
+  fails *= 0
+  fails += ['read() failed: Input/output error; reading x; at byte 0'] * 100
   with pytest.raises(StorageError, match=r'imagenet2012 in .* cannot be read now: .*Input/output'):
     source[0]
 
 
-def test_another_reader_takes_the_place_of_one_that_failed(shards):
+def test_another_reader_takes_the_place_of_one_that_failed(shards, monkeypatch):
   source = open_source('imagenet2012', 'train', str(shards))
-  records: Any = getattr(source.records, '_records')  # noqa: B009
-  other = dataclasses.replace(records)
-  assert other.data_source is not records.data_source
-  assert other[3] == records[3]
+  readers = source.records._readers  # pyright: ignore[reportAttributeAccessIssue]
+  wanted, (first,) = source[3], list(readers._open.values())[:1]
+  (path,) = list(readers._open)[:1]
+  readers.drop(path)
+  assert source[3] == wanted
+  assert all(reader is not first for reader in readers._open.values())
 
 
 def test_another_version_is_named_with_the_way_to_read_it(shards, tmp_path):

@@ -37,7 +37,7 @@ def made(features, index: int) -> dict:
   ('name', 'split', 'is_ours'),
   [
     *(('imagenet2012', 'train', True), ('cifar10', 'test', True), ('imagenet_v2', 'test', True)),
-    ('imagenet2012_real', 'validation', False),
+    ('imagenet2012_real', 'validation', True),
   ],
 )
 def test_records_are_those_of_tfds(tmp_path: pathlib.Path, name, split, is_ours):

@@ -19,7 +19,8 @@ import time
 import pytest
 import tensorflow_datasets as tfds
 
-from mixer_jax.data import tfrecords
+from mixer_jax.data import shards as shard_files
+from mixer_jax.data import tfrecord_files, tfrecord_index, tfrecords
 from mixer_jax.data.catalog import open_source
 from mixer_jax.errors import StorageError, UserError
 from tests.helpers.made import prepare_splits
@@ -70,13 +71,13 @@ def cache(tmp_path, monkeypatch) -> pathlib.Path:
 @pytest.fixture
 def scanned(monkeypatch) -> list[str]:
   """Files that are scanned."""
-  paths, scan = [], tfrecords._scan
+  paths, scan = [], tfrecord_index.scan
 
   def noting(path: str, examples: int):
     paths.append(path)
     return scan(path, examples)
 
-  monkeypatch.setattr(tfrecords, '_scan', noting)
+  monkeypatch.setattr(tfrecord_index, 'scan', noting)
   return paths
 
 
@@ -172,7 +173,7 @@ def test_shards_under_new_names_replace_the_old_in_the_index(own, tmp_path):
   shutil.rmtree(own)
   prepare_splits(NAME, {s: made_records(s) for s in COUNTS}, own, file_format='tfrecord', shards=3)
   opened(own)
-  names = tfrecords._load_index(str(version_folder(own)))
+  names = tfrecord_index.load(str(version_folder(own)))
   assert sorted(names) == [f'{NAME}-train.tfrecord-{i:05}-of-00003' for i in range(3)]
 
 
@@ -261,17 +262,17 @@ def test_an_error_of_reading_is_retried_and_is_no_damage(own, monkeypatch, place
       raise OSError(errno.ESTALE, 'Stale file handle')
     return read(*args, **kwargs)
 
-  monkeypatch.setattr(tfrecords.os, place, fail)
+  monkeypatch.setattr(tfrecord_files.os, place, fail)
   fails += [1]
   wanted = digest(opened(own))
   source = opened(own)
   records = source.records
   assert isinstance(records, tfrecords.TFRecords)
-  records._files = tfrecords._OpenFiles()
+  records._files = records._no_files()
   fails += [1]
   assert digest(source) == wanted
   fails.clear()
-  records._files = tfrecords._OpenFiles()
+  records._files = records._no_files()
   fails += range(1000)
   with pytest.raises(StorageError, match='cannot be read now: Stale file handle') as error:
     digest(opened(own) if place == 'stat' else source)
@@ -312,9 +313,9 @@ def test_every_damaged_byte_of_the_index_is_harmless(both, cache):
 
 def test_an_index_of_another_version_is_not_used(both, monkeypatch):
   with monkeypatch.context() as patch:
-    patch.setattr(tfrecords, '_INDEX_VERSION', 0)
+    patch.setattr(tfrecord_index, '_VERSION', 0)
     opened(both['tfrecord'])
-  assert tfrecords._load_index(str(version_folder(both['tfrecord']))) == {}
+  assert tfrecord_index.load(str(version_folder(both['tfrecord']))) == {}
 
 
 def test_without_a_writable_cache_the_index_is_in_memory(both, tmp_path, monkeypatch, caplog):
@@ -330,7 +331,7 @@ def test_an_index_that_cannot_be_finished_leaves_nothing(both, cache, monkeypatc
   def full(*_, **__):
     raise OSError(28, 'No space left on device')
 
-  monkeypatch.setattr(tfrecords.np, 'savez', full)
+  monkeypatch.setattr(tfrecord_index.np, 'savez', full)
   opened(both['tfrecord'])
   assert 'No space left' in caplog.text
   assert not list((cache / 'tfrecords').iterdir())
@@ -375,7 +376,7 @@ def test_threads_read_many_shards_through_few_open_files(tmp_path, monkeypatch):
     for i in range(3 * shards)
   ]
   prepare_splits(NAME, {'train': records}, tmp_path, file_format='tfrecord', shards=shards)
-  monkeypatch.setattr(tfrecords, '_MAX_OPEN', 5)
+  monkeypatch.setattr(shard_files, '_MAX_OPEN', 5)
   before = len(os.listdir('/dev/fd'))
   source = opened(tmp_path)
   assert len(list(tmp_path.rglob('*.tfrecord-*'))) == shards
@@ -405,7 +406,7 @@ def test_a_source_can_be_pickled_after_use(both):
 def test_a_bucket_is_rejected_with_the_way_out():
   part = tfrecords.Part('gs://b/imagenet2012/5.1.0/x.tfrecord-00000-of-00001', 0, 1, 1)
   with pytest.raises(UserError, match=r'in gs://b/imagenet2012/5.1.0 is .*: mount it with gcsfuse'):
-    tfrecords.TFRecords([part], bytes, NAME)
+    tfrecords.TFRecords([part], lambda data, end: data[:end], NAME)
 
 
 def test_progress_is_shown_on_a_terminal_when_it_takes_long(both, monkeypatch):
@@ -413,8 +414,8 @@ def test_progress_is_shown_on_a_terminal_when_it_takes_long(both, monkeypatch):
     time.sleep(0.3)
     return scan(*args)
 
-  scan = tfrecords._scan
-  monkeypatch.setattr(tfrecords, '_SCANNERS', 1)
+  scan = tfrecord_index.scan
+  monkeypatch.setattr(tfrecord_index, '_SCANNERS', 1)
   leader, follower = pty.openpty()
   os.set_blocking(leader, False)
   with os.fdopen(follower, 'w') as terminal, os.fdopen(leader, 'rb', buffering=0) as screen:
@@ -422,14 +423,14 @@ def test_progress_is_shown_on_a_terminal_when_it_takes_long(both, monkeypatch):
     monkeypatch.setattr(sys, 'stderr', terminal)
     opened(both['tfrecord'], 'validation')
     assert screen.read(1000) is None
-    monkeypatch.setattr(tfrecords, '_scan', slowly)
+    monkeypatch.setattr(tfrecord_index, 'scan', slowly)
     opened(both['tfrecord'], 'train')
     assert b'indexing imagenet2012:' in screen.read(10000)
 
 
 def test_no_progress_is_shown_without_a_terminal(both, monkeypatch, capfd):
-  scan = tfrecords._scan
-  monkeypatch.setattr(tfrecords, '_SCANNERS', 1)
-  monkeypatch.setattr(tfrecords, '_scan', lambda *args: time.sleep(0.2) or scan(*args))
+  scan = tfrecord_index.scan
+  monkeypatch.setattr(tfrecord_index, '_SCANNERS', 1)
+  monkeypatch.setattr(tfrecord_index, 'scan', lambda *args: time.sleep(0.2) or scan(*args))
   opened(both['tfrecord'])
   assert capfd.readouterr() == ('', '')

@@ -74,6 +74,14 @@ def test_a_batch_that_cannot_be_shared_is_refused(batch, accumulate, message):
   meshes.check_batch(meshes.make_mesh(), 32, 2)
 
 
+def test_a_small_split_is_one_batch_that_all_devices_and_processes_can_share(monkeypatch):
+  mesh = meshes.make_mesh()
+  sizes = {59: 64, 512: 512, 513: 512, 4000: 512, 1: 8, 0: 8}
+  assert {size: meshes.batch_for(mesh, size, 512) for size in sizes} == sizes
+  monkeypatch.setattr(jax, 'process_count', lambda: 3)
+  assert meshes.batch_for(meshes.make_mesh(2, 1, 4), 59, 512) == 60
+
+
 def test_put_keeps_the_order_of_rows_and_values():
   mesh = meshes.make_mesh(2, 2, 2)
   rows = np.arange(16, dtype=np.int32)

@@ -92,3 +92,16 @@ def test_a_loss_is_logarithmic_only_if_it_spans_a_power_of_ten(monkeypatch):
   ]  # fmt: skip
   for figure in kept:
     run_pictures.pyplot().close(figure)
+
+
+def test_losses_that_hardly_differ_have_short_ticks(monkeypatch):
+  kept = []
+  monkeypatch.setattr(run_pictures, 'png_of', kept.append)
+  row = lambda step, loss: {'step': step, 'loss': loss, 'accuracy': 0.5, 'learning_rate': 0.1}
+  run_pictures.curves([row(1, 2.3025849), row(2, 2.3025850)])
+  (figure,) = kept
+  figure.canvas.draw()
+  axis = figure.axes[0]
+  assert axis.yaxis.get_offset_text().get_text() == ''
+  assert max(len(label.get_text()) for label in axis.get_yticklabels()) <= 7
+  run_pictures.pyplot().close(figure)

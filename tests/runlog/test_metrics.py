@@ -58,6 +58,8 @@ def test_a_row_waits_for_a_disk_that_is_full_for_a_moment(tmp_path, monkeypatch)
 def test_rows_of_wrong_types_are_no_rows(tmp_path):
   good = [
     {'step': 1, 'loss': math.nan, 'images_per_second': None},
+    {'step': 1, 'images_per_second': 1.5, 'input_wait': None},
+    {'step': 1, 'input_wait': 0.25},
     {'event': 'end', 'step': 2, 'device_hours': 1.0, 'later': {'any': ['thing']}},
     {'event': 'diverged', 'reason': 'nan'},
   ]
@@ -66,7 +68,7 @@ def test_rows_of_wrong_types_are_no_rows(tmp_path):
     {'step': 1, 'event': ['eval']}, {'event': 'end', 'step': 2}, {'event': 'eval', 'top1': 1.0},
     {'event': 'eval', 'step': 1, 'top1': None}, {'event': 'undecodable', 'step': 1, 'names': 3},
     {'event': 'start', 'step': 0, 'devices': '8'}, {'event': 'diverged'},
-    {'step': 1, 'seconds': []},
+    {'step': 1, 'seconds': []}, {'step': 1, 'input_wait': '0.25'},
   ]  # fmt: skip
   lines = [json.dumps(row) for row in (*good, *bad)]
   (tmp_path / 'metrics.jsonl').write_text('\n'.join(lines))

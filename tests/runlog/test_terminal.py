@@ -76,5 +76,34 @@ def test_rate_and_time_left_exclude_compilation_and_pauses(tmp_path, monkeypatch
   assert [row['seconds'] for row in rows] == [12.0, 16.0, 80.0]
   last = stream.getvalue().splitlines()[-1]
   assert last == 'step  6/10  loss 1.0000  accuracy  25.0 %  25 images/s  8 s left'
+  assert [row['input_wait'] for row in rows] == [None] * 3
   reporter.event('save', step=6)
   assert json.loads((tmp_path / 'metrics.jsonl').read_text().splitlines()[-1])['event'] == 'save'
+
+
+def test_share_of_waiting_is_in_the_row_and_the_line(tmp_path, monkeypatch):
+  now, shares = 0.0, iter([None, 0.98764, 0.0])
+  monkeypatch.setattr(progress.time, 'monotonic', lambda: now)
+  stream = io.StringIO()
+  monkeypatch.setattr('mixer_jax.runlog.terminal._installed', Terminal(stream))
+  reporter = progress.Progress(
+    MetricsFile(tmp_path), total_steps=1_025_000, batch_size=4096, log_every=2, started=0.0,
+    input_wait=shares.__next__,
+  )  # fmt: skip
+  returned = []
+  for step in range(1, 7):
+    returned.append(reporter.step(step, {'loss': 10.5, 'accuracy': 1.0}))
+    now += 0.04
+  rows = read_metrics(tmp_path)
+  assert [row['input_wait'] for row in rows] == [None, 0.9876, 0.0]
+  assert [{'seconds': row['seconds'], **one} for row, one in zip(rows, returned[1::2], strict=True)
+          ] == rows  # fmt: skip
+  assert returned[::2] == [None] * 3
+  lines = stream.getvalue().splitlines()
+  assert lines[1] == (
+    'step       4/1025000  loss 10.5000  accuracy 100.0 %  102,400 images/s  11 h 23 min left  '
+    'waits 99 %'
+  )
+  assert lines[0].endswith(' left')
+  assert lines[2].endswith('  waits 0 %')
+  assert max(map(len, lines)) <= 100

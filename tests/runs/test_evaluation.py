@@ -11,11 +11,12 @@ from PIL import Image
 import mixer_jax
 from mixer_jax.__main__ import main
 from mixer_jax.analysis.hsic import Method
-from mixer_jax.data import recipes
+from mixer_jax.data import pipeline, recipes
 from mixer_jax.errors import UserError
-from mixer_jax.evaluation.fewshot import PAPER
+from mixer_jax.evaluation.fewshot import PAPER, FewShotConfig
 from mixer_jax.evaluation.probe import ProbeConfig
 from mixer_jax.models import as_input
+from mixer_jax.parallel import mesh as meshes
 from mixer_jax.runs import evaluation
 from mixer_jax.runs.evaluation import evaluate, few_shot, linear_probe
 from mixer_jax.runs.loaded_model import LoadedModel, load_for_evaluation
@@ -162,3 +163,39 @@ def test_learned_weights_of_a_file():
   }
   assert found.titles[0].startswith('block 1: 4 of 12 units')
   assert found.tokens.startswith(b'\x89PNG')
+
+
+def test_no_evaluation_pads_a_small_split_and_its_figures_are_those_of_the_padded_one(
+  trained, monkeypatch
+):
+  splits = {'data.eval_split': 'test[:59]', 'data.train_split': 'train[:143]'}
+  loaded = load_for_evaluation(trained, overrides={'eval_batch_size': 256, **splits})
+  few, probed = FewShotConfig((1,), 1, 1.0, 1.0, 0), ProbeConfig(l2=1.0, iterations=1)
+  sizes, eval_batches = [], pipeline.eval_batches
+
+  def spied(source, *args, batch_size, **more):
+    sizes.append((len(source), batch_size))
+    return eval_batches(source, *args, batch_size=batch_size, **more)
+
+  monkeypatch.setattr(pipeline, 'eval_batches', spied)
+  fitted = evaluate(loaded).result
+  compare(loaded, layers=['stem'])
+  assert sizes == [(59, 64)] * 2
+  with monkeypatch.context() as patch:  # what reads their first split reads the second one
+
+    def read_no_further(source, *args, batch_size, **more):
+      sizes.append((len(source), batch_size))
+      raise EOFError
+
+    patch.setattr(pipeline, 'eval_batches', read_no_further)
+    for learn in (lambda: few_shot(loaded, few), lambda: linear_probe(loaded, probed)):
+      with pytest.raises(EOFError):
+        learn()
+  assert sizes[2:] == [(10, 16), (143, 144)]
+  monkeypatch.setattr(meshes, 'batch_for', lambda mesh, examples, most: most)
+  padded = evaluate(loaded).result
+  assert sizes[-1] == (59, 256)
+  np.testing.assert_array_equal(fitted.predictions, padded.predictions)
+  assert (fitted.top1, fitted.top5) == (padded.top1, padded.top5)
+  np.testing.assert_allclose(fitted.confidences, padded.confidences, rtol=1e-5)
+  assert fitted.loss == pytest.approx(padded.loss, rel=1e-6)

@@ -22,13 +22,14 @@ ROWS = [
   start(0),
   start(0, process=1),
   logged(10, 3.0, images_per_second=None),
-  logged(20, 2.0, images_per_second=100.0),
+  logged(20, 2.0, images_per_second=100.0, input_wait=None),
   {'event': 'eval', 'step': 20, 'top1': 50.0, 'loss': 1.0},
   {'event': 'save', 'step': 20, 'blocked': 0.25, 'seconds': 31.0},
   logged(30, 9.0),
   {'event': 'preempted', 'step': 30, 'seconds': 41.0},
   start(20, time=1_003_600.0, devices=4, restored='x/20'),
-  logged(30, 1.5, images_per_second=300.0),
+  logged(30, 1.5, images_per_second=300.0, input_wait=0.25),
+  logged(40, 1.5, input_wait=0.35),
   {'event': 'undecodable', 'step': 40, 'images': 1, 'names': ['made/train#5 (5.png)']},
   {'event': 'eval', 'step': 40, 'top1': 45.0, 'loss': 1.1},
   {'event': 'save', 'step': 40, 'blocked': 0.5, 'seconds': 70.0},
@@ -39,19 +40,22 @@ RUN = Run('a', '/a', {'total_steps': 40}, rows=valid_rows(ROWS), damaged_states=
 
 def test_curves_take_the_later_row_of_a_step():
   assert RUN.rows == ROWS
-  assert RUN.training_curve('loss') == [(10, 3.0), (20, 2.0), (30, 1.5)]
+  assert RUN.training_curve('loss') == [(10, 3.0), (20, 2.0), (30, 1.5), (40, 1.5)]
   assert RUN.training_curve('images_per_second') == [(20, 100.0), (30, 300.0)]
+  assert RUN.training_curve('input_wait') == [(30, 0.25), (40, 0.35)]
   assert RUN.event_curve('eval', 'top1') == [(20, 50.0), (40, 45.0)]
   assert RUN.metrics('eval') == ['step', 'top1', 'loss']
 
 
 def test_figures_of_a_run():
   assert (RUN.step, RUN.ended, RUN.device_hours, RUN.images_per_second) == (40, True, 1.5, 200)
+  assert RUN.input_wait == pytest.approx(0.3)
   assert RUN.restarts == [20]
   unfinished = Run('b', '/b', rows=ROWS[:-1])
   assert not unfinished.ended
   assert unfinished.device_hours == pytest.approx((8 * 41 + 4 * 70) / 3600)
-  assert (Run('c', '/c').step, Run('c', '/c').images_per_second) == (0, None)
+  empty = Run('c', '/c')
+  assert (empty.step, empty.images_per_second, empty.input_wait) == (0, None, None)
 
 
 def test_events_are_listed_in_order():
