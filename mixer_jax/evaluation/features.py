@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,16 @@ from mixer_jax.parallel import mesh as meshes
 
 HIGHEST = jax.lax.Precision.HIGHEST
 """Precision of products of features: by default a TPU multiplies in bfloat16."""
+
+
+class Progress(Protocol):
+  """Shows how far a split is read, as `runlog.progress.reading` does."""
+
+  def __call__(
+    self, batches: Iterable[Batch], batch_size: int, size: int, what: str
+  ) -> Iterable[Batch]:
+    """Yield the batches; the split has `size` examples, and `what` names them."""
+    ...
 
 
 @dataclasses.dataclass(frozen=True)

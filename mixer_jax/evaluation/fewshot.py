@@ -15,7 +15,7 @@ the bias. The float32 result is then within 3.6e-7 of the outputs' range of floa
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -23,12 +23,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from mixer_jax.data import pipeline
+from mixer_jax.data.batch import Batch
 from mixer_jax.data.data_config import DataConfig
 from mixer_jax.data.source import Source
 from mixer_jax.data.subset import SourceLabels, choose_shots, subset
 from mixer_jax.errors import UserError
 from mixer_jax.evaluation.features import (
   HIGHEST,
+  Progress,
   count,
   gather,
   make_feature_step,
@@ -163,6 +165,7 @@ class FewShot:
     batch_size: int,
     process: pipeline.Process | None = None,
     train_labels: Sequence | np.ndarray | None = None,
+    progress: Progress | None = None,
   ):
     """Read labels of `train` until the shots are found.
 
@@ -172,6 +175,7 @@ class FewShot:
       data: how images are read, as for `eval_batches`.
       batch_size: images per step, over all processes, at most.
       train_labels: labels of all of `train`, if known: then no record is read for its label.
+      progress: shows how far each split is read.
 
     Raises:
       UserError: the splits have different classes, or a class has too few examples.
@@ -200,10 +204,16 @@ class FewShot:
     }
     self._few, self._mesh, self._test = few, mesh, test
     self._train = subset(train, self.chosen)
-    self._batches = lambda source: pipeline.eval_batches(
-      source, data, image_size=config.image_size, process=process,
-      batch_size=meshes.batch_for(mesh, len(source), batch_size),
-    )  # fmt: skip
+
+    def batches(source: Source) -> Iterable[Batch]:
+      size = meshes.batch_for(mesh, len(source), batch_size)
+      found = pipeline.eval_batches(
+        source, data, image_size=config.image_size, batch_size=size, process=process
+      )
+      what = f'images of {source.name}'
+      return progress(found, size, len(source), what) if progress else found
+
+    self._batches = batches
     self._feature_step = make_feature_step(config, mesh, [LAYER])
 
     def solve_all(x_UC, label_U, mask_U, rows_Sn):

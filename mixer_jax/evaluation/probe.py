@@ -25,6 +25,7 @@ from mixer_jax.data.source import Source
 from mixer_jax.errors import UserError
 from mixer_jax.evaluation.features import (
   HIGHEST,
+  Progress,
   count,
   feature_shapes,
   gather,
@@ -108,6 +109,7 @@ def linear_probe(
   batch_size: int,
   process: pipeline.Process | None = None,
   layers: Sequence[str] | None = None,
+  progress: Progress | None = None,
 ) -> list[LayerProbe]:
   """Fit a probe for each of `layers` (default: all blocks and `pre_logits`) on `train`.
 
@@ -118,6 +120,7 @@ def linear_probe(
     params: on the mesh.
     data: how images are read, as for `eval_batches`.
     batch_size: images per step while features are computed, over all processes, at most.
+    progress: shows how far each split is read.
 
   Raises:
     UserError: the splits have different classes, a layer is not in the model, layers differ in
@@ -135,10 +138,12 @@ def linear_probe(
   step = make_feature_step(config, mesh, names)
 
   def read(source):
+    size = meshes.batch_for(mesh, len(source), batch_size)
     batches = pipeline.eval_batches(
-      source, data, image_size=config.image_size, process=process,
-      batch_size=meshes.batch_for(mesh, len(source), batch_size),
-    )  # fmt: skip
+      source, data, image_size=config.image_size, batch_size=size, process=process
+    )
+    if progress:
+      batches = progress(batches, size, len(source), f'images of {source.name}')
     features = gather(step, params, batches, mesh, size=len(source))
     if not features.mask.any():
       raise UserError(f'probe: none of the {len(source)} images of {source.name} decodes')

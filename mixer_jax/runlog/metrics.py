@@ -7,6 +7,7 @@ appear again.
 
 import json
 import os
+import statistics
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -107,6 +108,12 @@ def listed(names: Sequence[str]) -> str:
   """Return names in words, '2 (a, b)'; only the first of very many."""
   more = f', … ({len(names) - _MAX_LISTED} more)' if len(names) > _MAX_LISTED else ''
   return f'{len(names):,} ({", ".join(names[:_MAX_LISTED])}{more})'
+
+
+def input_wait(rows: Sequence[Mapping[str, Any]]) -> float | None:
+  """Return the share of the time that the devices waited for input, the median of the rows."""
+  shares = [row['input_wait'] for row in rows if row.get('input_wait') is not None]
+  return statistics.median(shares) if shares else None
 
 
 def device_hours(rows: Sequence[Mapping[str, Any]]) -> float:

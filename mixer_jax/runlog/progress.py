@@ -10,7 +10,7 @@ from mixer_jax.runlog.terminal import duration
 
 T = TypeVar('T')
 
-_EVERY_SECONDS = 30.0  # between lines if the output is a file
+_FIRST_SECONDS, _EVERY_SECONDS = 5.0, 30.0  # to the first line, and between lines, in a log file
 _SMOOTHING = 0.05
 """Weight of the newest step in the running mean that the time left is estimated from."""
 
@@ -108,9 +108,17 @@ class Progress:
     return text
 
 
-def reading(batches: Iterable[T], batch_size: int, size: int) -> Iterator[T]:
-  """Yield the batches, with a live line of the images read, their rate and the time left."""
-  started, last_line = None, time.monotonic()
+def reading(
+  batches: Iterable[T], batch_size: int, size: int, what: str = 'images', *, keep: bool = True
+) -> Iterator[T]:
+  """Yield the batches, with a live line of the images read, their rate and the time left.
+
+  Args:
+    what: name of the images, as in 'images of digits/test'.
+    keep: the last line remains; otherwise the live line from before comes back.
+  """
+  before = terminal.line()
+  started, next_line = None, time.monotonic() + _FIRST_SECONDS
   try:
     for number, batch in enumerate(batches):
       done, text = number * batch_size, ''
@@ -119,10 +127,11 @@ def reading(batches: Iterable[T], batch_size: int, size: int) -> Iterator[T]:
       else:
         rate = done / (time.monotonic() - started)
         text = f'  {rate:,.0f} images/s  {duration((size - done) / rate)} left'
-      terminal.live(f'{done:,} of {size:,} images{text}')
-      if time.monotonic() - last_line > _EVERY_SECONDS:
-        terminal.plain(f'{done:,} of {size:,} images{text}')
-        last_line = time.monotonic()
+      line = f'{done:,} of {size:,} {what}{text}'
+      terminal.live(line)
+      if time.monotonic() > next_line:
+        terminal.plain(line)
+        next_line = time.monotonic() + _EVERY_SECONDS
       yield batch
   finally:
-    terminal.finish()
+    terminal.finish() if keep else terminal.restore(before)

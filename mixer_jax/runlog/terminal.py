@@ -29,7 +29,7 @@ class Terminal(logging.Handler):
     self.is_live = self._stream.isatty()
     self.is_quiet = False
     """True if another process shows the progress; log lines are still shown."""
-    self._line, self._drawn = '', 0.0
+    self.line, self._drawn = '', 0.0
 
   def emit(self, record: logging.LogRecord) -> None:
     self.say(self.format(record))
@@ -45,7 +45,7 @@ class Terminal(logging.Handler):
     if not self.is_live or self.is_quiet:
       return
     now = time.monotonic()
-    self._line = printable(text)
+    self.line = printable(text)
     if now - self._drawn >= _REFRESH_SECONDS:
       self._erase()
       self._draw()
@@ -58,18 +58,24 @@ class Terminal(logging.Handler):
 
   def finish(self) -> None:
     """Keep the live line and continue below it."""
-    if self._line:
+    if self.line:
       self._erase()
-      self._stream.write(self._line + '\n')
-      self._line = ''
+      self._stream.write(self.line + '\n')
+      self.line = ''
     self._stream.flush()
 
+  def restore(self, line: str) -> None:
+    """Show an earlier live line again; '': none."""
+    self._erase()
+    self.line = line
+    self._draw()
+
   def _erase(self):
-    if self._line:
+    if self.line:
       self._stream.write('\r\x1b[K')
 
   def _draw(self):
-    self._stream.write(self._line)
+    self._stream.write(self.line)
     self._stream.flush()
 
 
@@ -100,6 +106,17 @@ def finish() -> None:
   """Continue below the live line."""
   if _installed:
     _installed.finish()
+
+
+def line() -> str:
+  """Return the live line; '' if there is none."""
+  return _installed.line if _installed else ''
+
+
+def restore(line: str) -> None:
+  """Show an earlier live line again; '': none."""
+  if _installed:
+    _installed.restore(line)
 
 
 def silence() -> None:

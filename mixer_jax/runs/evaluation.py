@@ -248,6 +248,7 @@ def few_shot(
     setup.mesh,
     batch_size=setup.batch_size,
     process=this_process(),
+    progress=reading,
   )
   return FewShotReport(
     checkpoint=loaded.path,
@@ -307,6 +308,7 @@ def linear_probe(
     setup.mesh,
     batch_size=setup.batch_size,
     process=this_process(),
+    progress=reading,
   )
   return ProbeReport(loaded.path, test.name, train.name, len(test), layers)
 

@@ -13,7 +13,13 @@ from mixer_jax.parallel import processes
 from mixer_jax.paths import write_whole
 from mixer_jax.pictures import run_pictures
 from mixer_jax.pictures.drawing import tolerated
-from mixer_jax.runlog.metrics import device_hours, listed, read_metrics, undecodable
+from mixer_jax.runlog.metrics import (
+  device_hours,
+  input_wait,
+  listed,
+  read_metrics,
+  undecodable,
+)
 from mixer_jax.runlog.progress import Progress
 from mixer_jax.runlog.terminal import duration
 from mixer_jax.runs.experiment import Experiment
@@ -52,6 +58,8 @@ def finish(
   best = {'best_step': reported} if exp.config.keeps_best else {}
   end = {'step': last, **best, 'device_hours': hours, 'core_days': hours / 24}
   if processes.is_main():
+    if (share := input_wait(rows)) is not None:
+      log.info('the devices waited for input %.0f %% of the time', 100 * share)
     if names := undecodable(rows):
       log.warning('training images that did not decode and were replaced: %s', listed(names))
     draw_curves = lambda: run_pictures.curves([*rows, {'event': 'end', **end}])

@@ -227,6 +227,7 @@ def _probe(member: Member, first: Experiment, settings: ProbeConfig) -> list[Lay
       evaluated.mesh,
       batch_size=evaluated.batch_size,
       process=this_process(),
+      progress=reading,
     )
 
   return CachedRows(path, about, LayerProbe).get_or_measure(measure)

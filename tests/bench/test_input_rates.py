@@ -86,8 +86,14 @@ def test_the_report_has_a_row_for_each_measurement():
     for workers in (0, 2)
   ]
   row = {
-    'images_per_second': 900.0, 'evaluation_images_per_second': 300.0, 'images': 'photographs',
-    'cores': 2, 'workers': 0, 'threads': 1, 'cpu': 'Some CPU', 'scaling': rows,
+    'images_per_second': 900.0,
+    'evaluation_images_per_second': 300.0,
+    'images': 'photographs',
+    'cores': 2,
+    'workers': 0,
+    'threads': 1,
+    'cpu': 'Some CPU',
+    'scaling': rows,
     **input_rates.extrapolated(rows[-1]),
   }
   text = report_text.part('input', row)

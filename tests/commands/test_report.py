@@ -152,7 +152,7 @@ def test_every_run_and_table_is_on_the_page(made):
     large: '50,000 of 1,029,427',
     'digits': '8 of 1,200',
   }
-  assert page.column('runs', 'waits, %') == {'b16': '12', large: '–', 'digits': '12'}
+  assert page.column('runs', 'input wait, %') == {'b16': '12', large: '–', 'digits': '12'}
   assert page.column('runs of study', 'variant') == {'a/b': 'Mixer of 4 blocks, width 64'}
   assert page.column('runs compared with the paper', 'top-1, %') == {
     'b16': '75.50',

@@ -9,7 +9,13 @@ import pytest
 
 from mixer_jax.errors import StorageError
 from mixer_jax.runlog import appended
-from mixer_jax.runlog.metrics import MetricsFile, device_hours, read_metrics, rows_and_damaged
+from mixer_jax.runlog.metrics import (
+  MetricsFile,
+  device_hours,
+  input_wait,
+  read_metrics,
+  rows_and_damaged,
+)
 from mixer_jax.storage import RETRY_SETTING
 
 
@@ -76,6 +82,8 @@ def test_rows_of_wrong_types_are_no_rows(tmp_path):
   assert json.dumps(rows) == json.dumps(good)
   assert damaged == len(bad)
   assert device_hours(rows) == 0
+  assert input_wait(rows) == 0.25
+  assert input_wait(rows[:2]) is None
 
 
 def test_every_row_of_a_run_is_read(trained):

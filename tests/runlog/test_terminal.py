@@ -107,3 +107,28 @@ def test_share_of_waiting_is_in_the_row_and_the_line(tmp_path, monkeypatch):
   assert lines[0].endswith(' left')
   assert lines[2].endswith('  waits 0 %')
   assert max(map(len, lines)) <= 100
+
+
+@pytest.mark.parametrize('keep', [True, False])
+def test_reading_keeps_its_line_or_restores_the_one_before(monkeypatch, keep):
+  stream = Tty()
+  monkeypatch.setattr('mixer_jax.runlog.terminal._installed', Terminal(stream))
+  monkeypatch.setattr('mixer_jax.runlog.terminal._REFRESH_SECONDS', 0)
+  progress.terminal.live('step 1')
+  assert list(progress.reading('abc', 10, 25, 'images of x/y', keep=keep)) == ['a', 'b', 'c']
+  shown = [line.split('\r\x1b[K') for line in stream.getvalue().split('\n')]
+  assert [line.split('  ')[0] for line in shown[0][1:5]] == [
+    'step 1', '0 of 25 images of x/y', '10 of 25 images of x/y', '20 of 25 images of x/y',
+  ]  # fmt: skip
+  assert (len(shown), shown[-1][-1]) == ((2, '') if keep else (1, 'step 1'))
+
+
+def test_a_log_has_a_line_of_reading_after_5_seconds_and_then_every_30(monkeypatch):
+  now, stream = 0.0, io.StringIO()
+  monkeypatch.setattr(progress.time, 'monotonic', lambda: now)
+  monkeypatch.setattr('mixer_jax.runlog.terminal._installed', Terminal(stream))
+  for _ in progress.reading(range(80), 1, 80):
+    now += 1
+  assert stream.getvalue().splitlines() == [
+    f'{done} of 80 images  1 images/s  {duration(80 - done)} left' for done in (6, 37, 68)
+  ]

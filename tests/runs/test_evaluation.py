@@ -17,6 +17,7 @@ from mixer_jax.evaluation.fewshot import PAPER, FewShotConfig
 from mixer_jax.evaluation.probe import ProbeConfig
 from mixer_jax.models import as_input
 from mixer_jax.parallel import mesh as meshes
+from mixer_jax.runlog import terminal
 from mixer_jax.runs import evaluation
 from mixer_jax.runs.evaluation import evaluate, few_shot, linear_probe
 from mixer_jax.runs.loaded_model import LoadedModel, load_for_evaluation
@@ -100,7 +101,9 @@ def test_a_loaded_model_predicts_by_its_own_recipe(loaded, tmp_path):
   assert prediction.top[0].probability == pytest.approx(report.result.confidences[5], abs=1e-5)
 
 
-def test_few_shot_and_probes_are_typed(loaded):
+def test_few_shot_and_probes_are_typed(loaded, monkeypatch):
+  shown = []
+  monkeypatch.setattr(terminal, 'live', shown.append)
   few = few_shot(loaded, PAPER.__class__((1, 5), 2, PAPER.l2, PAPER.constant, 0))
   assert list(few.accuracies) == [1, 5]
   assert few.to_json()['5-shot'] == few.accuracies[5].mean
@@ -108,6 +111,12 @@ def test_few_shot_and_probes_are_typed(loaded):
   assert few.eval_recipe == 'vit-jax'  # of configs/digits.py; the authors' is resize-crop
   probes = linear_probe(loaded, ProbeConfig(1e-3, 20))
   assert [layer.layer for layer in probes.layers][-1] == 'pre_logits'
+  assert [line for line in shown if line.startswith('0 of ')] == [
+    '0 of 99 images of digits/train, 99 chosen',  # two choices that have one in common
+    '0 of 360 images of digits/test',
+    '0 of 1,437 images of digits/train',
+    '0 of 360 images of digits/test',
+  ]
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import threading
 import pytest
 
 from mixer_jax.errors import UserError
+from mixer_jax.runlog import terminal
 from mixer_jax.runlog.metrics import read_metrics
 from mixer_jax.runs.evaluators import registry
 from mixer_jax.runs.experiment import build_experiment
@@ -38,13 +39,30 @@ def of_evals(digits_dir, **changes):
 
 
 @pytest.fixture(scope='module')
-def run(tmp_path_factory, digits_dir):
+def run(tmp_path_factory, digits_dir, shown):
   """(workdir, result) of a run that was trained in a thread of its own, as in a notebook."""
   workdir, results = tmp_path_factory.mktemp('runs') / 'run', []
   thread = threading.Thread(target=lambda: results.append(train(of_evals(digits_dir), workdir)))
-  thread.start()
-  thread.join()
+  with pytest.MonkeyPatch.context() as patch:
+    patch.setattr(terminal, 'live', shown.append)
+    thread.start()
+    thread.join()
   return workdir, results[0]
+
+
+@pytest.fixture(scope='module')
+def shown() -> list[str]:
+  """The live lines of the run."""
+  return []
+
+
+def test_evaluations_show_how_far_they_are(run, shown):
+  evaluations = [line for line in shown if not line.startswith('step ')]
+  begun = [line.removeprefix('0 of ') for line in evaluations if line.startswith('0 of ')]
+  test, half = '360 images of digits/test', '180 images of digits/test[:50%]'
+  probe = ['287 images of digits/train[:20%]', test]
+  assert begun == [test, test, *probe, half, test, test]
+  assert any(' images/s  ' in line for line in evaluations)
 
 
 def test_evaluations_write_their_figures(run):

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 from mixer_jax.evaluation import classify
 from mixer_jax.models import ModelConfig
+from mixer_jax.runlog.progress import reading
 from mixer_jax.runs.data_splits import open_split, with_classes_of
 from mixer_jax.runs.evaluation_setup import EvaluationSetup
 from mixer_jax.runs.evaluators.evaluator import Context, Evaluator, Row
@@ -53,8 +54,11 @@ class Classification(Evaluator):
   def __call__(self, step: int, params: dict) -> dict[str, float]:
     """Return the figures of `evaluation.classify`; each image is counted once."""
     setup = self._setup
-    batches = setup.batches(self._model.image_size)
-    result = classify.evaluate(self._step, params, batches, setup.mesh, size=len(setup.source))
+    size, what = len(setup.source), f'images of {self.data}'
+    batches = reading(
+      setup.batches(self._model.image_size), setup.batch_size, size, what, keep=False
+    )
+    result = classify.evaluate(self._step, params, batches, setup.mesh, size=size)
     self.last = step, result
     return result.numbers()
 

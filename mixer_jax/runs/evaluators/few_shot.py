@@ -8,6 +8,7 @@ from mixer_jax.data.catalog import open_source
 from mixer_jax.data.source import Source
 from mixer_jax.data.subset import SourceLabels
 from mixer_jax.evaluation.fewshot import FewShot, authors_split
+from mixer_jax.runlog.progress import reading
 from mixer_jax.runs.data_splits import open_split, with_classes_of
 from mixer_jax.runs.evaluation_setup import this_process
 from mixer_jax.runs.evaluators.evaluator import Context, Evaluator, Row
@@ -32,6 +33,7 @@ def prepare(row: Row, context: Context) -> 'PeriodicFewShot':
   evaluate = FewShot(
     context.model, fields.config(), train, test, data, setup.mesh,
     batch_size=setup.batch_size, process=this_process(), train_labels=labels,
+    progress=functools.partial(reading, keep=False),
   )  # fmt: skip
   return PeriodicFewShot(row, test.name, fields.shots, evaluate)
 

@@ -7,6 +7,7 @@ In `config.evals`: `layers` (as in 'block_0,pre_logits'; '': all blocks and pre_
 
 import dataclasses
 import difflib
+import functools
 from collections.abc import Mapping, Sequence
 
 from mixer_jax.data.source import Source
@@ -15,6 +16,7 @@ from mixer_jax.evaluation import probe
 from mixer_jax.evaluation.features import feature_shapes
 from mixer_jax.evaluation.probe import ProbeConfig
 from mixer_jax.models import ModelConfig
+from mixer_jax.runlog.progress import reading
 from mixer_jax.runs.data_splits import open_split, with_classes_of
 from mixer_jax.runs.evaluation_setup import EvaluationSetup, this_process
 from mixer_jax.runs.evaluators.evaluator import Context, Evaluator, Row
@@ -85,6 +87,7 @@ class LinearProbe(Evaluator):
     found = probe.linear_probe(
       self._model, self._settings, params, self._train, setup.source, setup.data, setup.mesh,
       batch_size=setup.batch_size, process=this_process(), layers=self._layers,
+      progress=functools.partial(reading, keep=False),
     )  # fmt: skip
     numbers = {layer.layer: layer.top1 for layer in found}
     return numbers | {f'{layer.layer}_train': layer.train_top1 for layer in found}
