@@ -40,7 +40,7 @@ _START_SECONDS = 60
 """Likewise before its first message."""
 _PATIENT_ANSWERS = 30
 """Answers of a worker, one a second, after which a line says that its images take long."""
-_END_SECONDS = 2
+_END_SECONDS = 1
 _KILLED_FOR_MEMORY = (signal.SIGKILL, signal.SIGABRT, signal.SIGBUS, signal.SIGSEGV)
 """Signals that end a process that gets no memory: from the kernel, and in libraries in C."""
 _OURS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)

@@ -205,3 +205,20 @@ def test_nothing_is_started_before_the_first_batch():
   batches = training(with_workers())
   assert not pids()
   batches.close()
+
+
+def test_a_worker_that_takes_no_message_ends_the_input(monkeypatch):
+  """It is stopped before it reads, and the job is larger than what its socket holds."""
+  theirs = []
+
+  def stopped(end, _):
+    theirs.append(end.dup())  # open, as it is in a process
+    return subprocess.Popen(['sleep', '100'])
+
+  monkeypatch.setattr(workers, '_START_SECONDS', 1)
+  monkeypatch.setattr(workers, '_started', stopped)
+  source = dataclasses.replace(made(4), facts={'large': bytes(2**24)})
+  with pytest.raises(StorageError, match='does not answer'):
+    next(training(with_workers(workers=1), source))
+  (end,) = theirs
+  end.close()
