@@ -116,7 +116,7 @@ def played(folder: str, args: argparse.Namespace) -> dict[str, Any]:
 
 def cost(folder: str, args: argparse.Namespace) -> dict[str, Any]:
   """Measure CPU time per image beside making it."""
-  fields = photographs_of(folder, workers=args.cores, threads=2)
+  fields = photographs_of(folder, workers=args.cores, threads=2, batch_size=128)
   groups = {
     'workers': [started(__file__, 'produce', seconds=args.seconds, **fields)],
     'loop': [
