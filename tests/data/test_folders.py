@@ -311,3 +311,18 @@ def test_pipes_and_folders_named_like_images_are_skipped(tree):
 def test_an_image_that_is_named_twice_is_used_once(tree):
   found = image_files.find_images([str(tree / 'cat'), str(tree / 'cat' / 'b.jpg')])
   assert len(found) == 2
+
+
+def test_the_order_for_slices_is_by_share_of_the_class_and_then_by_hash():
+  """It is that of plain Python, by which runs were begun."""
+  rng = np.random.default_rng(0)
+  for count in (0, 1, 2, 500):
+    labels = rng.integers(0, 5, count).tolist()
+    files = [f'{label}/{i}é.jpg' for i, label in enumerate(labels)]
+    by_hash = sorted(range(count), key=lambda i: hashlib.sha256(files[i].encode()).digest())
+    seen, share = dict.fromkeys(range(5), 0), [0.0] * count
+    for i in by_hash:
+      share[i] = (seen[labels[i]] + 0.5) / labels.count(labels[i])
+      seen[labels[i]] += 1
+    wanted = sorted(by_hash, key=share.__getitem__)
+    assert folders._balanced_order(files, labels).tolist() == wanted
