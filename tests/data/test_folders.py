@@ -336,3 +336,18 @@ def test_where_files_may_be_lacking_the_wait_for_retries_is_once(tmp_path, monke
         files[index]
     assert [tries.count(f'{index}.png') for index in range(4)] == expected
     tries.clear()
+
+
+def test_the_order_for_slices_is_by_share_of_the_class_and_then_by_hash():
+  """It is that of plain Python, by which runs were begun."""
+  rng = np.random.default_rng(0)
+  for count in (0, 1, 2, 500):
+    labels = rng.integers(0, 5, count).tolist()
+    files = [f'{label}/{i}é.jpg' for i, label in enumerate(labels)]
+    by_hash = sorted(range(count), key=lambda i: hashlib.sha256(files[i].encode()).digest())
+    seen, share = dict.fromkeys(range(5), 0), [0.0] * count
+    for i in by_hash:
+      share[i] = (seen[labels[i]] + 0.5) / labels.count(labels[i])
+      seen[labels[i]] += 1
+    wanted = sorted(by_hash, key=share.__getitem__)
+    assert folders._balanced_order(files, labels).tolist() == wanted
