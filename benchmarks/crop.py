@@ -13,17 +13,18 @@ import io
 import statistics
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import numpy as np
 from PIL import Image
 
-from benchmarks.input import MAGNITUDE, SIZE, photographs
+from benchmarks.photographs import photographs
 from configs import common
 from mixer_jax.data import augment, decode
 from mixer_jax.data.data_config import DataConfig
 from mixer_jax.data.training_image import training_image
 
+SIZE, MAGNITUDE = 224, 15
 _NOISE = 4.0  # standard deviation, levels: files of about 4 MB
 
 
@@ -34,14 +35,16 @@ def large_photographs(count: int) -> Iterator[bytes]:
   photos = load_sample_images().images  # pyright: ignore[reportAttributeAccessIssue]
   rng = np.random.default_rng(0)
   for number in range(count):
-    image = np.asarray(Image.fromarray(photos[number % 2]).resize((4000, 3000), Image.BICUBIC))
+    image = np.asarray(
+      Image.fromarray(photos[number % 2]).resize((4000, 3000), Image.Resampling.BICUBIC)
+    )
     levels = image + rng.normal(0, _NOISE, image.shape).astype(np.float32)
     buffer = io.BytesIO()
     Image.fromarray(levels.clip(0, 255).astype(np.uint8)).save(buffer, 'JPEG', quality=90)
     yield buffer.getvalue()
 
 
-def measure(images: Iterable[bytes], kinds: dict[str, Callable[[bytes], object]]) -> None:
+def measure(images: Iterable[bytes], kinds: Mapping[str, Callable[[bytes], object]]) -> None:
   """Apply all kinds to each image, and print a row per kind."""
   times: dict[str, list[float]] = {name: [] for name in kinds}
   sizes = []

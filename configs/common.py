@@ -48,7 +48,7 @@ def get_config() -> ConfigDict:
   config.fewshot.every = 0  # each n-th evaluation has it, and the final report; 0: none
   config.fewshot.name = 'imagenet2012'  # as data.name, of the same data_dir; '': data.name
   config.fewshot.train_split = ''  # of the few images; '': train[:65000] of ImageNet, else train
-  config.fewshot.eval_split = 'validation'
+  config.fewshot.eval_split = 'validation'  # whose images are classified
   config.fewshot.shots = values(5)  # images per class, one figure each: (1, 5, 10, 25)
   config.fewshot.seeds = 3  # choices of them; a figure is the mean
   config.fewshot.l2 = 1024.0  # on the diagonal of XᵀX
@@ -63,14 +63,14 @@ def get_config() -> ConfigDict:
   config.evals = ConfigDict()
 
   config.model = ConfigDict()  # fields of mixer_jax.MixerConfig; see `use_family` for others
-  config.model.family = 'mixer'
+  config.model.family = 'mixer'  # or 'resnet'
   config.model.patch_size = 16  # pixels; this and the next four are B/16's of Table 1
-  config.model.num_blocks = 12
+  config.model.num_blocks = 12  # each a token-mixing and a channel-mixing MLP
   config.model.hidden_dim = 768  # channels
   config.model.tokens_mlp_dim = 384  # width of the token-mixing MLP
   config.model.channels_mlp_dim = 3072  # width of the channel-mixing MLP
   config.model.image_size = 224  # pixels, a multiple of patch_size
-  config.model.num_classes = 1000
+  config.model.num_classes = 1000  # outputs of the head
   config.model.gelu = 'tanh'  # as in the published weights, or 'erf', the exact form
   config.model.input_range = '[-1, 1]'  # of pixels, or '[0, 1]'
   config.model.head_bias = 0.0  # the head's bias at the start
@@ -112,7 +112,7 @@ def get_config() -> ConfigDict:
   # in them, 'pixels' all pixels; or 'none'.
   config.data.permutation = 'none'
   config.data.permutation_patch = 16  # pixels, the side of those patches
-  config.data.permutation_seed = 0
+  config.data.permutation_seed = 0  # of the permutation, the same for every image
   # Training images that do not decode: 'fatal' stops the run, 'skip' logs and replaces them.
   config.data.undecodable = 'fatal'
   # Files that were added, removed or renamed since the run began: 'refuse' to resume, or 'accept'.
@@ -122,7 +122,7 @@ def get_config() -> ConfigDict:
   # Worker processes that read and decode, and threads of each; 0 workers: threads of this process;
   # 0 threads, too: the thread of the loop, between steps. 'auto': by cores and size of the images.
   config.data.workers = auto()
-  config.data.threads = auto()
+  config.data.threads = auto()  # of each worker, or of this process
   config.data.prefetch = 512  # examples kept ready, at least
 
   config.optimizer = ConfigDict()  # fields of mixer_jax.training.optimizer.OptimizerConfig

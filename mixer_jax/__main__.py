@@ -34,6 +34,7 @@ COMMANDS = {
   'transfer': 'fine-tune a checkpoint to the tasks of VTAB-1k or Avg 5 and compare with the paper',
   'permute': 'accuracy of a Mixer and a ResNet on shuffled pixels: runs, a table and curves',
   'scaling': 'accuracy against the number of training images: runs, a table and curves',
+  'sweep': 'an experiment with each value of one or two fields: runs, a table and the best value',
   'report': "runs and studies on one HTML page, next to the paper's figures",
   'prune': 'accuracy of a Mixer without some of its blocks, before and after more training',
   'weights': 'pictures of the weights of token mixing and the stem',
@@ -46,7 +47,7 @@ COMMANDS = {
   'models': "the paper's variants, and the published files",
 }
 
-RESUMABLE = ('train', 'transfer', 'permute', 'scaling', 'prune', 'cka-study')
+RESUMABLE = ('train', 'transfer', 'permute', 'scaling', 'sweep', 'prune', 'cka-study')
 """Commands that continue where they stopped when they are run again."""
 
 # The user can act on these; any other OSError is a bug of this package.

@@ -4,6 +4,7 @@ import argparse
 import itertools
 import json
 import os
+import shutil
 import sys
 from collections.abc import Mapping
 from typing import Any, NoReturn, TypedDict
@@ -25,12 +26,34 @@ class Parser(argparse.ArgumentParser):
   def __init__(self, command: str, description: str):
     _, _, text = description.partition(': ')
     super().__init__(prog=f'mixer-jax {command}', description=text, allow_abbrev=False)
+    self._lists_fields = False
 
   def error(self, message: str) -> NoReturn:
     raise UserError(f'{message} (see {self.prog} --help)')
 
-  def add_config(self, *, required: bool, example: str = 'configs/digits.py', note: str = ''):
-    """Add the flag --config=FILE[:ARG]; its fields are set by --config.field=value."""
+  def format_help(self) -> str:
+    """Return the text of --help."""
+    if not self._lists_fields:
+      return super().format_help()
+    from mixer_jax.runs import config_comments
+
+    width = shutil.get_terminal_size().columns - 2
+    return f'{super().format_help()}\n{config_comments.help_text(width)}'
+
+  def add_config(
+    self,
+    *,
+    required: bool,
+    example: str = 'configs/digits.py',
+    note: str = '',
+    lists_fields: bool = False,
+  ):
+    """Add the flag --config=FILE[:ARG]; its fields are set by --config.field=value.
+
+    Args:
+      lists_fields: --help lists the fields of an experiment.
+    """
+    self._lists_fields = lists_fields
     self.add_argument(
       '--config',
       required=required,

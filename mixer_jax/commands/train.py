@@ -10,7 +10,7 @@ def main(argv: list[str]) -> None:
   """Trains the run of a config in the workdir."""
   startup = Startup()
   parser = flags.Parser('train', __doc__ or '')
-  parser.add_config(required=True)
+  parser.add_config(required=True, lists_fields=True)
   parser.add_argument('--workdir', required=True, help='folder of the run, local or gs://…')
   parser.add_argument(
     '--check', action='store_true', help='check the config and the workdir, without data, and exit'

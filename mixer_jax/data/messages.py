@@ -3,10 +3,13 @@
 import dataclasses
 import logging
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
-from mixer_jax.data.examples import Examples, Remark
-from mixer_jax.data.slots import Layout
+from mixer_jax.errors import UserError
+
+if TYPE_CHECKING:  # a worker reads messages before it has the memory and time for NumPy
+  from mixer_jax.data.examples import Examples, Remark
+  from mixer_jax.data.slots import Layout
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,8 +22,8 @@ class Job:
     workers: number of workers, which share the memory for large images.
   """
 
-  examples: Examples
-  layout: Layout
+  examples: 'Examples'
+  layout: 'Layout'
   threads: int
   workers: int
 
@@ -38,8 +41,14 @@ class Done(NamedTuple):
   """A portion is filled, or an error ended it."""
 
   ticket: int
-  remarks: list[Remark]
+  remarks: 'list[Remark]'
   error: Exception | None = None
+
+
+class Unable(NamedTuple):
+  """A worker cannot begin; nothing else comes from it."""
+
+  error: UserError
 
 
 class Logged(NamedTuple):

@@ -97,7 +97,7 @@ def _batches(
 ) -> Generator[Batch, None, None]:
   """Yield the batches of these steps; nothing is started before the first is asked for."""
   workers, threads = parallelism
-  slots = Slots(Layout(batch_size // process.count, examples.columns()))
+  slots = Slots(Layout(batch_size // process.count, examples.columns()), shared=workers > 0)
   team: Team
   if workers:
     team = Workers(examples, slots, workers, threads)

@@ -3,6 +3,7 @@
 import collections
 import concurrent.futures
 import contextlib
+import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -70,6 +71,8 @@ class Threads:
   def __init__(self, examples: Examples, count: int):
     self._examples = examples
     self._pool = concurrent.futures.ThreadPoolExecutor(count, 'input')
+    # Also where the interpreter exits: later it could not be done.
+    self._end = weakref.finalize(self, self._pool.shutdown, wait=False, cancel_futures=True)
 
   def begin(self, portion: Portion) -> concurrent.futures.Future[list[Remark]]:
     """Put a portion in the queue of the threads."""
@@ -81,7 +84,7 @@ class Threads:
 
   def close(self) -> None:
     """Drop the queue; threads end after the portion that they have."""
-    self._pool.shutdown(wait=False, cancel_futures=True)
+    self._end()
 
 
 def filled(

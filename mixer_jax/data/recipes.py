@@ -7,14 +7,17 @@ used for the paper's Table 3, `resize-crop` for Table 2.
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
-from scipy import sparse
 
 from mixer_jax.data.decode import UndecodableError, decode, decode_as_pillow
 from mixer_jax.data.resize import bilinear
 from mixer_jax.errors import UserError
+
+if TYPE_CHECKING:
+  from scipy import sparse
 
 _MOST_RESIZED = 2**27
 """Pixels after the resize of timm's recipes, which is not limited to the crop."""
@@ -131,8 +134,10 @@ def _area(image: np.ndarray, height: int, width: int, size: int) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=1024)
-def _cover(old: int, new: int, size: int) -> sparse.csr_array:
+def _cover(old: int, new: int, size: int) -> 'sparse.csr_array':
   """Return (size, old): the share of each old pixel that each central new one covers."""
+  from scipy import sparse  # half of the time in which a worker process starts
+
   scale = np.float32(old) / np.float32(new)
   first_new = (new - size) // 2
   places = np.arange(first_new, first_new + size + 1).astype(np.float32) * scale

@@ -1,6 +1,6 @@
 """Memory for batches, which worker processes may map too.
 
-It is an anonymous file: it has no name in the file system, is not limited by the size of
+Shared memory is an anonymous file: it has no name in the file system, is not limited by the size of
 /dev/shm, and is gone with the last process that maps it, however that ends.
 """
 
@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from mixer_jax.data.batch import Batch
-from mixer_jax.errors import StorageError
+from mixer_jax.errors import StorageError, one_line
 
 _ALIGNED = 64  # bytes; from such places JAX takes arrays on CPUs without a copy
 
@@ -59,14 +59,28 @@ class Slots:
   """Slots for batches of one layout. There are as many as are in use at the same time.
 
   A slot is used again when no array of its batch is referenced any more, also by JAX.
+
+  Args:
+    shared: for other processes too. Else there is no file: their number and size may be limited.
+
+  Raises:
+    StorageError: no file can be opened now.
   """
 
-  def __init__(self, layout: Layout):
+  def __init__(self, layout: Layout, *, shared: bool = False):
     self.layout = layout
-    self.file = _anonymous_file()
+    self.file = -1
     """Descriptor of the file."""
-    weakref.finalize(self, os.close, self.file)
-    self._maps: list[mmap.mmap] = []
+    if shared:
+      try:
+        self.file = _anonymous_file()
+      except OSError as error:
+        raise StorageError(
+          f'no memory can be shared with worker processes: {one_line(error)}; set '
+          '--config.data.workers=0'
+        ) from error
+      weakref.finalize(self, os.close, self.file)
+    self._slots: list[tuple[mmap.mmap, int]] = []  # each with its place in the map
     # Arrays may be released by any thread.
     self._free: collections.deque[int] = collections.deque()
 
@@ -80,21 +94,29 @@ class Slots:
       number = self._free.pop()
     except IndexError:
       number = self._grow()
-    slot = np.frombuffer(self._maps[number], np.uint8)
+    memory, start = self._slots[number]
+    slot = np.frombuffer(memory, np.uint8, self.layout.size, start)
     weakref.finalize(slot, self._free.append, number).atexit = False
     return number, self.layout.arrays(slot)
 
   def _grow(self) -> int:
-    size, count = self.layout.size, len(self._maps)
+    """Add slots, return the number of the first and make the others free."""
+    size, first = self.layout.size, len(self._slots)
     try:
-      os.ftruncate(self.file, (count + 1) * size)
-      self._maps.append(_mapped(self.file, count, size))
+      if self.file < 0:
+        memory = mmap.mmap(-1, size, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+      else:
+        # Only what is written takes memory, while each map takes a descriptor.
+        os.ftruncate(self.file, (2 * first + 1) * size)
+        memory = _mapped(self.file, first, size)
     except (OSError, ValueError) as error:
       raise StorageError(
-        f'there is no memory for a batch of {size / 2**20:,.0f} MiB: lower config.batch_size or '
-        'config.data.prefetch'
+        f'there is no memory for a batch of {size / 2**20:,.0f} MiB ({one_line(error)}): lower '
+        'config.batch_size or config.data.prefetch'
       ) from error
-    return count
+    self._slots += [(memory, start) for start in range(0, len(memory), size)]
+    self._free.extend(reversed(range(first + 1, len(self._slots))))
+    return first
 
 
 class OthersSlots:
@@ -111,13 +133,17 @@ class OthersSlots:
   def batch(self, number: int) -> Batch:
     """Return the arrays of a slot; its first use maps it."""
     if number not in self._batches:
-      slot = np.frombuffer(_mapped(self._file, number, self._layout.size), np.uint8)
-      self._batches[number] = self._layout.arrays(slot)
+      first, size = 2 ** ((number + 1).bit_length() - 1) - 1, self._layout.size
+      memory = _mapped(self._file, first, size)
+      for other, start in enumerate(range(0, len(memory), size), first):
+        slot = np.frombuffer(memory, np.uint8, size, start)
+        self._batches[other] = self._layout.arrays(slot)
     return self._batches[number]
 
 
-def _mapped(file: int, number: int, size: int) -> mmap.mmap:
-  return mmap.mmap(file, size, offset=number * size)
+def _mapped(file: int, first: int, size: int) -> mmap.mmap:
+  """Map slots of the file: 1 from 0 on, 2 from 1 on, 4 from 3 on, and so on."""
+  return mmap.mmap(file, (first + 1) * size, offset=first * size)
 
 
 def _anonymous_file() -> int:

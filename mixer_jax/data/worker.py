@@ -14,10 +14,19 @@ import traceback
 from multiprocessing.connection import Connection
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from mixer_jax.data.messages import Done, Logged, Task, Unable
+from mixer_jax.errors import StorageError, UserError, one_line
+
 if TYPE_CHECKING:  # most of the start-up time, in which the first thread answers already
   from mixer_jax.data.examples import Examples
-  from mixer_jax.data.messages import Done, Task
   from mixer_jax.data.slots import OthersSlots
+
+_NO_MEMORY = (
+  'a worker process of the input has not enough memory: lower config.data.threads, '
+  'config.data.workers or config.data.max_megapixels'
+)
+_SIGNS_OF_NO_MEMORY = ('allocate memory', 'map segment', 'start new thread')
+"""Parts of messages of the dynamic loader and of Python, whose exceptions are of many types."""
 
 
 class _Outbox:
@@ -36,13 +45,12 @@ class _Outbox:
 
   def put_nowait(self, record: logging.LogRecord) -> None:
     """Send a line of the log."""
-    from mixer_jax.data.messages import Logged
-
     self.put(Logged(record))
 
 
 def main(connection: Connection, file: int) -> NoReturn:
   """Fill portions until the other process closes the connection, or ends."""
+  threading.excepthook = lambda _: os._exit(1)  # nobody would do the work of that thread
   outbox, tasks = _Outbox(connection), queue.SimpleQueue()
   outbox.put(None)
   logging.getLogger().addHandler(logging.handlers.QueueHandler(outbox))  # pyright: ignore[reportArgumentType]
@@ -58,25 +66,34 @@ def main(connection: Connection, file: int) -> NoReturn:
         tasks.put(message)
   except (EOFError, OSError):
     os._exit(0)
+  except (MemoryError, RuntimeError) as error:  # no thread can be started
+    outbox.put(Unable(_reason(error)))
+    os._exit(1)
 
 
 def _begin(pickled: bytes, file: int, tasks: queue.SimpleQueue, outbox: _Outbox) -> None:
   """Start the threads."""
-  from mixer_jax.data.limits import share_memory
-  from mixer_jax.data.messages import Done
-  from mixer_jax.data.slots import OthersSlots
-
   try:
+    from mixer_jax.data.limits import share_memory
+    from mixer_jax.data.slots import OthersSlots
+
     job = pickle.loads(pickled)
+    share_memory(job.workers)
+    slots = OthersSlots(job.layout, file)
+    for _ in range(job.threads):
+      args = (job.examples, slots, tasks, outbox)
+      threading.Thread(target=_fill_all, args=args, daemon=True).start()
   except Exception as error:  # a module is missing, and many kinds
-    error = _sendable(error)
-    while True:
-      outbox.put(Done(tasks.get().ticket, [], error))
-  share_memory(job.workers)
-  slots = OthersSlots(job.layout, file)
-  for _ in range(job.threads):
-    args = (job.examples, slots, tasks, outbox)
-    threading.Thread(target=_fill_all, args=args, daemon=True).start()
+    outbox.put(Unable(_reason(error)))
+
+
+def _reason(error: Exception) -> UserError:
+  """Return the error to raise where the input is used if this worker cannot begin."""
+  if isinstance(error, MemoryError) or any(sign in str(error) for sign in _SIGNS_OF_NO_MEMORY):
+    return StorageError(_NO_MEMORY)
+  return UserError(
+    f'a worker process cannot open the data set ({one_line(error)}): set --config.data.workers=0'
+  )
 
 
 def _fill_all(
@@ -86,9 +103,7 @@ def _fill_all(
     outbox.put(_filled(examples, slots, tasks.get()))
 
 
-def _filled(examples: 'Examples', slots: 'OthersSlots', task: 'Task') -> 'Done':
-  from mixer_jax.data.messages import Done
-
+def _filled(examples: 'Examples', slots: 'OthersSlots', task: Task) -> Done:
   rows = slice(task.first, task.first + len(task.positions))
   try:
     batch = {name: values[rows] for name, values in slots.batch(task.slot).items()}
@@ -102,13 +117,8 @@ def _sendable(error: Exception) -> Exception:
 
   The causes of an error stay here.
   """
-  from mixer_jax.errors import StorageError, UserError, one_line
-
   if isinstance(error, MemoryError):
-    return StorageError(
-      'a worker process of the input has not enough memory: lower config.data.threads or '
-      'config.data.max_megapixels'
-    )
+    return StorageError(_NO_MEMORY)
   if not isinstance(error, UserError):
     error.add_note(''.join(traceback.format_exception(error)))
   try:

@@ -123,9 +123,9 @@ def check_batch(
 
 
 def batch_for(mesh: Mesh, examples: int, most: int) -> int:
-  """Return the global batch size for a pass over so many examples, with as little padding as it can.
+  """Return the global batch size for a pass over so many examples: `most`, or less if one does.
 
-  It is `most`, or the smallest that every device and process can share and that holds them all.
+  All devices and processes can share it evenly, as they can `most`.
   """
   unit = math.lcm(mesh.shape['data'] * mesh.shape['fsdp'], jax.process_count())
   return min(most, max(-(-examples // unit), 1) * unit)

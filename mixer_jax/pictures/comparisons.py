@@ -13,6 +13,8 @@ Curve = Mapping[int, float]
 
 _LABEL = 60  # letters of a legend's line
 _TITLE = 44  # letters of a line of a title or of the label of an axis
+_MAX_VALUES = 12  # of a field, that all get a tick
+_LETTERS_OF_VALUES = 70  # of all ticks of `by_value`
 _LEAST_DISTANCE = 0.09  # of two ticks of `scaling`, as a share of the axis
 
 
@@ -91,23 +93,58 @@ def scaling(
   """
   plt = pyplot()
   figure, axis = plt.subplots(figsize=(7, 5.2), layout='constrained')
-  for number, (label, parts) in enumerate(lines.items()):
-    color, sizes = f'C{number}', sorted(parts)
-    means = [float(np.mean(parts[size])) for size in sizes]
-    label = fitted(label, _LABEL)
-    axis.plot(sizes, means, color=color, marker='o', markersize=5, linewidth=1.8, label=label)
-    for size in sizes:
-      axis.plot([size] * len(parts[size]), parts[size], '_', color=color, markersize=9, alpha=0.7)
+  _draw_means_and_runs(axis, lines)
   axis.set_xscale('log')
   sizes = _apart(sorted(shares))
   axis.set_xticks(sizes, [f'{shares[size]}\n{size:,}' for size in sizes])
   axis.set_xticks([], minor=True)
   axis.set_xlabel('training images: share of all, and number')
   axis.set_ylabel(fitted(metric, _TITLE, 2))
-  axis.set_title('lines: means over seeds; dashes: runs', fontsize=9)
-  axis.grid(alpha=0.3)
   legend_below(axis, room=54)
   return png_of(figure)
+
+
+def by_value(
+  lines: Mapping[str, Mapping[int, Sequence[float]]],
+  values: Sequence[str],
+  field: str,
+  metric: str,
+  best: int | None,
+) -> bytes:
+  """Draw a metric against the values of a field, each at the same distance from the next.
+
+  Args:
+    lines: label -> number of the value -> metric of each run. Means are a line, runs are dashes.
+    values: in words.
+    field: its name.
+    metric: name and unit.
+    best: number of the value that gets a dotted line.
+  """
+  figure, axis = pyplot().subplots(figsize=(7, 5.2), layout='constrained')
+  _draw_means_and_runs(axis, lines)
+  if best is not None:
+    axis.axvline(best, color='0.4', linewidth=1, linestyle=':', label='chosen')
+  shown = range(0, len(values), -(-len(values) // _MAX_VALUES))
+  letters = _LETTERS_OF_VALUES // max(len(shown), 1)
+  axis.set_xticks(shown, [fitted(values[place], letters, 2) for place in shown], parse_math=False)
+  axis.set_xlim(-0.5, len(values) - 0.5)
+  axis.set_xlabel(fitted(field, _LABEL))
+  axis.set_ylabel(fitted(metric, _TITLE, 2))
+  legend_below(axis, room=54)
+  return png_of(figure)
+
+
+def _draw_means_and_runs(axis, lines: Mapping[str, Mapping[int, Sequence[float]]]) -> None:
+  for number, (label, parts) in enumerate(lines.items()):
+    color, places = f'C{number}', sorted(parts)
+    means = [float(np.mean(parts[place])) for place in places]
+    label = fitted(label, _LABEL)
+    axis.plot(places, means, color=color, marker='o', markersize=5, linewidth=1.8, label=label)
+    for place in places:
+      runs = parts[place]
+      axis.plot([place] * len(runs), runs, '_', color=color, markersize=9, alpha=0.7)
+  axis.set_title('lines: means over seeds; dashes: runs', fontsize=9)
+  axis.grid(alpha=0.3)
 
 
 def _apart(sizes: Sequence[int]) -> list[int]:

@@ -53,6 +53,13 @@ def with_deviation(mean: float, deviation: float | None, digits: int = 2) -> str
   return text if deviation is None else f'{text} ± {deviation:.{digits}f}'
 
 
+def metric_title(metric: str) -> str:
+  """Return the name and unit of a metric of an evaluation: 'top-1, %' of 'top1'."""
+  name = metric.rpartition('/')[2]
+  titles = {'top1': 'top-1, %', 'top5': 'top-5, %', 'real': 'ReaL, %', 'loss': 'loss'}
+  return metric.removesuffix(name) + titles.get(name, f'{name}, %')
+
+
 def binary_size(count: float) -> str:
   """Return a number of bytes as '12.34 GiB', or below a tenth of that unit as '12.34 MiB'."""
   if count >= 2**30 / 10:

@@ -92,6 +92,20 @@ def with_overrides(fields: Mapping[str, Any], overrides: Sequence[str]) -> dict[
   return _with_overrides(ConfigDict(fields), overrides)
 
 
+def parse_values(fields: Mapping[str, Any], name: str, texts: Sequence[str]) -> list[Any]:
+  """Return values of one field as `--config.NAME=TEXT` would set them.
+
+  Args:
+    fields: of a plain config that has the field.
+    name: dotted.
+
+  Raises:
+    UserError: an unknown field or a value of another type.
+  """
+  settings = (with_overrides(fields, [f'--config.{name}={text}']) for text in texts)
+  return [flatten(changed).get(name) for changed in settings]
+
+
 def _with_overrides(config: ConfigDict, overrides: Sequence[str]) -> dict[str, Any]:
   config = ConfigDict(config)  # a copy in which no group is frozen
   _make_plain(config)

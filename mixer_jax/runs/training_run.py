@@ -27,6 +27,7 @@ from mixer_jax.runs.config_versions import as_begun
 from mixer_jax.runs.evaluation_setup import this_process
 from mixer_jax.runs.experiment import Experiment, build_experiment
 from mixer_jax.runs.hooks import RunHooks
+from mixer_jax.runs.memory_remedies import remedies
 from mixer_jax.runs.run_config import RunConfig
 from mixer_jax.runs.run_data import check_data
 from mixer_jax.runs.train_result import TrainResult, is_evaluation, result_from
@@ -140,7 +141,7 @@ def _train(exp: Experiment, folder: str, startup: Startup, show_parameters: bool
     )
     try:
       if not standing.is_over(config.early_stopping):
-        with remedies_named('training', lambda: _remedies(exp)):
+        with remedies_named('training', lambda: remedies(exp)):
           state = loop.train(
             state,
             _first_marked(train_step, startup),
@@ -177,20 +178,6 @@ def _train(exp: Experiment, folder: str, startup: Startup, show_parameters: bool
   if processes.is_main():
     run_report.log_result(evaluation, result, folder)
   return result
-
-
-def _remedies(exp: Experiment) -> list[str]:
-  """Return the changes of the config that need less memory; the first ones keep the result."""
-  config, mesh, found = exp.config, exp.evaluated.mesh, []
-  with contextlib.suppress(UserError):
-    meshes.check_batch(mesh, config.batch_size, 2 * config.accumulate)
-    found.append(f'--config.accumulate={2 * config.accumulate}')
-  if getattr(exp.model, 'remat', None) is False:  # not every family has the field
-    found.append('--config.model.remat=True')
-  ways = mesh.shape['data'] * mesh.shape['fsdp']
-  if mesh.shape['fsdp'] < ways:
-    found.append(f'--config.mesh.data=1 --config.mesh.fsdp={ways}')
-  return [*found, 'a smaller --config.batch_size']
 
 
 def _saved_params(exp: Experiment, store: Store, step: int) -> dict:

@@ -8,7 +8,7 @@ from typing import Any
 from mixer_jax.errors import UserError
 from mixer_jax.runs.config_file import load_config
 from mixer_jax.runs.fields import list_text
-from mixer_jax.studies import cka, permutation, pruning, scaling, transfer
+from mixer_jax.studies import cka, permutation, pruning, scaling, sweep, transfer
 from mixer_jax.studies.study import StudyReport
 
 STUDIES: Mapping[str, Callable[..., StudyReport | None]] = {
@@ -16,6 +16,7 @@ STUDIES: Mapping[str, Callable[..., StudyReport | None]] = {
   'permute': permutation.run,
   'prune': pruning.run,
   'scaling': scaling.run,
+  'sweep': sweep.run,
   'transfer': transfer.run,
 }
 """Name of the command -> the study."""
@@ -38,7 +39,7 @@ def run_study(
     workdir: folder of all runs and results, local or in a bucket.
     overrides: dotted name -> value of fields that differ from the config file.
     arguments: of the study's `run`: `checkpoint` of 'prune'; `suite` or `tasks`, and
-      `checkpoint`, of 'transfer'.
+      `checkpoint`, of 'transfer'; `over` and `seeds` of 'sweep', whose config is an experiment.
 
   Returns:
     The report; None in processes other than process 0.

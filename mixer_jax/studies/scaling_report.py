@@ -4,9 +4,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from mixer_jax.pictures import comparisons, text_tables
-from mixer_jax.pictures.text_tables import with_deviation
-
-_TITLES = {'top1': 'top-1, %', 'top5': 'top-5, %', 'real': 'ReaL, %', 'loss': 'loss'}
+from mixer_jax.pictures.text_tables import metric_title, with_deviation
 
 
 def text(values: Mapping[str, Any]) -> str:
@@ -46,5 +44,4 @@ def picture(values: Mapping[str, Any]) -> bytes:
 def _title(values: Mapping[str, Any]) -> str:
   """Name, unit and data of the metric."""
   first = next(iter(values.values()))
-  metric = first['metric']
-  return f'{_TITLES.get(metric, f"{metric}, %")} of {first["of"]}'
+  return f'{metric_title(first["metric"])} of {first["of"]}'

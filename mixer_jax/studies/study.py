@@ -19,6 +19,7 @@ from mixer_jax.parallel.preemption import preemptible, stop_point
 from mixer_jax.parallel.processes import ProcessesConfig
 from mixer_jax.paths import is_remote, user_path, write_whole
 from mixer_jax.pictures.drawing import tolerated
+from mixer_jax.runlog.metrics import MetricsFile, read_metrics
 from mixer_jax.runs import pod, run_report
 from mixer_jax.runs.config_versions import as_begun
 from mixer_jax.runs.experiment import Experiment, build_experiment
@@ -245,6 +246,22 @@ def train_one(run: Run, label: str, experiment: Experiment | None = None) -> Tra
   except PreemptedError:
     processes.leave_together()
     raise
+
+
+def train_unless_diverged(
+  run: Run, label: str, experiment: Experiment | None = None
+) -> TrainResult | str:
+  """Trains a run as `train_one`; returns the reason if it diverged, now or before."""
+  for row in read_metrics(run.folder):
+    if row.get('event') == 'diverged':
+      return row['reason']
+  try:
+    return train_one(run, label, experiment)
+  except NotFiniteError as error:
+    log.warning('%s diverged: %s', run.name, error)
+    if processes.is_main():
+      MetricsFile(run.folder).write({'event': 'diverged', 'reason': str(error)})
+    return str(error)
 
 
 def finish(

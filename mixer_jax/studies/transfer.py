@@ -13,20 +13,12 @@ from mixer_jax.data.catalog import open_source
 from mixer_jax.data.tasks import Task, find_task
 from mixer_jax.data.tasks import suite as tasks_of_suite
 from mixer_jax.data.tfds_builders import NotPreparedError, check_place, prepared_builder
-from mixer_jax.errors import (
-  ApartError,
-  NotFiniteError,
-  PreemptedError,
-  StorageError,
-  UserError,
-  one_line,
-)
+from mixer_jax.errors import ApartError, PreemptedError, StorageError, UserError, one_line
 from mixer_jax.evaluation.statistics import mean_deviation
 from mixer_jax.models import paper
 from mixer_jax.parallel import processes
 from mixer_jax.paths import user_path
 from mixer_jax.pictures.text_tables import with_deviation
-from mixer_jax.runlog.metrics import MetricsFile, read_metrics
 from mixer_jax.runs import checkpoint_labels
 from mixer_jax.runs import workdir as workdirs
 from mixer_jax.runs.fields import list_text, parse_numbers
@@ -315,16 +307,8 @@ def _transfer(plan: TaskPlan, built: Planned) -> dict[str, Any]:
 
 def _train(own: Run, label: str, built: Planned) -> TrainResult | str:
   """Trains the run unless it ended before; returns the reason if it diverged, now or before."""
-  for row in read_metrics(own.folder):
-    if row.get('event') == 'diverged':
-      return row['reason']
-  try:
-    return study.train_one(own, label, built.experiment if built.run.folder == own.folder else None)
-  except NotFiniteError as error:
-    log.warning('%s diverged: %s', own.name, error)
-    if processes.is_main():
-      MetricsFile(own.folder).write({'event': 'diverged', 'reason': str(error)})
-    return str(error)
+  experiment = built.experiment if built.run.folder == own.folder else None
+  return study.train_unless_diverged(own, label, experiment)
 
 
 def _score(result: TrainResult) -> Score:

@@ -28,6 +28,11 @@ class EarlyStoppingConfig:
         f'{self.patience!r}'
       )
 
+  @property
+  def sign(self) -> int:
+    """1 if a higher metric is better, else -1."""
+    return -1 if self.metric.rpartition('/')[2] == 'loss' else 1
+
 
 @dataclasses.dataclass(frozen=True)
 class Standing:
@@ -52,7 +57,7 @@ class Standing:
     value = numbers.get(config.metric)
     if value is None:
       return dataclasses.replace(self, step=step)
-    sign = -1 if config.metric.rpartition('/')[2] == 'loss' else 1
+    sign = config.sign
     if math.isfinite(value) and (self.best is None or sign * value > sign * self.best):
       return Standing(step, step, value, 0)
     return dataclasses.replace(self, step=step, stale=self.stale + 1)

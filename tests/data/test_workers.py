@@ -196,7 +196,7 @@ class Unknown(list):
 def test_a_source_that_workers_cannot_import_names_the_class(monkeypatch):
   monkeypatch.setattr(sys.modules['__main__'], 'Unknown', Unknown, raising=False)
   source = dataclasses.replace(made(40), records=Unknown(made(40).records))
-  with pytest.raises(AttributeError, match='Unknown'):
+  with pytest.raises(UserError, match=r"cannot open the data set \(.*'Unknown'.*workers=0"):
     next(training(with_workers(), source))
   assert not pids()
 

@@ -111,6 +111,10 @@ EXTRA: tuple[tuple[str, tuple[str, ...]], ...] = (
     ),
   ),
   (
+    r'^mixer-jax sweep',
+    (*FEW_STEPS, '--config.data.train_split=train[:10%]', '--config.data.test_split=test[:64]'),
+  ),
+  (
     r'^mixer-jax prune',
     (
       *('--config.pruning.removed=0,1', '--config.pruning.random_seeds=1'),
@@ -187,7 +191,7 @@ def overrides_like(text: str) -> dict[str, str]:
 
 # Takes more than a few seconds even so.
 LONG = re.compile(
-  r'^mixer-jax (permute|scaling|prune|cka-study|plan|bench|transfer --tasks|identify)'
+  r'^mixer-jax (permute|scaling|sweep|prune|cka-study|plan|bench|transfer --tasks|identify)'
   r'|^mixer-jax (data prepare|report .*permute|train .*(identify|folder:|stopped|fewshot|digits8))'
   r'|^mixer-jax (convert build/digits8|evaluate .*stopped)|^launch/local_pod\.sh'
 )

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 
 import cv2
@@ -52,16 +53,27 @@ PASSING_CODES = {
   'passing': {0},
   'unreadable': {74},
   'two starts': {-signal.SIGKILL},
+  'worker-kill': {74},
+  'worker-stop': {74},
 }
 """Faults of a running process (see `faults/sitecustomize.py`) and the exit codes after them."""
 
-MAY_PASS = {'full', 'readonly', 'limit', 'term', 'usr1', 'hup', 'int', 'disk', 'unreadable'}
+MAY_PASS = {
+  *('full', 'readonly', 'limit', 'term', 'usr1', 'hup', 'int', 'disk', 'unreadable'),
+  'worker-stop',
+}
 """Faults that come too late if nothing is left to write, read or stop; the run then ends well."""
+
+OF_WORKERS = ('worker-kill', 'worker-stop')
+"""Faults of a worker process of the input."""
 
 RUNNING_ON = {'passing': 1, 'end': 2}
 """Faults after which no step is left to others; the later comes last."""
 
-POD_KINDS = ('kill', 'save', 'usr1', 'term', 'stop', 'full', 'limit', 'readonly', 'passing', 'disk')
+POD_KINDS = (
+  *('kill', 'save', 'usr1', 'term', 'stop', 'full', 'limit', 'readonly', 'passing', 'disk'),
+  *OF_WORKERS,
+)
 """Faults of one process of a pod, whose supervisor starts all again."""
 
 
@@ -73,8 +85,11 @@ class Variant:
   flags: tuple[str, ...]
   reads_folder: bool = False
   keeps_best: bool = False
+  has_workers: bool = False
   processes: int = 1
 
+
+WORKERS = ('--config.data.workers=2', '--config.data.threads=1', '--config.data.prefetch=16')
 
 VARIANTS = (
   Variant('records', ()),
@@ -92,17 +107,18 @@ VARIANTS = (
   Variant(
     'folder',
     (
+      *WORKERS,
       '--config.data.undecodable=skip',
-      '--config.data.threads=2',
       '--config.data.train_split=train[:80%]',
       '--config.data.eval_split=train[80%:]',
       '--config.model.num_classes=2',
     ),
     reads_folder=True,
+    has_workers=True,
   ),
   Variant('tensorboard', ('--config.tensorboard=true', '--config.accumulate=2')),
 )
-POD = Variant('pod', POD_FLAGS, processes=2)
+POD = Variant('pod', (*POD_FLAGS, *WORKERS), has_workers=True, processes=2)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -182,6 +198,16 @@ class Place:
       text=True,
     )
 
+  def workers(self) -> list[int]:
+    """Return the worker processes of the input that run here."""
+    found = []
+    for path in pathlib.Path('/proc').glob('[0-9]*'):
+      with contextlib.suppress(OSError):  # it has ended
+        is_worker = b'mixer_jax.data.worker' in (path / 'cmdline').read_bytes()
+        if is_worker and os.fsencode(f'READ_FROM={self.data}\0') in (path / 'environ').read_bytes():
+          found.append(int(path.name))
+    return found
+
   def mark(self, fault: Fault) -> pathlib.Path:
     """Return the file that says that a fault struck."""
     return self.root / f'{fault.kind}-{fault.step}'
@@ -249,7 +275,11 @@ def draw(seed: int, *, count: int = 4) -> list[Fault]:
   turn, place = divmod(seed, len(VARIANTS))
   absent = set() if VARIANTS[place].keeps_best else {'flipped best state'}
   absent |= {'cut index'} if VARIANTS[place].reads_folder else set()
-  running, rest = sorted(PASSING_CODES), sorted({*damage.AT_REST, 'cut data'} - absent)
+  of_workers = set() if VARIANTS[place].has_workers else {*OF_WORKERS}
+  running, rest = (
+    sorted({*PASSING_CODES} - of_workers),
+    sorted({*damage.AT_REST, 'cut data'} - absent),
+  )
   # Every kind comes in its turn; the order in a run is drawn.
   half = count // 2
   of_processes = [running[(seed * 3 + i) % len(running)] for i in range(count - half)]
@@ -279,6 +309,7 @@ def run_pod(place: Place, faults: list[Fault]) -> list[str]:
   """Run a pod through `faults`, each in a start of its own; return the kinds that struck."""
   code, output = finished(place.start(POD, *faults), 400)
   assert code == 0, output
+  _check_no_orphans(place)
   return [fault.kind for fault in faults if place.mark(fault).exists()]
 
 
@@ -304,6 +335,7 @@ def run(place: Place, variant: Variant, faults: list[Fault]) -> list[str]:
           break
     else:
       code, output = finished(place.start(variant, fault))
+      _check_no_orphans(place)
       place.heal()
       if place.mark(fault).exists():
         expected = PASSING_CODES[fault.kind] | ({0} if fault.kind in MAY_PASS else set())
@@ -314,6 +346,15 @@ def run(place: Place, variant: Variant, faults: list[Fault]) -> list[str]:
   code, output = finished(place.start(variant))
   assert code == 0, (faults, output)
   return struck
+
+
+def _check_no_orphans(place: Place) -> None:
+  """Check that workers end with their process, in the time that a busy machine takes for that."""
+  for _ in range(50):
+    if not place.workers():
+      return
+    time.sleep(0.1)
+  raise AssertionError(f'workers {place.workers()} have no parent')
 
 
 def result(place: Place, variant: Variant) -> tuple[dict[str, bytes], dict[int, float]]:

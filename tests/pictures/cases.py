@@ -215,6 +215,31 @@ CASES: dict[str, Callable[[], bytes]] = {
     {100: '10 %', 1000: '100 %'},
     f'top-1 of {LONG}, %',
   ),
+  'by value usual': lambda: comparisons.by_value(
+    {
+      'digits/train[80%:]': {0: [77.0, 78.7], 1: [63.1, 50.0], 2: [18.1, 9.0]},
+      'digits/test': {0: [76.1, 80.2], 1: [57.2, 55.0], 2: [28.3, 10.2]},
+    },
+    ['0.003', '0.03', '0.3'],
+    'optimizer.learning_rate',
+    'top-1, %',
+    best=0,
+  ),
+  'by value one': lambda: comparisons.by_value({'a': {0: [50.0]}}, ['1'], 'seed', 'loss', None),
+  'by value long names': lambda: comparisons.by_value(
+    {f'optimizer.name={LONG}': {i: [50.0] for i in range(9)}, FOREIGN: {8: [NAN]}},
+    [f'{i}{LONG}' for i in range(9)],
+    f'init_from {LONG}',
+    f'top-1, % of {LONG}',
+    best=8,
+  ),
+  'by value many': lambda: comparisons.by_value(
+    {'a': {i: [float(i)] for i in range(40)}},
+    [f'{0.001 * i:.3f}' for i in range(40)],
+    'optimizer.weight_decay',
+    'top-1, %',
+    best=39,
+  ),
   'prune usual': lambda: pruning_report.picture(results('prune_digits')),
   'prune one': _plain_prune,
   'prune long names': lambda: pruning_report.picture(
@@ -254,6 +279,12 @@ CASES: dict[str, Callable[[], bytes]] = {
 FAST = (
   *('curves one row', 'curves few', 'predictions long names', 'costs usual', 'costs large'),
   *('heatmap undefined', 'heatmap marked', 'comparison long names', 'by depth long names'),
-  *('scaling near', 'prune usual', 'mosaics long names', 'contact sheet long names'),
+  *(
+    'scaling near',
+    'by value long names',
+    'prune usual',
+    'mosaics long names',
+    'contact sheet long names',
+  ),
 )
 """Cases that every test run draws; the others are for the long one."""

@@ -16,7 +16,7 @@ from mixer_jax.models import parameters
 from mixer_jax.parallel.memory import remedies_named
 from mixer_jax.runlog import appended
 from mixer_jax.runlog.metrics import read_metrics
-from mixer_jax.runs import run_report, training_run
+from mixer_jax.runs import memory_remedies, run_report
 from mixer_jax.runs.experiment import build_experiment
 from mixer_jax.runs.train_result import result_of
 from mixer_jax.runs.training_run import train
@@ -160,11 +160,12 @@ def test_a_full_disk_at_any_row_loses_nothing(digits_dir, tmp_path, undisturbed,
   assert_same_end(tmp_path, undisturbed)
 
 
-def test_a_step_that_needs_too_much_memory_is_one_line(digits_dir):
+def test_a_step_that_needs_too_much_memory_is_one_line(digits_dir, monkeypatch):
   experiment = build_experiment(plain(digits_dir, batch_size=32))
+  monkeypatch.setattr(memory_remedies, '_room', lambda mesh: None)
   with (
     pytest.raises(UserError) as refused,
-    remedies_named('training', lambda: training_run._remedies(experiment)),
+    remedies_named('training', lambda: memory_remedies.remedies(experiment)),
   ):
     raise jax.errors.JaxRuntimeError('RESOURCE_EXHAUSTED: Out of memory allocating 44000 bytes.')
   assert str(refused.value) == (
@@ -174,6 +175,56 @@ def test_a_step_that_needs_too_much_memory_is_one_line(digits_dir):
   )
   with pytest.raises(jax.errors.JaxRuntimeError), remedies_named('training', list):
     raise jax.errors.JaxRuntimeError('INTERNAL: a bug')
+
+
+GIB = 2**30
+
+
+@pytest.mark.parametrize(
+  ('needed', 'tried', 'found'),
+  [
+    # 24 images on each of 8 devices: micro-batches of 24, 12, 8, 6, 4, 3, 2 and 1.
+    ({1: 30 * GIB, 3: 9 * GIB}, [1, 3], (3, 64)),
+    ({1: 30 * GIB, 3: 11 * GIB, 6: 5 * GIB}, [1, 3, 6], (6, 32)),
+    ({1: None, 4: 8 * GIB}, [1, 4], (4, 48)),  # the compiler itself runs out of memory
+    ({1: 9 * GIB}, [1], None),  # the failure had another reason
+    ({1: 900 * GIB}, [1], None),  # not even one image fits
+    ({1: 30 * GIB, 3: 11 * GIB, 6: 11 * GIB, 12: 11 * GIB}, [1, 3, 6, 12], None),
+  ],
+)
+def test_the_remedy_names_a_batch_that_fits(digits_dir, monkeypatch, needed, tried, found):
+  experiment = build_experiment(plain(digits_dir, batch_size=192))
+  compiled = []
+
+  def needed_by(exp, accumulate):
+    compiled.append(accumulate)
+    return needed[accumulate]
+
+  monkeypatch.setattr(memory_remedies, '_needed', needed_by)
+  monkeypatch.setattr(memory_remedies, '_room', lambda mesh: 10 * GIB)
+  first, *_, last = memory_remedies.remedies(experiment)
+  assert compiled == tried
+  if found is None:
+    assert (first, last) == ('--config.accumulate=2', 'a smaller --config.batch_size')
+  else:
+    accumulate, size = found
+    gib = needed[accumulate] / GIB
+    assert first == (
+      f'--config.accumulate={accumulate} (fits, with {gib:.1f} of 10.0 GiB per device)'
+    )
+    assert last == f'--config.batch_size={size} (fits as well)'
+
+
+@pytest.mark.long
+def test_the_bytes_of_a_step_are_the_compilers_and_fall_with_the_micro_batch(digits_dir):
+  experiment = build_experiment(plain(digits_dir, batch_size=512))
+  one, four = (memory_remedies._needed(experiment, number) for number in (1, 4))
+  assert one
+  assert four
+  assert one / 6 < four < one / 2
+  room = memory_remedies._room(experiment.evaluated.mesh)
+  assert room
+  assert 8 * room < 2**50
 
 
 def test_an_evaluation_that_needs_too_much_memory_is_one_line():

@@ -101,7 +101,7 @@ def test_a_picture_that_fails_leaves_the_figures(tmp_path, caplog):
 
 
 def test_studies_are_called_as_their_commands(tmp_path):
-  assert sorted(STUDIES) == ['cka-study', 'permute', 'prune', 'scaling', 'transfer']
+  assert sorted(STUDIES) == ['cka-study', 'permute', 'prune', 'scaling', 'sweep', 'transfer']
   with pytest.raises(UserError, match="no study is called 'scale': there are cka-study, permute"):
     run_study('scale', {}, str(tmp_path))
   with pytest.raises(UserError, match='overrides are of a config file'):

@@ -9,6 +9,7 @@ it; once, since FILE is made at that time.
 * disk: the next save finds no space. full: all writes below FULL_DISK, a small file system, find
   no space; readonly: it is remounted so; limit: no file grows. They last until the process ends;
   where FAULT_SECONDS is set, `full` and `readonly` last that long.
+* worker-kill, worker-stop: SIGKILL or SIGSTOP to a worker process of the input.
 * read: one error of reading a record. passing: the next three reads of files below READ_FROM
   fail; unreadable: all do.
 
@@ -49,6 +50,8 @@ def _install(kind: str, step: int, mark: pathlib.Path) -> None:
     'limit': _limit_files,
     'passing': lambda: _fail_reads(3),
     'unreadable': lambda: _fail_reads(10**9),
+    'worker-kill': lambda: _strike_worker(signal.SIGKILL),
+    'worker-stop': lambda: _strike_worker(signal.SIGSTOP),
   }
   log_step, saved, read = RunHooks.step, RunHooks.save, Source.__getitem__
   checked, logged = Store._check_writable, Progress.event
@@ -132,6 +135,14 @@ def _heal_later() -> None:
 
 def _limit_files() -> None:
   resource.setrlimit(resource.RLIMIT_FSIZE, (64, 64))
+
+
+def _strike_worker(number: int) -> None:
+  for path in pathlib.Path('/proc/self/task').glob('*/children'):
+    for pid in path.read_text().split():
+      if b'mixer_jax.data.worker' in pathlib.Path('/proc', pid, 'cmdline').read_bytes():
+        return os.kill(int(pid), number)
+  raise AssertionError('the run has no workers')
 
 
 def _fail_reads(times: int) -> None:
