@@ -56,7 +56,7 @@ def message(step: int, share: float, rate: float | None, data: DataConfig) -> st
   if rate is not None and share < 1:
     text += f': it delivers {rate:,.0f} images/s, and they can take {rate / (1 - share):,.0f}'
   changes = []
-  if getattr(data, 'decode_scale', 'auto') != 'auto':
+  if data.decode_scale != 'auto':
     changes.append('--config.data.decode_scale=auto')
   if data.randaugment_layers:
     changes.append('fewer --config.data.randaugment_layers')

@@ -162,6 +162,9 @@ def _events(compared: Sequence[Run]) -> Iterator[Html]:
     rows = [(f'{event.step:,}', event.time, event.text) for event in runs.events(run)]
     if saved := runs.saves(run):
       rows.append(('', '', saved))
+    if run.input_wait is not None:
+      waited = f'the devices waited for input {100 * run.input_wait:.0f} % of the time'
+      rows.append(('', '', waited))
     body += [[label, *texts] for texts in rows]
   if body:
     yield tag('h2', 'Events')

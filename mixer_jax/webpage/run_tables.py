@@ -52,7 +52,6 @@ def run_table(compared: Sequence[Run], *, study: str = '') -> Html:
       **few,
       'loss': number(losses[-1][1]) if losses else '–',
       'images/s': '–' if run.images_per_second is None else f'{run.images_per_second:,.0f}',
-      **({} if run.input_wait is None else {'wait, %': f'{100 * run.input_wait:.0f}'}),
       'device-hours': f'{run.device_hours:,.2f}',
       'core-days': number(round(run.device_hours / 24, 4)),
     })  # fmt: skip
