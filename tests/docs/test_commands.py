@@ -70,6 +70,13 @@ EXTRA: tuple[tuple[str, tuple[str, ...]], ...] = (
   (r'^mixer-jax probe', ('--iterations=20',)),
   (r'^mixer-jax shardings .*H/14', ('--config.model.num_blocks=2',)),
   (
+    r'^mixer-jax bench .*--config',
+    (
+      *('--config.data.name=digits', '--config.data.eval_split=test', '--batch=8', '--rounds=1'),
+      *('--config.model.image_size=16', '--config.model.patch_size=4', '--steps=1', '--peak=1'),
+    ),
+  ),
+  (
     r'^mixer-jax bench',
     ('--model=S/32', '--image-size=32', '--batch=8', '--rounds=1', '--steps=1', '--peak=1'),
   ),
