@@ -144,10 +144,9 @@ def read(path_or_name) -> Checkpoint:
 
   platforms.check()  # Orbax's error would look like a damaged state
   state = run_states.read_params(path, newest=newest)
-  if not run_states.is_state(path):
-    is_best = state.metadata.get('best_step') == state.metadata['step'] and not newest
-    which = f'its best state; {path}/newest is its newest' if is_best else 'its newest state'
-    _log_once(f'{path}: step {state.metadata["step"]}, {which}')
+  step = state.metadata['step']
+  if state.metadata.get('best_step') == step and not newest and not run_states.is_state(path):
+    _log_once(f'{path}: step {step}, its best state; {path}/newest is its newest')
   config = config_from(state.metadata['model'])
   return Checkpoint(
     config, state.weights, 'training state', str(state.path), metadata=state.metadata
