@@ -85,7 +85,10 @@ def report(
   first = planned[0].experiment
   stopping = first.config.early_stopping
   metric = stopping.metric
+  chosen_on = first.evaluated.source.name
   tested_on = first.metrics().get(metric) if first.test else None
+  if tested_on == chosen_on:  # these images have a part in the choice
+    tested_on = None
   rows = []
   for values in itertools.product(*over.values()):
     fields = dict(zip(over, values, strict=True))
@@ -100,7 +103,7 @@ def report(
   return {
     'fields': {name: list(values) for name, values in over.items()},
     'metric': metric,
-    'chosen_on': first.evaluated.source.name,
+    'chosen_on': chosen_on,
     'tested_on': tested_on,
     'rows': rows,
     'best': max(complete, key=better)['values'] if complete else None,

@@ -90,7 +90,8 @@ def test_two_fields_a_loss_and_no_test_split(digits_dir, tmp_path, capsys):
     folder = tmp_path / f'{RATE}={rate}' / f'optimizer.weight_decay={decay}' / '0'
     finish(folder, 50.0, loss=loss)
   over = ('--over', f'config.{RATE}=0.1,0.2', '--over', 'config.optimizer.weight_decay=0,1')
-  more = ('--config.early_stopping.metric=loss', '--config.data.test_split=')
+  # The same images as those of the choice.
+  more = ('--config.early_stopping.metric=loss', '--config.data.test_split=train[90%:]')
   assert main(flags(tmp_path, digits_dir, *over, *more)) == 0
   values = json.loads((tmp_path / 'sweep.json').read_text())
   assert values['best'] == {RATE: 0.1, 'optimizer.weight_decay': 1.0}
