@@ -29,7 +29,7 @@ def get_config() -> ConfigDict:
   # that differ from the checkpoint.
   config.init_from = ''
   config.init_head = 'zero'  # a new head of zeros; or 'keep', if the classes are the same
-  config.init_blocks = values()  # blocks of a Mixer to keep, as in (0, 1, 3); (): all
+  config.init_blocks = values()  # blocks of a Mixer to keep, as in 0,1,3; empty: all
 
   config.log_every = 50  # steps between rows of metrics.jsonl
   config.eval_every = 1000  # steps between evaluations; 0: only at the end
@@ -49,7 +49,7 @@ def get_config() -> ConfigDict:
   config.fewshot.name = 'imagenet2012'  # as data.name, of the same data_dir; '': data.name
   config.fewshot.train_split = ''  # of the few images; '': train[:65000] of ImageNet, else train
   config.fewshot.eval_split = 'validation'  # whose images are classified
-  config.fewshot.shots = values(5)  # images per class, one figure each: (1, 5, 10, 25)
+  config.fewshot.shots = values(5)  # images per class, one figure each, as in 1,5,10,25
   config.fewshot.seeds = 3  # choices of them; a figure is the mean
   config.fewshot.l2 = 1024.0  # on the diagonal of XᵀX
   config.fewshot.constant = 100.0  # the value of the bias's feature
@@ -95,7 +95,7 @@ def get_config() -> ConfigDict:
   # earlier versions of this package did.
   config.data.crop = 'tensorflow'
   # 'auto' decodes JPEGs of which the crop is at least twice as large as the model's images at 1/2,
-  # 1/4 or 1/8 of their size: several times as fast for photographs of 12 megapixels, other levels.
+  # 1/4 or 1/8 of their size: 1.7 times as fast for photographs of 12 megapixels, other levels.
   config.data.decode_scale = 'none'
   config.data.min_crop_area = 0.05  # share of the image's area, from …
   config.data.max_crop_area = 1.0  # … to

@@ -40,8 +40,8 @@ def _program(name: str, row: Row) -> str:
   mfu = f'MFU {100 * row["mfu"]:.1f} %, ' if row['mfu'] else ''
   return '\n'.join(
     [
-      f'{name:10} {row["images_per_second"]:,.4g} images/s, '
-      f'{row["images_per_second_per_device"]:,.4g} per device, in batches of {size:,}; '
+      f'{name:10} {_rate(row["images_per_second"])} images/s, '
+      f'{_rate(row["images_per_second_per_device"])} per device, in batches of {size:,}; '
       f'{_time(row["step_seconds"])} per batch ({_time(low)} to {_time(high)})',
       f'{"":10} {mfu}{100 * row["share_of_multiply"]:.1f} % of the rate of a plain multiply, '
       f'{row["multiply_flops_per_second"] / 1e12:,.3g} TFLOP/s; '
@@ -56,7 +56,7 @@ def _program(name: str, row: Row) -> str:
 
 def _loop(row: Row) -> str:
   return (
-    f'{row["images_per_second"]:,.4g} images/s in batches of {row["batch_size"]:,}: '
+    f'{_rate(row["images_per_second"])} images/s in batches of {row["batch_size"]:,}: '
     f'{100 * row["share_of_step"]:.1f} % of the bare step ({_time(row["bare_step_seconds"])}), '
     f'{100 * row["share_with_saves"]:.1f} % with one save per minute, which costs '
     f'{_time(row["save_seconds"])}'
@@ -65,16 +65,16 @@ def _loop(row: Row) -> str:
 
 def _input(row: Row) -> str:
   lines = [
-    f'{row["images_per_second"]:,.4g} images/s for training, '
-    f'{row["evaluation_images_per_second"]:,.4g} for evaluation, of {row["images"]}, '
-    f'on {row["cores"]} cores, by {row["workers"]} worker processes and {row["threads"]} threads'
+    f'{_rate(row["images_per_second"])} images/s for training, '
+    f'{_rate(row["evaluation_images_per_second"])} for evaluation, of {row["images"]}, '
+    f'on {row["cores"]} cores, with data.workers={row["workers"]} and data.threads={row["threads"]}'
   ]
   header = ('workers', 'threads', 'images/s', 'CPU ms/image', 'of them in the feeding process')
   cells = [
     (
       str(one['workers']),
       str(one['threads']),
-      f'{one["images_per_second"]:,.4g}',
+      _rate(one['images_per_second']),
       _milliseconds(one['cpu_seconds_per_image']),
       _milliseconds(one['feeding_seconds_per_image']),
     )
@@ -89,12 +89,16 @@ def _input(row: Row) -> str:
     for rate, count in row['cores_needed'].items()
   )
   lines += [
-    f'n such cores ({row["cpu"]}): the lower of n × {row["images_per_second_per_core"]:,.4g} and '
-    f'{row["most_images_per_second"]:,.4g} images/s; on {row["cores"]} it was '
+    f'n such cores ({row["cpu"]}): the lower of n × {_rate(row["images_per_second_per_core"])} and '
+    f'{_rate(row["most_images_per_second"])} images/s; on these {row["cores"]} it was '
     f'{100 * row["share_of_expected"]:.0f} % of that',
     f'images/s (cores needed): {needed}',
   ]
   return f'\n{"":11}'.join(lines)
+
+
+def _rate(value: float) -> str:
+  return f'{value:,.0f}' if value >= 1000 else f'{value:.4g}'
 
 
 def _milliseconds(seconds: float | None) -> str:
@@ -105,9 +109,9 @@ def _evaluate(row: Row) -> str:
   read, both = row['input_images_per_second'], row['share_of_both']
   shared = f'; {100 * both:.1f} % of both in sequence, as they share the cores' if both else ''
   return (
-    f'{row["images_per_second"]:,.4g} images/s of {row["images"]}, in batches of '
+    f'{_rate(row["images_per_second"])} images/s of {row["images"]}, in batches of '
     f'{row["batch_size"]:,}: {100 * row["share_of_slower"]:.1f} % of the slower of forward '
-    f'({row["forward_images_per_second"]:,.4g}) and input ({f"{read:,.4g}" if read else "none"})'
+    f'({_rate(row["forward_images_per_second"])}) and input ({_rate(read) if read else "none"})'
     f'{shared}'
   )
 

@@ -38,6 +38,7 @@ class Parser(argparse.ArgumentParser):
     self._lists_fields = False
 
   def error(self, message: str) -> NoReturn:
+    message = message.replace('ignored explicit argument', 'takes no value, not')
     raise UserError(f'{message} (see {self.prog} --help)')
 
   def format_help(self) -> str:

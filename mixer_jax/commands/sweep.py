@@ -17,8 +17,8 @@ def main(argv: list[str]) -> None:
     action='append',
     required=True,
     metavar='config.FIELD=A,B,…',
-    help='its values, as in config.optimizer.learning_rate=0.003,0.01,0.03; a second --over: each '
-    'value with each of the other field',
+    help='a field and its values, as in config.optimizer.learning_rate=0.003,0.01,0.03; with a '
+    'second --over, each pair of values',
   )
   parser.add_argument('--seeds', type=int, default=1, help='runs with each value (1)')
   parser.add_argument('--workdir', required=True, help='folder of all runs, local or gs://…')

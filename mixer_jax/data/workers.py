@@ -186,7 +186,7 @@ class _Worker:
       self._process.wait(_END_SECONDS)
     code = self._process.returncode
     how = f'signal {-code}' if code is not None and code < 0 else f'exit code {code}'
-    memory = '; it may have run out of memory, which fewer --config.data.threads or a smaller '
+    memory = '; it may have run out of memory: fewer --config.data.threads or a smaller '
     return StorageError(
       f'a worker process of the input (PID {self._process.pid}) was lost ({how}): start the run '
       'again'

@@ -121,11 +121,11 @@ class RunHooks(BaseHooks):
     stop = now.is_over(stopping) and step < self._experiment.total_steps
     if stop:
       log.info(
-        'early stopping: %d evaluations without improvement on %s %.4g of step %d',
-        now.stale,
+        'early stopping: no improvement on %s %.4g of step %d; evaluations since then: %d',
         stopping.metric,
         math.nan if now.best is None else now.best,
         now.best_step,
+        now.stale,
       )
       best = {'metric': stopping.metric, 'best_step': now.best_step, 'best': now.best}
       self._progress.event('early_stop', step=step, **best)

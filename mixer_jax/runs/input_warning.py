@@ -57,7 +57,7 @@ def message(step: int, share: float, rate: float | None, data: DataConfig) -> st
     text += f': it delivers {rate:,.0f} images/s, and they can take {rate / (1 - share):,.0f}'
   changes = []
   if data.decode_scale != 'auto':
-    changes.append('--config.data.decode_scale=auto')
+    changes.append('--config.data.decode_scale=auto (large photographs)')
   if data.randaugment_layers:
     changes.append('fewer --config.data.randaugment_layers')
   new_run = f'; for a new run also {" and ".join(changes)}' if changes else ''

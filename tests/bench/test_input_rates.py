@@ -102,8 +102,9 @@ def test_the_report_has_a_row_for_each_measurement():
     ['0', '1', '900', '1'],
     ['2', '1', '1,800', '1'],
   ]
+  assert lines[0].endswith('on 2 cores, with data.workers=0 and data.threads=1')
   assert 'Some CPU' in text
-  assert 'the lower of n × 1,000 and 1e+05 images/s; on 2 it was 90 %' in text
+  assert 'the lower of n × 1,000 and 100,000 images/s; on these 2 it was 90 %' in text
   assert '1,000 (1.0), 3,000 (3.0), 10,000 (10.0), 30,000 (30.0)' in text
   row |= {'cpu_seconds_per_image': None}
   assert report_text.part('input', row).endswith('is known on Linux only')

@@ -98,6 +98,11 @@ def test_it_continues_after_an_image_that_does_not_decode(trained, tmp_path, cap
   assert json.loads(captured.out.splitlines()[0]) == {'image': argv[0], 'error': 'does not decode'}
 
 
+def test_a_flag_without_a_value_is_named_if_it_gets_one(capsys):
+  assert main(['predict', f'--checkpoint={TINY}', '--json=out.json', 'a.jpg']) == 2
+  assert "argument --json: takes no value, not 'out.json'" in capsys.readouterr().err
+
+
 def test_it_continues_after_an_image_that_cannot_be_read(trained, tmp_path, capsys, monkeypatch):
   monkeypatch.setenv(RETRY_SETTING, '0')
   (tmp_path / 'bad.png').write_bytes(b'no image')

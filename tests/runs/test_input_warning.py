@@ -48,7 +48,7 @@ def test_it_says_what_is_known_and_what_helps():
   ('fields', 'named'),
   [
     ({'randaugment_layers': 2}, 'fewer --config.data.randaugment_layers'),
-    ({'decode_scale': 'none'}, '--config.data.decode_scale=auto'),
+    ({'decode_scale': 'none'}, '--config.data.decode_scale=auto (large photographs)'),
   ],
 )
 def test_it_names_the_fields_that_can_help_a_new_run(fields, named):
