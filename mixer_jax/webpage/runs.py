@@ -167,7 +167,7 @@ def saves(run: Run) -> str:
     return ''
   states = '1 state' if len(blocked) == 1 else f'{len(blocked)} states'
   longest = f', the longest {max(blocked):.2f} s' if len(blocked) > 1 else ''
-  return f'{states} saved; training waited {sum(blocked):.2f} s for them{longest}'
+  return f'{states} saved; training waited {sum(blocked):.2f} s{longest}'
 
 
 def _started(row: Row, starts: int, furthest: int) -> str:

@@ -74,7 +74,7 @@ def test_events_are_listed_in_order():
   times = [event.time for event in runs.events(RUN)]
   assert times == ['1970-01-12 13:46', '1970-01-12 13:47', '1970-01-12 14:46',
                    '1970-01-12 14:47', '1970-01-12 14:48', '']  # fmt: skip
-  assert runs.saves(RUN) == '2 states saved; training waited 0.75 s for them, the longest 0.50 s'
+  assert runs.saves(RUN) == '2 states saved; training waited 0.75 s, the longest 0.50 s'
   assert runs.saves(Run('c', '/c')) == ''
 
 
