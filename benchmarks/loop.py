@@ -55,7 +55,7 @@ def main(config: str = 'configs/digits.py', rounds: str = '7', *flags: str) -> N
     seed=0,
     image_size=built.model.image_size,
     batch_size=size,
-    process=this_process(),
+    process=this_process(mesh),
   )
   batch = meshes.put(mesh, next(begin()))
   held = [state]

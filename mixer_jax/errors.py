@@ -46,6 +46,8 @@ def printable(text: str) -> str:
 
   Bytes that are not UTF-8 (surrogates, as `os.fsdecode` makes them) are shown as `\\xe9`.
   """
+  if text.isprintable():  # nearly all are, and each image of a training run has a name
+    return text
   return ''.join(c if c.isprintable() else _escaped(c) for c in text)
 
 

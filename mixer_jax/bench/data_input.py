@@ -74,7 +74,7 @@ def _reading(settings: BenchSettings, mesh: Mesh, data: 'DataConfig') -> dict[st
   from mixer_jax.runs.data_splits import open_evaluated, open_train
   from mixer_jax.runs.evaluation_setup import EvaluationSetup, this_process
 
-  size, process, evaluated = settings.model.image_size, this_process(), open_evaluated(data)
+  size, process, evaluated = settings.model.image_size, this_process(mesh), open_evaluated(data)
   batch_size = settings.batch_size or _BATCH * process.count
   training = input_rates.TrainingInput(open_train(data), data, size, batch_size, process)
   rows = input_rates.scaling(training, settings.rounds)
@@ -159,7 +159,7 @@ def _batches(
       setup = EvaluationSetup(config, mesh, batch_size, source)
       yield lambda: setup.batches(size)
     return
-  local = batch_size // jax.process_count()
+  local = batch_size // meshes.own_part(mesh)[1]
   draw = np.random.default_rng(0)
   batch = {
     'image': draw.integers(0, 256, (local, size, size, 3), np.uint8),

@@ -122,8 +122,8 @@ def scratch(folder: str | None) -> Iterator[str]:
 def loop(settings: BenchSettings, mesh: Mesh, loaded: LoadedProgram) -> dict[str, Any]:
   """Measure the loop on random images that are in host memory."""
   image = loaded.shapes[1]['image']
-  local = loaded.size // jax.process_count()
-  draw = np.random.default_rng(jax.process_index())
+  part, parts = meshes.own_part(mesh)
+  local, draw = loaded.size // parts, np.random.default_rng(part)
   made = [
     {
       'image': draw.integers(0, 256, (local, *image.shape[1:]), np.uint8),

@@ -5,6 +5,7 @@ Shared memory is an anonymous file: it has no name in the file system, is not li
 """
 
 import collections
+import errno
 import math
 import mmap
 import os
@@ -110,6 +111,11 @@ class Slots:
         os.ftruncate(self.file, (2 * first + 1) * size)
         memory = _mapped(self.file, first, size)
     except (OSError, ValueError) as error:
+      if getattr(error, 'errno', None) == errno.EFBIG:
+        raise StorageError(
+          'files may not be large enough to share batches with worker processes (ulimit -f): raise '
+          'that limit, or set --config.data.workers=0'
+        ) from error
       raise StorageError(
         f'there is no memory for a batch of {size / 2**20:,.0f} MiB ({one_line(error)}): lower '
         'config.batch_size or config.data.prefetch'

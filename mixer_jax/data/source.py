@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, SupportsIndex
 
 from mixer_jax.data.splits import Span
-from mixer_jax.errors import UserError
+from mixer_jax.errors import UserError, printable
 
 Record = dict[str, Any]
 """`image`: encoded bytes; `label`: int; `name`: name of the record in messages; and `accepted`,
@@ -53,7 +53,7 @@ class Source:
       raise UserError(f'record {self.name}#{index} {error}: prepare the data set again') from error
     name = stored.get('file_name', b'')
     name = name.decode(errors='replace') if isinstance(name, bytes) else str(name)
-    name = f'{self.name}#{index}' + (f' ({name})' if name else '')
+    name = printable(f'{self.name}#{index}' + (f' ({name})' if name else ''))
     record = {
       'image': stored['image'],
       'label': self._label_of(stored[self.label], name),

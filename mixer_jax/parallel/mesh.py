@@ -28,14 +28,22 @@ def make_mesh(data: int = -1, fsdp: int = 1, model: int = 1, *, devices=None) ->
   The size -1 stands for all devices that the other axes leave.
 
   Raises:
-    UserError: the sizes do not multiply to the number of devices, or these are of several slices.
+    UserError: the sizes do not multiply to the number of devices, these are of several slices, or
+      processes cannot share a batch evenly.
   """
   devices = jax.devices() if devices is None else devices
   slices = {getattr(one, 'slice_index', None) for one in devices if one.platform == 'tpu'}
   if len(slices) > 1:
     raise UserError(f'a mesh is of one TPU slice, and the devices here are of {len(slices)} slices')
   sizes = _sizes(len(devices), [data, fsdp, model])
-  return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+  mesh = jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * 3, devices=devices)
+  parts = set(_rows(mesh).values())
+  if sum(map(len, parts)) != sizes[0] * sizes[1] or len(set(map(len, parts))) > 1:
+    raise UserError(
+      f'mesh.model={sizes[2]}: some processes would share a part of a batch and others not: take '
+      'a divisor or a multiple of the devices of a process'
+    )
+  return mesh
 
 
 def abstract_mesh(count: int, data: int = -1, fsdp: int = 1, model: int = 1) -> AbstractMesh:
@@ -125,10 +133,29 @@ def check_batch(
 def batch_for(mesh: Mesh, examples: int, most: int) -> int:
   """Return the global batch size for a pass over so many examples: `most`, or less if one does.
 
-  All devices and processes can share it evenly, as they can `most`.
+  All devices can share it evenly, as they can `most`, and so can processes.
   """
-  unit = math.lcm(mesh.shape['data'] * mesh.shape['fsdp'], jax.process_count())
+  unit = mesh.shape['data'] * mesh.shape['fsdp']
   return min(most, max(-(-examples // unit), 1) * unit)
+
+
+def own_part(mesh: Mesh) -> tuple[int, int]:
+  """Return which of how many equal parts of a batch the devices of this process take.
+
+  Processes whose devices differ in their place on the axis `model` alone take the same part.
+  """
+  rows = _rows(mesh)
+  parts = list(dict.fromkeys(rows[process] for process in sorted(rows)))
+  return parts.index(rows[jax.process_index()]), len(parts)
+
+
+def _rows(mesh: Mesh) -> dict[int, frozenset[int]]:
+  """Return process -> which shards of a batch its devices take."""
+  rows: dict[int, set[int]] = {}
+  for row, devices in enumerate(mesh.devices.reshape(-1, mesh.shape['model'])):
+    for device in devices:
+      rows.setdefault(device.process_index, set()).add(row)
+  return {process: frozenset(those) for process, those in rows.items()}
 
 
 def put(mesh: Mesh, batch: dict[str, np.ndarray]) -> dict[str, jax.Array]:

@@ -247,7 +247,7 @@ def few_shot(
     setup.data,
     setup.mesh,
     batch_size=setup.batch_size,
-    process=this_process(),
+    process=this_process(setup.mesh),
     progress=reading,
   )
   return FewShotReport(
@@ -307,7 +307,7 @@ def linear_probe(
     setup.data,
     setup.mesh,
     batch_size=setup.batch_size,
-    process=this_process(),
+    process=this_process(setup.mesh),
     progress=reading,
   )
   return ProbeReport(loaded.path, test.name, train.name, len(test), layers)

@@ -3,7 +3,6 @@
 import dataclasses
 from collections.abc import Iterator
 
-import jax
 from jax.sharding import AbstractMesh, Mesh
 
 from mixer_jax.data import pipeline
@@ -38,13 +37,13 @@ class EvaluationSetup:
 
   def batches(self, image_size: int) -> Iterator[Batch]:
     """Return this process's part of all batches, on the host; each image is in one of them."""
-    check_memory('eval_batch_size', self.images_per_batch, image_size)
+    check_memory('eval_batch_size', self.images_per_batch, image_size, self.mesh)
     return pipeline.eval_batches(
       self.source,
       self.data,
       image_size=image_size,
       batch_size=self.images_per_batch,
-      process=this_process(),
+      process=this_process(self.mesh),
     )
 
 
@@ -91,9 +90,9 @@ def eval_batch_size(config: RunConfig, mesh: Mesh | AbstractMesh) -> int:
   return size
 
 
-def check_memory(name: str, batch_size: int, image_size: int) -> None:
+def check_memory(name: str, batch_size: int, image_size: int, mesh: Mesh) -> None:
   """Raise `UserError` if this process's part of a batch is larger than the memory of the host."""
-  size, free = batch_size // jax.process_count() * image_size**2 * 3, free_memory()
+  size, free = batch_size // this_process(mesh).count * image_size**2 * 3, free_memory()
   if free is not None and size > free:
     raise UserError(
       f'config.{name}={batch_size:,}: a batch takes {size / 2**30:,.0f} GiB of the host, which has '
@@ -101,6 +100,6 @@ def check_memory(name: str, batch_size: int, image_size: int) -> None:
     )
 
 
-def this_process() -> Process:
+def this_process(mesh: Mesh) -> Process:
   """Return which part of each batch belongs to this process."""
-  return Process(jax.process_index(), jax.process_count())
+  return Process(*meshes.own_part(mesh))

@@ -108,8 +108,8 @@ def build_experiment(config: RunConfig, known_model: dict[str, Any] | None = Non
   else:
     model = new_model(config.model)
   check_classes(model, source, resumed=known_model is not None)
-  check_memory('batch_size', config.batch_size, model.image_size)
-  check_memory('eval_batch_size', evaluated.images_per_batch, model.image_size)
+  check_memory('batch_size', config.batch_size, model.image_size, evaluated.mesh)
+  check_memory('eval_batch_size', evaluated.images_per_batch, model.image_size, evaluated.mesh)
   evaluated.data.order(model.image_size)  # raises if a permutation's patches do not divide it
   context = Context(model, evaluated, source, config.loss)
   evaluators = processes.together(lambda: prepare_all(config, context))

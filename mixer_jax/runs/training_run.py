@@ -132,7 +132,7 @@ def _train(exp: Experiment, folder: str, startup: Startup, show_parameters: bool
     batch_size=config.batch_size,
     seed=config.seed,
     first_step=first_step,
-    process=this_process(),
+    process=this_process(mesh),
     skipped=skipped,
   )
   with preemptible() as preemption:

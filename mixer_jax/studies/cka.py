@@ -226,7 +226,7 @@ def _probe(member: Member, first: Experiment, settings: ProbeConfig) -> list[Lay
       evaluated.data,
       evaluated.mesh,
       batch_size=evaluated.batch_size,
-      process=this_process(),
+      process=this_process(evaluated.mesh),
       progress=reading,
     )
 

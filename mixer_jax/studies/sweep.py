@@ -33,12 +33,16 @@ def run(
     config: the experiment, with the fields of configs/common.py.
     over: dotted name of a field -> its values. Two fields: each value with each.
     seeds: runs with each value, counted from the seed of the experiment.
+
+  Raises:
+    UserError: a run could not begin, or the runs are not judged by the same figure.
   """
   config = study_config.typed(RunConfig, config)
   over = _checked(over)
   runs = plan(config, workdir, over, study_config.seeds(seeds))
   study.join('sweep', config, workdir, config.processes, over=over, seeds=seeds)
   planned = study.check(runs)
+  _check_comparable(planned)
   results = [
     study.train_unless_diverged(one.run, f'run {number} of {len(planned)}', one.experiment)
     for number, one in enumerate(planned, 1)
@@ -69,6 +73,24 @@ def plan(
     named = [f'{name}={_text(value)}' for name, value in fields.items()]
     variations.append(Variation(', '.join(named), '/'.join(named), fields, fields))
   return study.expand({'': config}, seeds, workdir, lambda *_: variations)
+
+
+def _check_comparable(planned: Sequence[Planned]) -> None:
+  """Raises `UserError` unless one figure of the same images judges all runs."""
+  first = planned[0].experiment
+  for one in planned:
+    other = one.experiment
+    for what, of in (
+      ('config.early_stopping.metric', lambda exp: exp.config.early_stopping.metric),
+      ('config.data.eval_split', lambda exp: exp.evaluated.source.name),
+      ('config.data.test_split', lambda exp: exp.tested and exp.tested.source.name),
+      ('config.loss', lambda exp: first.config.early_stopping.metric == 'loss' and exp.config.loss),
+    ):
+      if of(first) != of(other):
+        raise UserError(
+          f'the values are not compared by the same figure: {what} is {of(first)} and {of(other)}: '
+          'set one for all'
+        )
 
 
 def _text(value: Any) -> str:

@@ -130,6 +130,13 @@ BAD = [
     'one or two fields, not 3',
   ),
   (['--over', 'config.batch_size=16,12'], 'batch_size=12, seed 0: batch_size 12 cannot'),
+  (['--over', 'config.data.eval_split=train[80%:90%],train[90%:]'], 'train[80%:90%] and digits/'),
+  (['--over', 'config.data.test_split=test[:9],test[9:]'], 'config.data.test_split is digits/'),
+  (['--over', 'config.early_stopping.metric=top1,loss'], 'metric is top1 and loss: set one'),
+  (
+    ['--over', 'config.loss=softmax,sigmoid', '--config.early_stopping.metric=loss'],
+    'config.loss is softmax and sigmoid',
+  ),
   (['--over', f'config.{RATE}=1', '--seeds=0'], 'config.seeds must be'),
   (
     ['--over', f'config.{RATE}=1', '--config.early_stopping.metric=5-shot'],

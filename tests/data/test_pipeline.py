@@ -164,6 +164,14 @@ def test_undecodable_images_are_named_masked_and_distinct_from_padding(caplog):
   assert 'made/train#2 (2.png) does not decode' in caplog.text
 
 
+def test_a_name_with_line_breaks_is_one_line(caplog):
+  source = made(2, bad=(1,))
+  source.records[1]['file_name'] = 'a\nb\udcff.png'
+  with caplog.at_level(logging.WARNING):
+    list(pipeline.eval_batches(source, CONFIG, image_size=12, batch_size=2))
+  assert r'image made/train#1 (a\nb\xff.png) does not decode' in caplog.text
+
+
 @pytest.mark.parametrize('threads', [0, 2])
 def test_training_stops_at_an_undecodable_image_and_names_it(threads):
   config = dataclasses.replace(CONFIG, threads=threads)

@@ -1,6 +1,7 @@
 """Memory of batches: used again only when nobody has an array of it."""
 
 import contextlib
+import errno
 import gc
 import os
 import pathlib
@@ -69,6 +70,15 @@ def test_no_memory_is_one_line(monkeypatch):
 
   monkeypatch.setattr(os, 'ftruncate', fail)
   with pytest.raises(StorageError, match=r'no memory for a batch .*Cannot allocate.*prefetch'):
+    Slots(LAYOUT, shared=True).take()
+
+
+def test_a_limit_of_the_size_of_files_is_named(monkeypatch):
+  def fail(*_):
+    raise OSError(errno.EFBIG, 'File too large')
+
+  monkeypatch.setattr(os, 'ftruncate', fail)
+  with pytest.raises(StorageError, match=r'ulimit -f.*--config.data.workers=0'):
     Slots(LAYOUT, shared=True).take()
 
 

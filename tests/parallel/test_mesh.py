@@ -2,6 +2,7 @@
 
 import dataclasses
 import types
+from typing import Any
 
 import jax
 import numpy as np
@@ -74,12 +75,44 @@ def test_a_batch_that_cannot_be_shared_is_refused(batch, accumulate, message):
   meshes.check_batch(meshes.make_mesh(), 32, 2)
 
 
-def test_a_small_split_is_one_batch_that_all_devices_and_processes_can_share(monkeypatch):
+def test_a_small_split_is_one_batch_that_all_devices_can_share():
   mesh = meshes.make_mesh()
   sizes = {59: 64, 512: 512, 513: 512, 4000: 512, 1: 8, 0: 8}
   assert {size: meshes.batch_for(mesh, size, 512) for size in sizes} == sizes
-  monkeypatch.setattr(jax, 'process_count', lambda: 3)
   assert meshes.batch_for(meshes.make_mesh(2, 1, 4), 59, 512) == 60
+
+
+@pytest.mark.parametrize(
+  ('data', 'fsdp', 'model', 'devices', 'parts'),
+  [
+    (4, 1, 1, 1, [(0, 4), (1, 4), (2, 4), (3, 4)]),
+    (2, 2, 2, 2, [(0, 4), (1, 4), (2, 4), (3, 4)]),
+    (1, 1, 4, 1, [(0, 1)] * 4),
+    (1, 2, 4, 2, [(0, 2), (0, 2), (1, 2), (1, 2)]),
+    (4, 1, 2, 4, [(0, 2), (1, 2)]),
+  ],
+)
+def test_processes_that_hold_parts_of_one_model_take_the_same_images(
+  monkeypatch, data, fsdp, model, devices, parts
+):
+  mesh = _mesh_of(data * fsdp, model, devices)
+  for process, part in enumerate(parts):
+    monkeypatch.setattr(jax, 'process_index', lambda process=process: process)
+    assert meshes.own_part(mesh) == part
+
+
+def test_processes_that_would_share_only_a_part_of_their_images_are_refused(monkeypatch):
+  monkeypatch.setattr(jax, 'make_mesh', lambda sizes, *_, **__: _mesh_of(sizes[0], sizes[2], 3))
+  with pytest.raises(UserError, match=r'mesh\.model=2: some processes would share a part'):
+    meshes.make_mesh(3, 1, 2, devices=[types.SimpleNamespace(platform='cpu')] * 6)
+
+
+def _mesh_of(rows: int, model: int, devices: int) -> Any:
+  """Return a mesh whose processes have so many devices each."""
+  owners = [types.SimpleNamespace(process_index=i // devices) for i in range(rows * model)]
+  return types.SimpleNamespace(
+    shape={'model': model}, devices=np.array(owners).reshape(rows, 1, model)
+  )
 
 
 def test_put_keeps_the_order_of_rows_and_values():

@@ -32,7 +32,7 @@ def prepare(row: Row, context: Context) -> 'PeriodicFewShot':
   warn_if_trained_on(test, train, context.train)
   evaluate = FewShot(
     context.model, fields.config(), train, test, data, setup.mesh,
-    batch_size=setup.batch_size, process=this_process(), train_labels=labels,
+    batch_size=setup.batch_size, process=this_process(setup.mesh), train_labels=labels,
     progress=functools.partial(reading, keep=False),
   )  # fmt: skip
   return PeriodicFewShot(row, test.name, fields.shots, evaluate)

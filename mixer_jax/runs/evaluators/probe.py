@@ -86,7 +86,7 @@ class LinearProbe(Evaluator):
     setup = self._setup
     found = probe.linear_probe(
       self._model, self._settings, params, self._train, setup.source, setup.data, setup.mesh,
-      batch_size=setup.batch_size, process=this_process(), layers=self._layers,
+      batch_size=setup.batch_size, process=this_process(setup.mesh), layers=self._layers,
       progress=functools.partial(reading, keep=False),
     )  # fmt: skip
     numbers = {layer.layer: layer.top1 for layer in found}
