@@ -33,7 +33,7 @@ def help_text(width: int) -> str:
   """Return all fields in lines of at most `width` characters; '' where the file is not there."""
   if not _FILE.is_file():
     return ''
-  lines = [_line(field, width) for field in read_fields(_FILE.read_text())]
+  lines = [_line(field, width) for field in read_fields(_FILE.read_text('utf-8'))]
   return '\n'.join(['fields of a config, set by --config.FIELD=VALUE:', *lines, ''])
 
 

@@ -360,6 +360,7 @@ def test_skipped_images_are_named_at_the_end_of_a_run_and_on_the_page(
     ('3', 'training images that di'),
     ('6', 'finished'),
     ('', '2 states saved; trainin'),
+    ('', 'the devices waited for '),
   ]
   assert page.column('runs', 'steps') == {'run': '6'}
   assert page.elements.count('img') == 1  # predictions.png

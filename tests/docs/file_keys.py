@@ -44,7 +44,8 @@ def assert_documented(name: str, content: Any) -> None:
     data = content.read_bytes() if isinstance(content, pathlib.Path) else content
     with np.load(io.BytesIO(data)) as arrays:
       content = dict.fromkeys(arrays.files)
-  assert undocumented(name, content) == []
+  missing = undocumented(name, content)
+  assert not missing, f'{name}: {missing}'
 
 
 def _paths(value: Any, above: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:

@@ -32,7 +32,8 @@ def build(name: str, changes: Mapping[str, Any] = types.MappingProxyType({}), cl
 
 def warnings(caplog) -> list[str]:
   """Warnings of images that are learned from and evaluated."""
-  return [r.getMessage() for r in caplog.records if 'training images' in r.getMessage()]
+  texts = [r.getMessage() for r in caplog.records if r.levelno >= logging.WARNING]
+  return [text for text in texts if 'training images' in text]
 
 
 def test_a_folder_of_classes_is_evaluated_on_a_part_that_is_held_out(tmp_path, caplog):
