@@ -10,7 +10,7 @@ import numpy as np
 
 from mixer_jax import models
 from mixer_jax.data.batch import FILLER, Batch
-from mixer_jax.evaluation.pipelined import pipelined
+from mixer_jax.evaluation.pipelined import in_order, pipelined
 from mixer_jax.parallel import mesh as meshes
 from mixer_jax.training.losses import get_loss
 
@@ -85,6 +85,7 @@ def make_eval_step(config, mesh, *, loss: str) -> EvalStep:
       'loss': total(losses),
       'examples': total(1),
       'undecodable': jnp.sum((batch['index'] != FILLER) & ~mask),
+      'index': batch['index'],
       'label': label,
       'prediction': jnp.where(mask, best[:, 0], -1),
       'confidence': probabilities(logits, loss).max(axis=-1),
@@ -106,6 +107,7 @@ def evaluate(
   total = {name: sum(float(r[name]) for r in results) for name in _SUMS if name in results[0]}
   count = max(total['examples'], 1)
   real_examples = total.get('real_examples')
+  rows = in_order([{name: r[name] for name in _ROWS} for r in results], size)
   return Evaluation(
     top1=100 * total['top1'] / count,
     top5=100 * total['top5'] / count,
@@ -115,9 +117,9 @@ def evaluate(
     real=None if real_examples is None else 100 * total['real'] / max(real_examples, 1),
     real_examples=None if real_examples is None else round(real_examples),
     images_per_second=(total['examples'] - float(compiled)) / seconds,
-    labels=np.concatenate([r['label'] for r in results])[:size],
-    predictions=np.concatenate([r['prediction'] for r in results])[:size],
-    confidences=np.concatenate([r['confidence'] for r in results])[:size],
+    labels=rows['label'],
+    predictions=rows['prediction'],
+    confidences=rows['confidence'],
   )
 
 
@@ -166,4 +168,5 @@ def make_top_step(config, mesh, count: int, *, loss: str) -> EvalStep:
   return jax.jit(top_step, out_shardings=meshes.replicated(mesh))
 
 
+_ROWS = ('index', 'label', 'prediction', 'confidence')
 _SUMS = ('top1', 'top5', 'loss', 'examples', 'undecodable', 'real', 'real_examples')

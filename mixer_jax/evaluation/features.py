@@ -12,7 +12,7 @@ import numpy as np
 from mixer_jax import models
 from mixer_jax.data.batch import Batch
 from mixer_jax.errors import UserError
-from mixer_jax.evaluation.pipelined import pipelined
+from mixer_jax.evaluation.pipelined import in_order, pipelined
 from mixer_jax.parallel import mesh as meshes
 
 HIGHEST = jax.lax.Precision.HIGHEST
@@ -62,7 +62,7 @@ def pooled_features(config, params, batch: Mapping[str, Any], names: Sequence[st
 
 
 def make_feature_step(config, mesh, names: Sequence[str]):
-  """Make the jitted step (params, batch) -> `layers`, `label` and `mask`, all replicated.
+  """Make the jitted step (params, batch) -> `layers`, `label`, `mask`, `index`, replicated.
 
   Only the (B, C) means leave the compiled program, not the features of all tokens.
 
@@ -76,7 +76,7 @@ def make_feature_step(config, mesh, names: Sequence[str]):
 
   def feature_step(params, batch):
     layers = pooled_features(config, params, batch, names)
-    return {'layers': layers, 'label': batch['label'], 'mask': batch['mask']}
+    return {'layers': layers, **{name: batch[name] for name in ('label', 'mask', 'index')}}
 
   return jax.jit(feature_step, out_shardings=meshes.replicated(mesh))
 
@@ -84,7 +84,7 @@ def make_feature_step(config, mesh, names: Sequence[str]):
 def gather(step, params: dict, batches: Iterable[Batch], mesh, *, size: int) -> Features:
   """Run a step of `make_feature_step` over all batches of a split of `size` examples."""
   results = pipelined(lambda batch: step(params, meshes.put(mesh, batch)), batches)
-  joined = jax.tree.map(lambda *parts: np.concatenate(parts)[:size], *results)
+  joined = in_order(list(results), size)
   return Features(joined['layers'], joined['label'], joined['mask'])
 
 

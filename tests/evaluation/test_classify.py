@@ -40,10 +40,11 @@ def batches(batch_size: int):
 def test_every_example_counts_once(batch_size, sizes):
   config, params, _ = reference.golden()
   mesh = meshes.make_mesh(*sizes)
+  order = np.random.default_rng(1).permutation(batch_size)  # as a mesh may have the processes
   result = classify.evaluate(
     classify.make_eval_step(config, mesh, loss='softmax'),
     meshes.put_replicated(mesh, params),
-    batches(batch_size),
+    ({name: rows[order] for name, rows in batch.items()} for batch in batches(batch_size)),
     mesh,
     size=COUNT,
   )
