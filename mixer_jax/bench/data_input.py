@@ -182,7 +182,7 @@ def _config(folder: str) -> 'DataConfig':
   from mixer_jax.data.data_config import evaluation_only
 
   config = evaluation_only(
-    f'folder:{folder}', recipe='resmall-crop', crop_fraction=0.875, threads=16, prefetch=64
+    f'folder:{folder}', recipe='resmall-crop', crop_fraction=0.875, threads=4, prefetch=64
   )
   crop = {'min_crop_area': 0.05, 'min_crop_aspect': 0.75, 'max_crop_aspect': 1.33}
   return dataclasses.replace(config, flip=True, **crop)

@@ -13,8 +13,8 @@ UNDECODABLE = ('fatal', 'skip')
 """'fatal': raise `UserError`. 'skip': use the next record of the split that decodes, at the same
 position and with the same random changes, so that (seed, position) still decide everything."""
 
-THREADS = 16
-"""Threads per process by default: several per core, since they also wait for storage."""
+LABEL_THREADS = 16
+"""Threads that read labels by default; they wait for storage most of the time."""
 
 CHANGED = ('refuse', 'accept')
 """'refuse': raise `UserError`. 'accept': record the change, continue with the data as they are."""
@@ -140,7 +140,7 @@ class DataConfig:
   @property
   def label_threads(self) -> int:
     """Number of threads that read labels alone, which takes no time of a core."""
-    return THREADS if self.threads == 'auto' else max(int(self.threads), 1)
+    return LABEL_THREADS if self.threads == 'auto' else max(int(self.threads), 1)
 
   @property
   def takes_recipe_of_checkpoint(self) -> bool:

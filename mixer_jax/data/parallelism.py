@@ -4,17 +4,22 @@ import os
 from typing import NamedTuple
 
 from mixer_jax.data import limits
-from mixer_jax.data.data_config import THREADS, DataConfig
+from mixer_jax.data.data_config import DataConfig
 from mixer_jax.data.decode import UndecodableError
 from mixer_jax.data.portions import PORTION
 from mixer_jax.data.source import Source
 from mixer_jax.errors import UserError
 
-_CORES = 8
-"""Cores per worker: threads on more of them wait for Python's lock."""
+_CORES = 4
+"""Processors from which on workers are started."""
+_PER_WORKER = 2
+"""Threads of a worker, of which one may wait for storage. More than two threads of a process that
+run at the same time take its lock from each other: the images then take up to twice the time."""
+_IN_PROCESS = 4
+"""Likewise, threads of this process at most."""
 _SMALL = 64
 """Side of images, pixels, that are read in less time than it takes to wake a thread."""
-_MANY = 20_000
+_MANY = 5_000
 """Examples of an evaluation that is worth starting workers for."""
 
 
@@ -52,9 +57,12 @@ def chosen(
   is_small = 'auto' in (workers, threads) and _is_small(source, image_size)
   if workers == 'auto':
     is_long = examples is None or examples >= _MANY
-    workers = cores() // _CORES if is_long and threads != 0 and not is_small else 0
-  if threads == 'auto':
-    threads = 0 if is_small and not workers else THREADS
+    is_wanted = is_long and threads != 0 and not is_small and cores() >= _CORES
+    workers = cores() if is_wanted else 0
+  if threads == 'auto' and workers:
+    threads = _PER_WORKER
+  elif threads == 'auto':
+    threads = 0 if is_small else min(cores(), _IN_PROCESS)
   return Parallelism(int(workers), max(int(threads), 1) if workers else int(threads))
 
 

@@ -34,7 +34,7 @@ from mixer_jax.runs.loaded_model import LoadedModel
 
 log = logging.getLogger(__name__)
 
-_THREADS = 16
+_THREADS = 4
 
 Model = LoadedModel | Checkpoint | str | os.PathLike
 """A model that is loaded, its checkpoint, or what `mixer_jax.load` takes."""
