@@ -218,6 +218,9 @@ def _started(theirs: socket.socket, file: int) -> subprocess.Popen:
       [sys.executable, '-P', '-m', 'mixer_jax.data.worker', *map(str, passed)],
       stdin=subprocess.DEVNULL,
       pass_fds=passed,
+      # When its parent ends, the kernel continues a stopped process of a group of its own, which
+      # could not end otherwise.
+      process_group=0,
       env={**os.environ, 'PYTHONPATH': _search_path(), 'OPENBLAS_NUM_THREADS': '1'},
     )
   finally:

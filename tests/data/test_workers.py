@@ -160,17 +160,22 @@ def test_a_worker_that_does_not_answer_ends_the_input(monkeypatch):
 
 
 ORPHANS = """
-import os, signal
+import os, signal, sys
 from tests.data.test_workers import pids, training, with_workers
 batches = training(with_workers())
 next(batches)
 print(*pids(), flush=True)
+for pid in list(pids())[:int(sys.argv[1])]:
+  os.kill(pid, signal.SIGSTOP)
 os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
-def test_workers_end_with_a_process_that_is_killed():
-  run = subprocess.run([sys.executable, '-c', ORPHANS], capture_output=True, text=True, check=False)
+@pytest.mark.parametrize('stopped', ['0', '1'])
+def test_workers_end_with_a_process_that_is_killed(stopped):
+  command = [sys.executable, '-c', ORPHANS, stopped]
+  # A worker that is left would keep the pipe open.
+  run = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
   assert run.returncode == -signal.SIGKILL
   left = [pathlib.Path('/proc') / pid for pid in run.stdout.split()]
   assert len(left) == 2
