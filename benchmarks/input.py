@@ -18,13 +18,11 @@ Then new processes start at different steps: seconds to the first batch, and whe
 equal those of an uninterrupted run.
 """
 
-import argparse
 import collections
 import concurrent.futures
 import hashlib
 import itertools
 import json
-import pathlib
 import random
 import statistics
 import tempfile
@@ -35,7 +33,7 @@ from typing import Any
 import numpy as np
 from batches import BATCH, PREFETCH, photographs_of, training_batches
 from photographs import prepare
-from turns import ROOT, answer, described, in_turns, ratios, run_task, serve, started
+from turns import ROOT, answer, described, in_turns, ratios, run_task, serve, started, turns_parser
 
 SIZE, MAGNITUDE = 224, 15
 STEPS = (0, 7, 1000, 93_750)  # to start at; the last is the end of 300 epochs of 10,000 images
@@ -247,14 +245,9 @@ def restarts(folder: str, threads: int, rounds: int) -> tuple[dict[int, list[flo
 
 def main() -> None:
   """Measure, and print the tables."""
-  parser = argparse.ArgumentParser()
-  parser.add_argument('--before', metavar='TREE', default='', help='another state of the package')
+  parser = turns_parser()
   parser.add_argument('--images', type=int, default=2000, help='JPEGs in the data set')
   parser.add_argument('--threads', type=int, default=2, help='of each process')
-  parser.add_argument('--data', metavar='FOLDER', help='of the data set, kept for the next time')
-  parser.add_argument('--rounds', type=int, default=9)
-  parser.add_argument('--seconds', type=float, default=4, help='of a turn')
-  parser.add_argument('--json', type=pathlib.Path, help='file to write')
   args = parser.parse_args()
   with tempfile.TemporaryDirectory() as temporary:
     folder = args.data or temporary

@@ -29,7 +29,17 @@ from typing import Any
 import numpy as np
 from batches import data_config, photographs_of, training_batches
 from photographs import photographs, prepare
-from turns import ROOT, answer, children, described, in_turns, run_task, serve, started
+from turns import (
+  ROOT,
+  answer,
+  children,
+  described,
+  in_turns,
+  run_task,
+  serve,
+  started,
+  turns_parser,
+)
 
 NOW, BEFORE = 'mixer_jax', 'mixer_jax before'
 PLAYED_SECONDS, PLAYED_AT_ONCE, PLAYED_WORKERS = 0.009, 96, (0, 1, 2, 4, 6)
@@ -189,15 +199,10 @@ PARTS = {'played': played, 'cost': cost, 'memory': resident, 'small': small}
 
 def main() -> None:
   """Measure, and print the tables."""
-  parser = argparse.ArgumentParser()
-  parser.add_argument('--before', metavar='TREE', default='', help='another state of the package')
+  parser = turns_parser()
   parser.add_argument('--parts', default=','.join(PARTS), help='default: %(default)s')
   parser.add_argument('--count', type=int, default=2000, help='JPEGs in the data set')
   parser.add_argument('--cores', type=int, default=2, help='workers of `cost` and `memory`')
-  parser.add_argument('--data', metavar='FOLDER', help='of the data set, kept for the next time')
-  parser.add_argument('--rounds', type=int, default=9)
-  parser.add_argument('--seconds', type=float, default=4, help='of a turn')
-  parser.add_argument('--json', type=pathlib.Path, help='file to write')
   args = parser.parse_args()
   result: dict[str, Any] = {}
   with tempfile.TemporaryDirectory() as temporary:

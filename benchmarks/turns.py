@@ -1,5 +1,6 @@
 """Processes that take turns, so that a change of the machine's load meets them all."""
 
+import argparse
 import json
 import os
 import pathlib
@@ -13,6 +14,17 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 ROOT = pathlib.Path(__file__).parents[1]
 WARM_UP = 1.0
 """Seconds of a turn that do not count: what was made between the turns is used up."""
+
+
+def turns_parser() -> argparse.ArgumentParser:
+  """Return a parser with the flags of all benchmarks whose processes take turns."""
+  parser = argparse.ArgumentParser()
+  parser.add_argument('--before', metavar='TREE', default='', help='another state of the package')
+  parser.add_argument('--data', metavar='FOLDER', help='of the data set, kept for the next time')
+  parser.add_argument('--rounds', type=int, default=9)
+  parser.add_argument('--seconds', type=float, default=4, help='of a turn')
+  parser.add_argument('--json', type=pathlib.Path, help='file to write')
+  return parser
 
 
 def started(script: str, task: str, root: str | pathlib.Path = ROOT, **kwargs) -> subprocess.Popen:

@@ -13,7 +13,7 @@ class CpuSeconds(NamedTuple):
 
   Attributes:
     own: of all threads of this process.
-    children: of the running processes that this one started; None: only Linux tells.
+    children: of the running processes that this one started; None on systems other than Linux.
   """
 
   own: float

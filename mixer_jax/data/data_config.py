@@ -1,4 +1,4 @@
-"""How the images of a run are chosen, read and changed: the config group `data`."""
+"""Config group `data`: choice, reading and augmentation of the images of a run."""
 
 import dataclasses
 

@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 
 class Remark(NamedTuple):
-  """What was noticed about an image; reported where all remarks of a run come together."""
+  """Remark on an image. The process that takes the batches logs those of all workers."""
 
   name: str
   """Name of the record."""

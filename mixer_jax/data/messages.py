@@ -14,7 +14,7 @@ if TYPE_CHECKING:  # a worker reads messages before it has the memory and time f
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-  """What a worker is started for.
+  """Work that a worker is started for.
 
   Attributes:
     layout: of the slots.

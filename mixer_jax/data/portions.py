@@ -3,6 +3,7 @@
 import collections
 import concurrent.futures
 import contextlib
+import itertools
 import weakref
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple, Protocol
@@ -104,18 +105,16 @@ def filled(
   begun: collections.deque[tuple[Any, Batch, int]] = collections.deque()
   portions = _portions(slots, steps)
 
-  def begin_next() -> None:
-    for portion, batch in portions:
+  def begin(count: int) -> None:
+    for portion, batch in itertools.islice(portions, count):
       begun.append((team.begin(portion), batch, portion.first + len(portion.positions)))
-      return
 
   with contextlib.closing(team):
-    for _ in range(max(-(-ahead // PORTION), 1)):
-      begin_next()
+    begin(max(-(-ahead // PORTION), 1))
     while begun:
       ticket, batch, end = begun.popleft()
       report(team.finish(ticket), skipped)
-      begin_next()
+      begin(1)
       if end == len(batch['label']):
         yield batch
       del batch  # so that its slot can be used again

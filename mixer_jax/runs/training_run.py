@@ -141,7 +141,8 @@ def _train(exp: Experiment, folder: str, startup: Startup, show_parameters: bool
     )
     try:
       if not standing.is_over(config.early_stopping):
-        with remedies_named('training', lambda: remedies(exp)):
+        # Workers end before what follows, which may need their memory.
+        with remedies_named('training', lambda: remedies(exp)), contextlib.closing(batches):
           state = loop.train(
             state,
             _first_marked(train_step, startup),
@@ -171,7 +172,6 @@ def _train(exp: Experiment, folder: str, startup: Startup, show_parameters: bool
       raise
     finally:
       terminal.finish()
-      batches.close()
       hooks.close()
     end = run_report.finish(exp, evaluation, last, step, progress, folder)
   result = result_from([*earlier, *hooks.rows], end)

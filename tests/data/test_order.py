@@ -27,7 +27,7 @@ def positions(size: int) -> list[int]:
 
 
 def drawn(rng: np.random.Generator) -> list:
-  """Draw in several ways; one leaves half a word behind, another a part of the buffer."""
+  """Draw in several ways; some leave drawn bits in the generator, which must not reach the next."""
   return [
     *rng.random(3),
     rng.integers(10),

@@ -1,4 +1,4 @@
-"""What the hooks of a loop write for a logged step."""
+"""Row, progress line and warning that the hooks of a loop write for a logged step."""
 
 from typing import Any
 
