@@ -1,6 +1,6 @@
 """Layers as pure functions of their own parameters, an array in and an array out.
 
-Each is a Flax Linen module applied to a part of the dict of params: Linen keeps parameters outside
+Most are a Flax Linen module applied to a part of the dict of params: Linen keeps parameters outside
 the module, under the names that the published files have (`kernel`, `bias`, `scale`), and settles
 dtypes and float32 statistics.
 """
@@ -21,6 +21,12 @@ def dense(params: dict, x: jax.Array, dtype) -> jax.Array:
 def conv(params: dict, x_BHWC: jax.Array, dtype, *, stride: int = 1, padding: int = 0) -> jax.Array:
   """Convolution with a kernel HWIO, with `padding` zeros around the image."""
   kernel = params['kernel']
+  if kernel.shape[:2] == (1, 1) and not padding:
+    # A multiply of two matrices: XLA's convolution on a CPU takes 1.5 to 6 times as long.
+    x_BHWC = x_BHWC[:, ::stride, ::stride]
+    rows = x_BHWC.reshape(-1, x_BHWC.shape[-1])
+    out = dense({**params, 'kernel': kernel[0, 0]}, rows, dtype)
+    return out.reshape(*x_BHWC.shape[:-1], kernel.shape[-1])
   module = linen.Conv(
     kernel.shape[-1],
     kernel.shape[:2],
@@ -47,9 +53,21 @@ def layer_norm(params: dict, x: jax.Array, dtype) -> jax.Array:
 
 
 def group_norm(params: dict, x_BHWC: jax.Array, dtype, *, groups: int) -> jax.Array:
-  """Mean 0 and variance 1 over the positions of an image and a group of adjacent channels."""
-  module = linen.GroupNorm(groups, epsilon=1e-5, dtype=dtype, use_fast_variance=False)
-  return _apply(module, params, x_BHWC)
+  """Mean 0 and variance 1 over the positions of an image and a group of adjacent channels.
+
+  Statistics, scale and bias are float32. Sums run over the positions first, then over the channels
+  of a group: Linen's GroupNorm, which reduces both at once, takes 3 to 10 times as long on a CPU.
+  """
+  batch, _, _, channels = x_BHWC.shape
+  x_BHWC = x_BHWC.astype(jnp.float32)
+
+  def mean(values_BHWC):
+    means = values_BHWC.mean((1, 2)).reshape(batch, groups, -1).mean(-1)
+    return jnp.repeat(means, channels // groups, axis=1)[:, None, None]
+
+  x_BHWC -= mean(x_BHWC)
+  x_BHWC *= jax.lax.rsqrt(mean(x_BHWC**2) + 1e-5) * params['scale']  # two passes: exact
+  return (x_BHWC + params['bias']).astype(dtype)
 
 
 def max_pool(x_BHWC: jax.Array, size: int, stride: int, padding: int) -> jax.Array:
