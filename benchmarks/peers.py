@@ -3,9 +3,10 @@
 Usage: python benchmarks/peers.py [--model=B/16] [--batch=16|auto] [--dtype=float32] [--rounds=7]
          [--what=forward,train] [--torch-python=PYTHON] [--output=benchmarks/results/peers]
 
-MODEL is a variant of any family: B/16, ViT-B/16, BiT-R50x1. All have the same sizes, the same random weights and exact GELU, as in timm, and must agree on
-logits first. A training step is forward, backward, clipping by the global norm, and
-AdamW that decays kernels only. timm runs in a separate interpreter (PYTHON, with torch and timm),
+MODEL is a variant of any family: B/16, ViT-B/16, BiT-R50x1. All have the same sizes, the same
+random weights and exact GELU, as in timm, and must agree on logits first. A training step is
+forward, backward, clipping by the global norm, and AdamW that decays kernels only. The plain module
+is a textbook's (peers_plain.py). timm runs in a separate interpreter (PYTHON, with torch and timm),
 eager and through `torch.compile`, in `channels_last`, under autocast for bfloat16. All read the
 same uint8 images from the device; one that is not installed is left out, with a message.
 

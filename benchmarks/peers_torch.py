@@ -28,7 +28,7 @@ try:
 
   try:
     import torchvision  # noqa: F401  # pyright: ignore[reportMissingImports]
-  except RuntimeError:  # built for another torch: timm needs it, but these two operators only by name
+  except RuntimeError:  # it was built for another torch: declare the operators it misses
     operators = torch.library.Library('torchvision', 'DEF')
     for name in ('nms', 'qnms'):
       operators.define(f'{name}(Tensor boxes, Tensor scores, float threshold) -> Tensor')
