@@ -22,6 +22,7 @@ from mixer_jax.planning.run_program import programs_of
 from mixer_jax.planning.topologies import Topology
 from mixer_jax.runlog import terminal
 from mixer_jax.runs.run_config import RunConfig
+from mixer_jax.training import step as steps
 
 log = logging.getLogger(__name__)
 
@@ -126,8 +127,9 @@ class Plan:
     )
 
   def recomputed(self) -> float:
-    """Return the FLOPs beyond those of a plain step (three forward passes), as a share of it."""
-    plain = 3 * models.forward_flops(self.program.model) * self.program.batch_size
+    """Return the FLOPs beyond those of a step that recomputes nothing, as a share of it."""
+    program = self.program
+    plain = steps.flops_per_image(program.model, program.optimizer) * program.batch_size
     return max(self.facts.step.flops * self.facts.devices / plain - 1, 0.0)
 
 

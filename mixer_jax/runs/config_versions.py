@@ -67,6 +67,9 @@ _ADDED: Mapping[int, Mapping[str, Any]] = types.MappingProxyType(
     2: {
       'data.workers': 'auto',
       'data.decode_scale': 'none',
+      'optimizer.sam_rho': 0.0,
+      'optimizer.sam_rho_end': 0.0,
+      'optimizer.sam_alpha': 0.0,
     },
   }
 )
