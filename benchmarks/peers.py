@@ -418,7 +418,9 @@ def main() -> None:
     }
     for what in args.what.split(','):
       is_forward = what == 'forward'
-      flops = models.forward_flops(config) if is_forward else steps.flops_per_image(config, PAPER_ADAM)
+      flops = (
+        models.forward_flops(config) if is_forward else steps.flops_per_image(config, PAPER_ADAM)
+      )
       rows = compared(peers, what, args.batch, args.rounds, flops, args.dtype)
       report['parts'][what] = rows
       print(table(what, rows), flush=True)

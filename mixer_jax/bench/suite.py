@@ -122,7 +122,7 @@ class Session:
     return programs.forward(self.model, self.mesh)
 
   def training(self) -> Program:
-    """Return the training step, with the optimizer and the loss of the experiment or the paper's."""
+    """Return the training step, with the optimizer and loss of the experiment or the paper's."""
     experiment = self.settings.experiment
     if experiment is None:
       return programs.training(self.model, self.mesh, PAPER_ADAM, 'softmax')

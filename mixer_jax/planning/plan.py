@@ -116,9 +116,14 @@ class Plan:
       and self.program.eval_batch_size / batch_seconds,
       'hours': hours,
       'core_days': hours and hours * facts.devices / 24,
-      'paper_core_days': paper.core_days(self.program.model, self.data, self.images),
+      'paper_core_days': self._paper_core_days(),
       'input': seconds and self._input(seconds),
     }
+
+  def _paper_core_days(self) -> int | None:
+    program = self.program  # no run of the paper has sharpness-aware minimisation
+    known = not program.optimizer.sam_rho
+    return paper.core_days(program.model, self.data, self.images) if known else None
 
   def _input(self, step_seconds: float) -> dict[str, Any] | None:
     program = self.program

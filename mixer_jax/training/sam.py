@@ -11,8 +11,8 @@ device, from its own images, and averages what comes out (m-sharpness, section 4
 Here a step does not depend on the number of devices. It is the authors' on one device; they
 recommend a larger ρ for fewer devices.
 
-optax.contrib.sam has no GSAM, no radius that follows the learning rate, and a gradient of zero gives
-NaN; without GSAM, the updates are the same.
+optax.contrib.sam makes the same updates as SAM here, but it has no GSAM, no radius that follows the
+learning rate, and gives NaN for a gradient of zero.
 """
 
 import dataclasses
@@ -49,10 +49,9 @@ class Sam:
     if not self.alpha:
       return perturbed
     along = _unit(perturbed)
-    share = optax.tree.vdot(clean, along)
-    return jax.tree.map(
-      lambda p, c, u: p - self.alpha * (c - share * u), perturbed, clean, along
-    )
+    # Sums of products, not `vdot`: that flattens arrays, for which split ones are gathered.
+    share = optax.tree.sum(jax.tree.map(lambda c, u: jnp.sum(c * u), clean, along))
+    return jax.tree.map(lambda p, c, u: p - self.alpha * (c - share * u), perturbed, clean, along)
 
 
 def _unit(tree: dict) -> dict:

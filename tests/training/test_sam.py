@@ -144,6 +144,7 @@ def test_a_step_moves_a_mixer_by_the_gradient_in_float64(alpha):
   assert float(metrics['accuracy']) == (logits.argmax(1) == batch['label']).mean()
 
 
+@pytest.mark.long
 def test_without_gsam_updates_are_those_of_optax():
   optimizer = configs.optimizer(warmup_steps=2, sam_rho=0.3)
   state, _ = run(one_device(), 4, optimizer)
@@ -163,9 +164,7 @@ def test_without_gsam_updates_are_those_of_optax():
   @jax.jit
   def step(params, their_state, batch):
     gradient = jax.grad(lambda params, _: loss(params, batch))
-    updates, their_state = theirs.update(
-      gradient(params, 0), their_state, params, grad_fn=gradient
-    )
+    updates, their_state = theirs.update(gradient(params, 0), their_state, params, grad_fn=gradient)
     return optax.apply_updates(params, updates), their_state
 
   their_state = theirs.init(params)
@@ -187,7 +186,10 @@ def gradients_of_one() -> dict[str, np.ndarray]:
   return gradients(one_device(), bare(**GSAM))
 
 
-@pytest.mark.parametrize('sizes', MESHES)
+@pytest.mark.parametrize(
+  'sizes',
+  [*MESHES[1:3], *(pytest.param(x, marks=pytest.mark.long) for x in MESHES[:1] + MESHES[3:])],
+)
 def test_gradients_equal_those_of_one_device(sizes):
   many = gradients(meshes.make_mesh(*sizes), bare(**GSAM))
   assert_same_gradients(gradients_of_one(), many, 1e-5)
@@ -207,6 +209,7 @@ def test_accumulation_perturbs_by_the_gradient_of_the_whole_batch():
   assert_same_gradients(gradients_of_one(), cut, 1e-5)
 
 
+@pytest.mark.long
 def test_both_passes_draw_the_same_random_numbers():
   how = {
     'config': dataclasses.replace(CONFIG, stochastic_depth=0.5, dropout=0.5),
