@@ -120,7 +120,7 @@ class Plan:
       'input': seconds and self._input(seconds),
     }
 
-  def _paper_core_days(self) -> int | None:
+  def _paper_core_days(self) -> float | None:
     program = self.program  # no run of the paper has sharpness-aware minimisation
     known = not program.optimizer.sam_rho
     return paper.core_days(program.model, self.data, self.images) if known else None

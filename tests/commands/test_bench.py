@@ -145,6 +145,7 @@ def test_bad_input_is_one_line(capsys, flags, message):
   assert not text.out
 
 
+@pytest.mark.long
 def test_the_step_of_an_experiment_has_its_optimizer(capsys):
   flags = ('--what=train', '--batch=32', '--rounds=1', '--steps=1', '--peak=0.5', '--json=-')
   argv = ('bench', '--config=configs/digits.py', '--config.optimizer.sam_rho=0.1')

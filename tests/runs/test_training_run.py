@@ -111,6 +111,7 @@ def test_a_run_is_resumed_with_what_it_evaluated_before(run, digits_dir):
 SAM = {'optimizer.sam_rho': 0.2, 'optimizer.sam_rho_end': 0.1, 'optimizer.sam_alpha': 0.5}
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures('compiled')
 def test_a_sharpness_aware_run_resumes_with_the_same_bits(digits_dir, tmp_path):
   config = small(digits_dir, **SAM, mixup=0.2, accumulate=2, **{'model.dropout': 0.1})
