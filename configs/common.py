@@ -142,7 +142,7 @@ def get_config() -> ConfigDict:
   config.optimizer.momentum = 0.9  # SGD
   config.optimizer.momentum_dtype = 'float32'  # SGD; 'bfloat16' in the authors' fine-tuning code
   # Sharpness-aware minimisation: the gradient at the parameters plus this many units of norm in the
-  # direction of the gradient, over the global batch. A step takes twice the time. 0: off.
+  # direction of the gradient, over the global batch. A step takes two gradients. 0: off.
   config.optimizer.sam_rho = 0.0
   config.optimizer.sam_rho_end = 0.0  # GSAM: radius at the last rate, following it; 0: sam_rho
   config.optimizer.sam_alpha = 0.0  # GSAM: share of the orthogonal gradient to subtract; 0: SAM

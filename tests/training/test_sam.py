@@ -195,6 +195,51 @@ def test_gradients_equal_those_of_one_device(sizes):
   assert_same_gradients(gradients_of_one(), many, 1e-5)
 
 
+FAMILIES = {
+  'vit': models.ViTConfig(
+    patch_size=4, num_blocks=1, hidden_dim=16, mlp_dim=32, num_heads=2, image_size=8,
+    num_classes=4, dtype='float32',
+  ),
+  'resnet': models.ResNetConfig(
+    stages='1,1', width=0.125, stem='cifar', groups=4, image_size=8, num_classes=4, dtype='float32'
+  ),
+}  # fmt: skip
+
+
+@pytest.mark.long
+@pytest.mark.parametrize('name', FAMILIES)
+def test_other_families_are_trained_alike(name):
+  config, mesh = FAMILIES[name], meshes.make_mesh(2, 2, 2)
+  rng = np.random.default_rng(5)
+  params = jax.tree.map(
+    lambda leaf: leaf + rng.normal(0, 0.05, leaf.shape).astype(np.float32),
+    jax.device_get(mixer_jax.init(config, jax.random.key(0))),
+  )
+  images = rng.uniform(-1, 1, (8, 8, 8, 3)).astype(np.float32)
+  labels = rng.integers(0, 4, 8).astype(np.int32)
+
+  def loss(params):
+    logits = models.apply(config, params, images)
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean()
+
+  clean = jax.grad(loss)(params)
+  norm = np.sqrt(sum((np.asarray(g, np.float64) ** 2).sum() for g in jax.tree.leaves(clean)))
+  wanted = jax.grad(loss)(jax.tree.map(lambda p, g: p + 0.5 * g / norm, params, clean))
+  optimizer = bare(sam_rho=0.5)
+  schedule = make_schedule(optimizer, 20)
+  transform = make_optimizer(optimizer, schedule)
+  train_step = steps.make_train_step(
+    config, transform, schedule, mesh, sam=make_sam(optimizer, schedule)
+  )
+  state = steps.state_from_params(params, transform, mesh)
+  state, _ = train_step(state, meshes.put(mesh, {'image': images, 'label': labels}))
+  before, after = flatten(params), flatten(jax.device_get(state.params))
+  moved = {name: before[name].astype(np.float64) - after[name] for name in before}
+  assert_same_gradients(
+    {n: np.asarray(x, np.float64) for n, x in flatten(wanted).items()}, moved, 1e-5
+  )
+
+
 def test_it_differs_from_the_plain_gradient():
   plain, sam, gsam = (
     gradients(one_device(), bare(**fields))['stem/kernel']
