@@ -53,6 +53,19 @@ def test_a_field_that_its_own_format_had_is_not_made_up():
   assert 'mixup' not in stored_config('run', stored)
 
 
+def test_adam_of_earlier_formats_kept_its_moments_in_float32():
+  fields = run_config(**{'optimizer.momentum_dtype': 'bfloat16'}).to_fields()
+  assert stored_config('run', {'format': 1, 'config': fields})['optimizer']['momentum_dtype'] == (
+    'float32'
+  )
+  stored = {**state_format.stamp(), 'config': fields}
+  assert stored_config('run', stored)['optimizer']['momentum_dtype'] == 'bfloat16'
+  fields['optimizer']['name'] = 'sgd'
+  assert stored_config('run', {'format': 1, 'config': fields})['optimizer']['momentum_dtype'] == (
+    'bfloat16'
+  )
+
+
 def test_old_runs_get_a_value_for_every_field_of_a_new_one():
   old, new = stored_config('run', {'config': FIRST}), run_config().to_fields()
   known = {name for name in flatten(new) if not name.startswith('model.')}
