@@ -5,6 +5,7 @@ The `get_config(arg)` of an experiment is this with a few edits. On the command 
 """
 
 import dataclasses
+from typing import Any
 
 from ml_collections import ConfigDict, FieldReference
 
@@ -185,6 +186,12 @@ def use_family(config: ConfigDict, name: str) -> None:
     if field.name not in model and field.default is not dataclasses.MISSING:
       model[field.name] = field.default
   config.model = model
+
+
+def use_variant(config: ConfigDict, variant: Any) -> None:
+  """Put the architecture of a named model, of any family, in place of the one that is there."""
+  use_family(config, variant.family)
+  config.model.update(models.architecture(variant))
 
 
 def resnet(config: ConfigDict) -> None:

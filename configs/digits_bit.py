@@ -1,0 +1,24 @@
+"""A small BiT learns the embedded handwritten digits on a laptop's CPU."""
+
+from ml_collections import ConfigDict
+
+from configs import common, digits
+
+
+def get_config() -> ConfigDict:
+  """Return a ResNet."""
+  config = digits.get_config()
+  config.total_steps = 1000
+  config.batch_size = 64
+  config.eval_every = 250
+  config.checkpoint_every = 500
+  common.resnet(config)
+  config.model.update(stages='1,1,1', width=0.25, stem='cifar', groups=4)
+
+  config.optimizer.name = 'sgd'
+  config.optimizer.learning_rate = 0.1
+  config.optimizer.warmup_steps = 50
+  config.optimizer.schedule = 'steps'
+  config.optimizer.decay_at = (0.4, 0.6, 0.8)
+  config.optimizer.weight_decay = 1e-3
+  return config
