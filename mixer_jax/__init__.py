@@ -13,7 +13,16 @@ if TYPE_CHECKING:
   from mixer_jax.checkpoints import load, save
   from mixer_jax.checkpoints.published import released
   from mixer_jax.errors import UserError
-  from mixer_jax.models import VARIANTS, MixerConfig, ResNetConfig, apply, features, init
+  from mixer_jax.models import (
+    VARIANTS,
+    MixerConfig,
+    ResNetConfig,
+    ViTConfig,
+    apply,
+    features,
+    find_variant,
+    init,
+  )
   from mixer_jax.models import register as register_family
   from mixer_jax.planning.plan import plan
   from mixer_jax.runs.evaluation import evaluate
@@ -32,6 +41,7 @@ __all__ = [
   'ResNetConfig',
   'RunConfig',
   'UserError',
+  'ViTConfig',
   '__version__',
   'apply',
   'benchmark',
@@ -39,6 +49,7 @@ __all__ = [
   'embed',
   'evaluate',
   'features',
+  'find_variant',
   'init',
   'load',
   'load_config',
@@ -59,6 +70,7 @@ _HOMES = {
   'ResNetConfig': 'mixer_jax.models',
   'RunConfig': 'mixer_jax.runs.run_config',
   'UserError': 'mixer_jax.errors',
+  'ViTConfig': 'mixer_jax.models',
   'apply': 'mixer_jax.models',
   # Not `bench`: that is the package mixer_jax.bench.
   'benchmark': 'mixer_jax.bench.suite:run',
@@ -66,6 +78,7 @@ _HOMES = {
   'embed': 'mixer_jax.runs.predictions',
   'evaluate': 'mixer_jax.runs.evaluation',
   'features': 'mixer_jax.models',
+  'find_variant': 'mixer_jax.models',
   'init': 'mixer_jax.models',
   'load': 'mixer_jax.checkpoints',
   'load_config': 'mixer_jax.api',

@@ -1,7 +1,6 @@
 """The parts of a benchmark, and `run`, which measures those that were asked for."""
 
 import dataclasses
-import difflib
 import importlib.metadata
 import importlib.util
 import logging
@@ -35,16 +34,12 @@ _SEARCH_SECONDS = 0.5
 def model_of(
   name: str = 'B/16', *, classes: int = 1000, image_size: int = 224
 ) -> models.ModelConfig:
-  """Return the config of a variant of the paper by its name, such as 'B/16'.
+  """Return the config of a variant by its name, such as 'B/16' or 'ViT-B/16'.
 
   Raises:
     UserError: there is no such model, or none of these sizes.
   """
-  variant = models.VARIANTS.get(name)
-  if variant is None:
-    near = difflib.get_close_matches(name, models.VARIANTS, n=1, cutoff=0.3)
-    hint = f', did you mean {near[0]}?' if near else ':'
-    raise UserError(f'no model {name!r}{hint} There are {", ".join(models.VARIANTS)}')
+  _, variant = models.find_variant(name)
   return dataclasses.replace(variant, num_classes=classes, image_size=image_size)
 
 

@@ -74,6 +74,8 @@ class Container:
   specs: dict[str, Spec]
   read: Callable[[str], np.ndarray]
   """Read the array of this name. Raises `UserError` if the file is damaged."""
+  about: dict[str, str] = dataclasses.field(default_factory=dict)
+  """Text fields of its header."""
 
 
 @contextlib.contextmanager
@@ -245,7 +247,7 @@ def _open_safetensors(local: pathlib.Path, name: str) -> Iterator[Container]:
         raise ValueError('it lists more arrays than weights can have')
       with safetensors.safe_open(str(local), framework='numpy'):
         header = json.loads(file.read(length))
-      header.pop('__metadata__', None)
+      about = header.pop('__metadata__', None) or {}
       specs = {key: _tensor_spec(entry) for key, entry in header.items()}
 
     def read(key: str) -> np.ndarray:
@@ -256,7 +258,7 @@ def _open_safetensors(local: pathlib.Path, name: str) -> Iterator[Container]:
           raise EOFError(f'{key} ends early')
       return array if sys.byteorder == 'little' else array.byteswap()
 
-    yield Container(specs, read)
+    yield Container(specs, read, about)
 
 
 def _tensor_spec(entry: dict) -> Spec:

@@ -8,7 +8,7 @@ import contextlib
 import dataclasses
 import logging
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from types import ModuleType
 from typing import Any
 
@@ -20,7 +20,7 @@ from mixer_jax.checkpoints.containers import Container, Spec, open_container
 from mixer_jax.errors import StorageError, UserError, one_line
 from mixer_jax.models import family as families
 from mixer_jax.models import parameters
-from mixer_jax.models.files import Layout
+from mixer_jax.models.files import Found, Layout
 from mixer_jax.paths import is_remote, user_path
 
 log = logging.getLogger(__name__)
@@ -45,8 +45,12 @@ class WeightsFile:
   """Dtypes in the file."""
 
 
-def read(path) -> WeightsFile:
+def read(path, fields: Mapping[str, Any] | None = None) -> WeightsFile:
   """Read a `.npz` or `.safetensors` file of any known layout.
+
+  Args:
+    fields: of the config, what is known from elsewhere, such as `num_heads` of a ViT; it counts
+      where the file does not tell it.
 
   Raises:
     UserError: not such a file; or arrays are missing, superfluous, of the wrong
@@ -55,7 +59,7 @@ def read(path) -> WeightsFile:
   path = user_path(path)
   with open_container(path) as container:
     try:
-      weights = _read(container)
+      weights = _read(container, fields or {})
     except StorageError:
       raise
     except UserError as error:
@@ -95,10 +99,14 @@ def save(path, config, params: Mapping, layout: str | None = None) -> None:
   faults += [f'{name} is not finite' for name, array in flat.items() if not _is_finite(array)]
   if faults:
     raise UserError(f'{path} was not written: {"; ".join(faults)}')
-  arrays = {chosen.rename(name): chosen.stored(name, flat[name]) for name in wanted}
+  if refusal := chosen.refusal(config):
+    raise UserError(f'{path} was not written: {refusal}')
+  places = families.of(config).places(config) if chosen.stages else []
+  stored = chosen.stored({name: flat[name] for name in wanted})
+  arrays = {chosen.in_stages(name, places): array for name, array in stored.items()}
   aside = path.parent / f'.{path.stem}.{os.getpid()}{path.suffix}'
   try:
-    _write(aside, arrays)
+    _write(aside, arrays, chosen.about(config))
     aside.replace(path)
   except OSError as error:
     raise UserError(f'{path} was not written: {error.strerror or error}') from error
@@ -107,14 +115,14 @@ def save(path, config, params: Mapping, layout: str | None = None) -> None:
       aside.unlink(missing_ok=True)
 
 
-def _write(path: epath.Path, arrays: dict[str, np.ndarray]) -> None:
+def _write(path: epath.Path, arrays: dict[str, np.ndarray], about: Mapping[str, str]) -> None:
   with path.open('wb') as file:
     if path.suffix == '.npz':
       np.savez(file, **arrays)  # pyright: ignore[reportArgumentType]
       return
     import safetensors.numpy
 
-    about = {'format': 'pt'}  # PyTorch's readers ask for it
+    about = {'format': 'pt', **about}  # PyTorch's readers ask for the format
     if is_remote(path):
       file.write(safetensors.numpy.save(arrays, metadata=about))
       return
@@ -159,50 +167,86 @@ def _layouts() -> list[tuple[ModuleType, Layout]]:
   return [(family, layout) for family in loaded for layout in getattr(family, 'LAYOUTS', ())]
 
 
-def _read(container: Container) -> WeightsFile:
+def _read(container: Container, fields: Mapping[str, Any]) -> WeightsFile:
   keys = _unwrap(container.specs)
   family, layout, num_blocks = _recognise(keys)
+  keys = {flat: keys[name] for flat, name in layout.flattened(keys).items()}
   axes = {name: row.axes for name, (row, _) in _rows(family, num_blocks).items()}
   stored_name = {name: layout.rename(name) for name in axes}
-  rank = {stored_name[name]: len(letters) for name, letters in axes.items()}
+  rank = {stored_name[name]: len(layout.axes(name) or row) for name, row in axes.items()}
   specs = {name: container.specs[key] for name, key in keys.items()}
   found = {
     name: layout.without_leading_ones(spec.shape, rank.get(name)) for name, spec in specs.items()
   }
   shapes = {n: layout.parameter_shape(n, found[s]) for n, s in stored_name.items() if s in found}
   sizes = parameters.read_sizes(family.PARAMETERS, family.SIZES, num_blocks, shapes)
-  size = lambda letter: int(letter) if letter.isdecimal() else sizes.get(letter, letter)
-  wanted = {
-    stored_name[name]: layout.stored_shape(name, [size(letter) for letter in letters])
-    for name, letters in axes.items()
-  }
-  faults = parameters.faults(wanted, found, f'a {family.NAME}')
+  faults, config = [], None
+  optional = getattr(family, 'OPTIONAL', '')
+  if all(letter in sizes or letter in optional for letter in family.SIZES):
+    try:
+      config = family.from_file(Found(num_blocks, sizes, shapes, {**container.about, **fields}))
+    except UserError as error:
+      faults.append(str(error))
+  if config is not None:
+    expected: Mapping[str, Sequence] = models.param_shapes(config)
+  else:  # as far as it is known
+    size = lambda letter: int(letter) if letter.isdecimal() else sizes.get(letter, letter)
+    is_known = lambda row: not any(x in optional and x not in sizes for x in row)
+    expected = {n: [size(x) for x in row] for n, row in axes.items() if is_known(row)}
+  wanted = {stored_name[n]: layout.stored_shape(n, shape) for n, shape in expected.items()}
+  in_file = lambda name: keys.get(name) or _in_stages(layout, family, config, name)
+  short = stored_name.get(layout.first_row)
+  lacks_row = short in wanted and found.get(short) == (1, wanted[short][1] - 1, *wanted[short][2:])
+  if lacks_row:
+    wanted[short] = found[short]
+  faults = (
+    parameters.faults(
+      {in_file(name): shape for name, shape in wanted.items()},
+      {in_file(name): shape for name, shape in found.items()},
+      f'a {family.NAME}',
+    )
+    + faults
+  )
   faults += [
-    f'{name} holds {specs[name].dtype}, expected floats'
+    f'{in_file(name)} holds {specs[name].dtype}, expected floats'
     for name in wanted
     if name in specs and not specs[name].is_float
   ]
-  config = None
-  if len(sizes) == len(family.SIZES):
-    try:
-      config = family.from_sizes(num_blocks, sizes)
-    except UserError as error:
-      faults.append(str(error))
 
   params = {}
-  for name, stored in stored_name.items():
+  for stored, names in _by_stored_name(stored_name, expected).items():
     if found.get(stored) != wanted[stored] or not specs[stored].is_float:
       continue
-    array = layout.parameter(name, container.read(keys[stored]).reshape(wanted[stored]))
+    array = container.read(keys[stored]).reshape(wanted[stored])
+    if lacks_row and stored == short:
+      array = np.concatenate([np.zeros_like(array[:, :1]), array], axis=1)
+    array = _as_float32(array)
     if not _is_finite(array):
-      faults.append(f'{stored} is not finite')
-    if not faults:
-      params[name] = array
-  if faults:
+      faults.append(f'{in_file(stored)} is not finite')
+    if faults or config is None:
+      params.clear()
+      continue
+    for name in names:
+      params[name] = layout.parameter(name, array, tuple(expected[name]))
+  if faults or config is None:
     more = f'; and {len(faults) - _LISTED} more' if len(faults) > _LISTED else ''
     raise UserError('; '.join(faults[:_LISTED]) + more)
   dtypes = tuple(sorted({specs[stored].dtype for stored in wanted}))
-  return WeightsFile(config, parameters.unflatten(params), layout.name, dtypes)
+  in_order = {name: params[name] for name in expected}
+  return WeightsFile(config, parameters.unflatten(in_order), layout.name, dtypes)
+
+
+def _in_stages(layout: Layout, family: ModuleType, config, name: str) -> str:
+  """Name in a file of an array that it should have."""
+  return layout.in_stages(name, family.places(config)) if layout.stages and config else name
+
+
+def _by_stored_name(stored_name: Mapping[str, str], names: Iterable[str]) -> dict[str, list[str]]:
+  """Stored name -> the parameters in this array."""
+  listed: dict[str, list[str]] = {}
+  for name in names:
+    listed.setdefault(stored_name[name], []).append(name)
+  return listed
 
 
 def _rows(family: ModuleType, num_blocks: int) -> dict:
@@ -234,20 +278,34 @@ def _is_of_optimizer(name: str, prefix: str) -> bool:
 def _recognise(names: Mapping[str, str]) -> tuple[ModuleType, Layout, int]:
   """Return the layout that most of these names belong to, its family, and the number of blocks."""
   best: tuple[int, ModuleType | None, Layout | None, int] = (0, None, None, 0)
+  broken: UserError | None = None
   for family, layout in _layouts():
-    indices = {int(match[1]) for name in names if (match := layout.block.match(name))}
+    try:
+      flat = layout.flattened(names)
+    except UserError as error:
+      broken = error
+      continue
+    indices = {int(match[1]) for name in flat if (match := layout.block.match(name))}
     if indices:
       # One stray number must not make thousands of blocks missing.
       count = max(indices) + 1
       num_blocks = count if count <= 2 * len(indices) else len(indices)
-      score = sum(layout.rename(name) in names for name in _rows(family, num_blocks))
+      score = sum(layout.rename(name) in flat for name in _rows(family, num_blocks))
       best = max(best, (score, family, layout, num_blocks), key=lambda found: found[0])
   _, family, layout, num_blocks = best
+  if broken and (family is None or layout is None):
+    raise broken
   if family is None or layout is None:
     some = ', '.join(list(names)[:3]) or 'no arrays at all'
-    known = ' or '.join(dict.fromkeys(f'a {family.NAME}' for family, _ in _layouts()))
+    names_of = list(dict.fromkeys(f'a {family.NAME}' for family, _ in _layouts()))
+    known = ' or '.join(filter(None, (', '.join(names_of[:-1]), names_of[-1])))
     raise UserError(f'these are not the weights of {known}: it holds {some}')
   return family, layout, num_blocks
+
+
+def _as_float32(array: np.ndarray) -> np.ndarray:
+  with np.errstate(over='ignore'):  # what is too large becomes infinite, and is reported
+    return array.astype(np.float32, copy=False)
 
 
 def _is_finite(array: np.ndarray) -> bool:

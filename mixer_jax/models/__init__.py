@@ -50,8 +50,10 @@ from mixer_jax.models.family import (
 )
 from mixer_jax.models.flops import forward_flops
 from mixer_jax.models.inputs import as_input, from_levels
-from mixer_jax.models.mixer import VARIANTS, MixerConfig
+from mixer_jax.models.mixer import MixerConfig
 from mixer_jax.models.resnet import ResNetConfig
+from mixer_jax.models.variants import VARIANTS, find_variant, variants
+from mixer_jax.models.vit import ViTConfig
 
 __all__ = [
   'VARIANTS',
@@ -60,6 +62,7 @@ __all__ = [
   'ModelConfig',
   'ResNetConfig',
   'Variables',
+  'ViTConfig',
   'Weights',
   'activation',
   'apply',
@@ -74,6 +77,7 @@ __all__ = [
   'decayed',
   'features',
   'fields_of_weights',
+  'find_variant',
   'forward_flops',
   'from_levels',
   'has_capability',
@@ -90,6 +94,7 @@ __all__ = [
   'split',
   'summary',
   'variant_of',
+  'variants',
   'with_arithmetic',
   'with_zero_head',
 ]

@@ -63,7 +63,8 @@ class _Described(NamedTuple):
 @functools.lru_cache(maxsize=256)
 def _described(config) -> _Described:
   module = family.of(config)
-  sizes = {letter: getattr(config, field) for letter, field in module.SIZES.items()}
+  fields = {letter: getattr(config, field) for letter, field in module.SIZES.items()}
+  sizes = {letter: size for letter, size in fields.items() if size}  # of what the model has
   own = getattr(module, 'block_sizes', lambda config, block: {})
   blocks = [own(config, i) for i in range(getattr(config, 'num_blocks', 0))]
   leaves = lambda table: parameters.leaves(table, sizes, blocks)
@@ -225,7 +226,7 @@ def activation(config) -> str:
 
 
 def variant_of(config) -> str:
-  """Return the usual name of the model: 'B/16', 'B/16 grown to 448 px', 'ResNet-50x1'."""
+  """Return the usual name of the model: 'B/16', 'B/16 grown to 448 px', 'BiT-R50x1'."""
   module = family.of(config)
   return _ask(module, 'variant_of', config, None) or next(
     (name for name, variant in getattr(module, 'VARIANTS', {}).items() if variant == config),
@@ -239,9 +240,14 @@ def base_variant(config) -> str:
 
 
 def with_zero_head(config, params: Weights, num_classes: int) -> tuple[Any, Weights]:
-  """Return the same body under a new head for `num_classes`: zeros, its bias at `head_bias`."""
-  config = dataclasses.replace(config, num_classes=num_classes)
+  """Return the same body under a new head for `num_classes`: zeros, its bias at `head_bias`.
+
+  Layers that belong to the old head, which the family knows, are dropped with it.
+  """
   params, state = split(params)
+  if without_head := getattr(family.of(config), 'without_head', None):
+    config, params = without_head(config, params)
+  config = dataclasses.replace(config, num_classes=num_classes)
   shape = param_shapes(config)
   kernel = np.zeros(shape['head/kernel'], np.float32)
   bias = np.full(shape['head/bias'], config.head_bias, np.float32)

@@ -4,7 +4,7 @@ A family is one module and one row in `FAMILIES`, or one call of `register`. An 
 can add a family without a call, by an entry point:
 
     [project.entry-points.'mixer_jax.families']
-    vit = 'my_package.vit'
+    cnn = 'my_package.cnn'
 
 The module defines
 
@@ -26,6 +26,8 @@ and may define
 
     STATE        a table like PARAMETERS of arrays that training updates without a gradient, such
                  as the statistics of BatchNorm
+    OPTIONAL     those letters of SIZES, as one text, whose size may be 0 (the model then has no
+                 parameter with such an axis), or that a weights file may not tell
     SUMMARY      the fields and properties that describe a model in words; else ARCHITECTURE
     ARITHMETIC   fields that change the result and that no weights file holds; else `input_range`
     VARIANTS     name -> Config
@@ -38,11 +40,14 @@ and what only some families can do, its capabilities (so such a name must not be
 module for another use):
 
     grow         (config, params, image_size) -> (config, params) for another image size
+    without_head (config, params) -> (config, params) without the layers that a new head replaces,
+                 except `head` itself
     keep_blocks  (config, params, blocks) -> (config, params) with some of the blocks
     token_mixing (config, params, block) -> the kernel (S, T) that mixes tokens
     match_permutation (config, params, patches, within) -> params for permuted images
-    LAYOUTS      tuple of `models.files.Layout`: its weights files; with `from_sizes`
-                 (num_blocks, sizes) -> Config
+    LAYOUTS      tuple of `models.files.Layout`: its weights files; with `from_file`
+                 (`models.files.Found`) -> Config, and `places` (config) -> [(stage, place)] of
+                 each block where a layout numbers them so
     PUBLISHED    tuple of `models.files.PublishedFile`
 """
 
@@ -111,6 +116,7 @@ class BlockModelConfig(ModelConfig, Protocol):
 FAMILIES = {
   'mixer': 'mixer_jax.models.mixer',
   'resnet': 'mixer_jax.models.resnet',
+  'vit': 'mixer_jax.models.vit',
 }
 """Name, as in `config.model.family` -> module."""
 

@@ -1,14 +1,56 @@
 """Weights files of a model family, as its module describes them: layouts and published files."""
 
 import dataclasses
+import math
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from mixer_jax.errors import UserError
+from mixer_jax.models.parameters import Shape
+
 Rules = Sequence[tuple[re.Pattern, str]]
 """(pattern, replacement), applied in this order."""
+
+Axes = tuple[int | tuple[int, ...], ...]
+"""For each axis of a stored array its place in the parameter: a number; several for axes that are
+merged; or () for an axis of size 1 that the parameter does not have."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Stages:
+  """Blocks that a file numbers by stage and place in the stage; parameters count them from 0 on.
+
+  Attributes:
+    pattern: matches the beginning of the stored names of a block; captures both numbers.
+    template: makes that beginning of both numbers.
+    flat: makes the beginning of the name with the flat number of the block.
+    first: number of the first stage and of the first block of each.
+  """
+
+  pattern: re.Pattern
+  template: str
+  flat: str
+  first: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+  """Sizes in a weights file, from which its family makes a config.
+
+  Attributes:
+    num_blocks: number of blocks.
+    sizes: letter of an axis -> its size; a letter that the file does not tell is missing.
+    shapes: parameter name -> shape; 0 for an axis that the layout merges with others.
+    fields: what is known about the config from elsewhere.
+  """
+
+  num_blocks: int
+  sizes: Mapping[str, int]
+  shapes: Mapping[str, Shape]
+  fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,50 +62,145 @@ class Layout:
     suffix: of the files that are written in it; '': it is only read.
     block: matches the beginning of the stored names of a block and captures its number.
     rules: parameter name -> stored name.
-    axes: parameter name -> for each stored axis, its place in the parameter; (): they are the same.
+    aliases: other names of a file -> stored names.
+    axes: parameter name -> axes of its stored array; (): they are the same.
+    pieces: parameter name -> (place, number) of it among the parameters that are stored as one
+      array, joined along the first axis.
     leading_ones: arrays may have axes of size 1 before their own.
+    stages: how blocks are numbered, if not from 0 on; their flat names begin as `block` says.
+    first_row: name of a parameter, (1, N, …), whose first row may be missing; it is then zero.
+    refusal: config -> why a model cannot be stored in it; '': it can.
     caveat: config -> a warning for who writes it; '': none.
+    about: config -> text fields that a file says about the model, where it can.
   """
 
   name: str
   suffix: str
   block: re.Pattern
   rules: Rules = ()
-  axes: Callable[[str], tuple[int, ...]] = lambda name: ()
+  aliases: Rules = ()
+  axes: Callable[[str], Axes] = lambda name: ()
+  pieces: Callable[[str], tuple[int, int]] = lambda name: (0, 1)
   leading_ones: bool = False
+  stages: Stages | None = None
+  first_row: str = ''
+  refusal: Callable[[Any], str] = lambda config: ''
   caveat: Callable[[Any], str] = lambda config: ''
+  about: Callable[[Any], Mapping[str, str]] = lambda config: {}
 
   def rename(self, name: str) -> str:
-    """Parameter name -> stored name."""
-    for pattern, replacement in self.rules:
-      name = pattern.sub(replacement, name)
-    return name
+    """Parameter name -> stored name, with the flat number of its block."""
+    return _replaced(self.rules, name)
 
-  def without_leading_ones(self, shape: tuple[int, ...], rank: int | None) -> tuple[int, ...]:
+  def flattened(self, names: Iterable[str]) -> dict[str, str]:
+    """Return stored name with the flat number of its block -> name in a file.
+
+    Raises:
+      UserError: blocks are missing in between, or two names mean the same.
+    """
+    flat: dict[str, str] = {}
+    known = {name: _replaced(self.aliases, name) for name in names}
+    places = self._places(known.values())
+    for name, stored in known.items():
+      match = self.stages.pattern.match(stored) if self.stages else None
+      if self.stages and match:
+        number = places.index((int(match[1]), int(match[2])))
+        stored = self.stages.flat.format(number) + stored[match.end() :]
+      if stored in flat:
+        raise UserError(f'{name} and {flat[stored]} in it are the same array')
+      flat[stored] = name
+    return flat
+
+  def _places(self, names: Iterable[str]) -> list[tuple[int, int]]:
+    """Return the stages and places of the blocks of a file, in order."""
+    if self.stages is None:
+      return []
+    matches = (self.stages.pattern.match(name) for name in names)
+    places = sorted({(int(match[1]), int(match[2])) for match in matches if match})
+    expected = (self.stages.first, self.stages.first)
+    for stage, place in places:
+      if (stage, place) not in (expected, (expected[0] + 1, self.stages.first)):
+        raise UserError(f'{self.stages.template.format(*expected)}… is missing')
+      expected = (stage, place + 1)
+    return places
+
+  def in_stages(self, name: str, places: Sequence[tuple[int, int]]) -> str:
+    """Stored name with a flat number -> name in a file.
+
+    Args:
+      places: of each block its stage and its place in that, from 0 on.
+    """
+    match = self.block.match(name)
+    if self.stages is None or match is None:
+      return name
+    stage, place = (number + self.stages.first for number in places[int(match[1])])
+    return self.stages.template.format(stage, place) + name[match.end() :]
+
+  def without_leading_ones(self, shape: Shape, rank: int | None) -> Shape:
     """Return a stored shape without the leading ones that an array of this rank may have."""
     extra = len(shape) - rank if self.leading_ones and rank is not None else 0
     return shape[extra:] if extra > 0 and set(shape[:extra]) == {1} else shape
 
   def stored_shape(self, name: str, shape: Sequence) -> tuple:
-    """Shape of a parameter -> shape of its stored array."""
-    return tuple(shape[axis] for axis in self.axes(name)) or tuple(shape)
+    """Shape of a parameter -> shape of its stored array; letters stand for unknown sizes."""
+    _, number = self.pieces(name)
+    sizes = [_product([shape[i] for i in group]) for group in self._groups(name, len(shape))]
+    return (_product([number, sizes[0]]), *sizes[1:]) if number > 1 else tuple(sizes)
 
-  def parameter_shape(self, name: str, shape: tuple[int, ...]) -> tuple[int, ...]:
+  def parameter_shape(self, name: str, shape: Shape) -> Shape:
     """Shape of a stored array -> shape of its parameter; a shape of another rank stays as it is."""
     axes = self.axes(name)
-    return tuple(shape[axis] for axis in np.argsort(axes)) if len(axes) == len(shape) else shape
+    if not axes or len(axes) != len(shape):
+      return shape
+    _, number = self.pieces(name)
+    shape = (shape[0] // number, *shape[1:])
+    groups = self._groups(name, len(shape))
+    sizes = {
+      i: size if len(group) == 1 else 0
+      for group, size in zip(groups, shape, strict=True)
+      for i in group
+    }
+    return tuple(sizes[i] for i in sorted(sizes))
 
-  def parameter(self, name: str, array: np.ndarray) -> np.ndarray:
-    """Stored array -> parameter, float32; a view where possible."""
-    axes = self.axes(name)
-    turned = array.transpose(np.argsort(axes)) if axes else array
-    with np.errstate(over='ignore'):  # what is too large becomes infinite, and is reported
-      return turned.astype(np.float32, copy=False)
+  def parameter(self, name: str, array: np.ndarray, shape: Shape) -> np.ndarray:
+    """Stored array -> parameter of this shape; a view where possible."""
+    place, number = self.pieces(name)
+    array = np.split(array, number)[place] if number > 1 else array
+    order = [i for group in self._groups(name, len(shape)) for i in group]
+    return array.reshape([shape[i] for i in order]).transpose(np.argsort(order))
 
-  def stored(self, name: str, array: np.ndarray) -> np.ndarray:
-    """Parameter -> stored array, float32 and contiguous."""
-    axes = self.axes(name)
-    return np.ascontiguousarray(array.transpose(axes) if axes else array, np.float32)
+  def stored(self, arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Parameters -> stored arrays by their flat names, float32 and contiguous."""
+    pieces: dict[str, dict[int, np.ndarray]] = {}
+    for name, array in arrays.items():
+      order = [i for group in self._groups(name, array.ndim) for i in group]
+      turned = array.transpose(order).reshape(
+        [math.prod(array.shape[i] for i in group) for group in self._groups(name, array.ndim)]
+      )
+      pieces.setdefault(self.rename(name), {})[self.pieces(name)[0]] = turned
+    joined = {
+      name: np.concatenate([parts[i] for i in sorted(parts)]) if len(parts) > 1 else parts[0]
+      for name, parts in pieces.items()
+    }
+    return {name: np.ascontiguousarray(array, np.float32) for name, array in joined.items()}
+
+  def _groups(self, name: str, rank: int) -> list[tuple[int, ...]]:
+    """For each stored axis, the axes of the parameter that it is made of."""
+    axes = self.axes(name) or range(rank)
+    return [(axis,) if isinstance(axis, int) else axis for axis in axes]
+
+
+def _replaced(rules: Rules, name: str) -> str:
+  for pattern, replacement in rules:
+    name = pattern.sub(replacement, name)
+  return name
+
+
+def _product(sizes: Sequence) -> Any:
+  """Product of sizes; if one is a letter, the text of the product."""
+  if all(isinstance(size, int) for size in sizes):
+    return math.prod(sizes)
+  return '·'.join(str(size) for size in sizes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,7 +214,7 @@ class PublishedFile:
     fields: of the variant's config, what is different.
     mebibytes: to two decimals; None where no size is published.
     recipe: the evaluation recipe that belongs to it.
-    top1: published ImageNet validation accuracy at 224 px, percent.
+    top1: published ImageNet validation accuracy at its image size, percent.
     real: published ImageNet ReaL accuracy, percent.
     note: anything else.
     pretrained_on: data set of a model that was trained as in the paper; None for others.

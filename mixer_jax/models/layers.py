@@ -18,6 +18,14 @@ def dense(params: dict, x: jax.Array, dtype) -> jax.Array:
   return _apply(module, params, x)
 
 
+def dense_general(params: dict, x: jax.Array, dtype, *, axes: int = 1) -> jax.Array:
+  """Linear map of the last `axes` axes to the other axes of the kernel."""
+  module = linen.DenseGeneral(
+    params['kernel'].shape[axes:], axis=tuple(range(-axes, 0)), dtype=dtype
+  )
+  return _apply(module, params, x)
+
+
 def conv(params: dict, x_BHWC: jax.Array, dtype, *, stride: int = 1, padding: int = 0) -> jax.Array:
   """Convolution with a kernel HWIO, with `padding` zeros around the image."""
   kernel = params['kernel']

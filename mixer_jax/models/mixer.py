@@ -15,6 +15,7 @@ import jax.numpy as jnp
 
 from mixer_jax.errors import UserError
 from mixer_jax.models import layers, validation
+from mixer_jax.models.files import Found
 from mixer_jax.models.mixer_changes import grow, keep_blocks, match_permutation, token_mixing
 from mixer_jax.models.mixer_files import LAYOUTS, PUBLISHED
 from mixer_jax.models.parameters import Param, head_bias, ones, zeros
@@ -120,18 +121,9 @@ class MixerConfig:
   def __post_init__(self):
     validation.check(self)
     validation.check_depth(self)
-    if self.image_size % self.patch_size:
-      low = self.image_size // self.patch_size * self.patch_size
-      near = ' or '.join(str(size) for size in (low, low + self.patch_size) if size)
-      raise UserError(
-        f'model.image_size {self.image_size} is not a multiple of model.patch_size '
-        f'{self.patch_size}: take {near}'
-      )
-    if self.gelu not in _GELU_APPROXIMATE:
-      raise UserError(f"model.gelu must be 'tanh' or 'erf', not {self.gelu!r}")
-    for name in ('stochastic_depth', 'dropout'):
-      if not 0 <= getattr(self, name) < 1:
-        raise UserError(f'model.{name} must be in [0, 1), not {getattr(self, name)!r}')
+    validation.check_patches(self)
+    validation.check_choice(self, 'gelu', tuple(_GELU_APPROXIMATE))
+    validation.check_rates(self, ('stochastic_depth', 'dropout'))
 
   @property
   def num_tokens(self) -> int:
@@ -203,18 +195,19 @@ def is_stochastic(config: MixerConfig) -> bool:
   return bool(config.stochastic_depth or config.dropout)
 
 
-def from_sizes(num_blocks: int, sizes: dict[str, int]) -> MixerConfig:
+def from_file(found: Found) -> MixerConfig:
   """Return the config of a weights file, from the sizes of its arrays.
 
   Raises:
     UserError: there is no such Mixer.
   """
+  sizes = found.sizes
   side = math.isqrt(sizes['S'])
   if side**2 != sizes['S']:
     raise UserError(f'{sizes["S"]} tokens do not fill a square image')
   return MixerConfig(
     patch_size=sizes['P'],
-    num_blocks=num_blocks,
+    num_blocks=found.num_blocks,
     hidden_dim=sizes['C'],
     tokens_mlp_dim=sizes['T'],
     channels_mlp_dim=sizes['F'],

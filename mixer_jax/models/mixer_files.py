@@ -49,7 +49,7 @@ LAYOUTS = (
     '.safetensors',
     re.compile(r'blocks\.([0-9]{1,6})\.'),
     _TIMM,
-    _timm_axes,
+    axes=_timm_axes,
     caveat=_timm_caveat,
   ),
 )

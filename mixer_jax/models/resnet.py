@@ -18,7 +18,11 @@ import jax.numpy as jnp
 
 from mixer_jax.errors import UserError
 from mixer_jax.models import layers, validation
+from mixer_jax.models.files import Found
 from mixer_jax.models.parameters import Param, head_bias, ones, zeros
+from mixer_jax.models.resnet_files import LAYOUTS
+
+__all__ = ['LAYOUTS', 'VARIANTS', 'ResNetConfig', 'grow']
 
 NAME = 'ResNet'
 ARCHITECTURE = ('stages', 'width', 'stem', 'groups')
@@ -158,10 +162,70 @@ def block_sizes(config: ResNetConfig, block: int) -> dict[str, int]:
   return {**sizes, 'Q': unit.after} if unit.projects else sizes
 
 
+VARIANTS = {
+  f'BiT-R{3 * sum(map(int, stages.split(","))) + 2}x{width}': ResNetConfig(stages, width)
+  for stages, width in (
+    ('3,4,6,3', 1),
+    ('3,4,6,3', 2),
+    ('3,4,6,3', 3),
+    ('3,4,23,3', 1),
+    ('3,4,23,3', 3),
+    ('3,8,36,3', 1),
+    ('3,8,36,3', 2),
+    ('3,8,36,3', 4),
+    ('3,24,36,3', 3),
+  )
+}
+"""The models of BiT's paper, R152x2, and R50x2, R152x1 and R200x3 of the Mixer's Table 3."""
+
+COLUMNS = {'units': 'stages', 'width': 'width', 'channels': 'channels'}
+
+
 def variant_of(config: ResNetConfig) -> str:
-  """'ResNet-50x1', as BiT counts: convolutions in depth and the head; times the width."""
-  name = f'ResNet-{3 * config.num_blocks + 2}x{config.width:g}'
-  return name if config.stem == 'imagenet' else f"{name} with CIFAR's stem"
+  """'BiT-R50x1', as BiT counts: convolutions in depth and the head; times the width."""
+  depth = f'{3 * config.num_blocks + 2}x{config.width:g}'
+  if config.stem == 'imagenet' and config.groups == 32:
+    return f'BiT-R{depth}'
+  return f'ResNet-{depth}' + ('' if config.stem == 'imagenet' else " with CIFAR's stem")
+
+
+def _stem_of(side: int) -> str:
+  """Name of the stem whose kernel has this side, pixels.
+
+  Raises:
+    UserError: there is none.
+  """
+  for name, (known, _) in _STEMS.items():
+    if known == side:
+      return name
+  known = ' or '.join(f'{size}×{size}' for size, _ in _STEMS.values())
+  raise UserError(f'a stem of {side}×{side} pixels: those here have {known}')
+
+
+def places(config: ResNetConfig) -> list[tuple[int, int]]:
+  """Stage and place in it of each unit, from 0 on."""
+  counts = map(int, config.stages.split(','))
+  return [(stage, place) for stage, count in enumerate(counts) for place in range(count)]
+
+
+def from_file(found: Found) -> ResNetConfig:
+  """Return the config of a weights file; BiT's 32 groups, which no file tells.
+
+  Raises:
+    UserError: there is no such ResNet.
+  """
+  projects = [f'ResNetBlock_{i}/projection/kernel' in found.shapes for i in range(found.num_blocks)]
+  if not projects or not projects[0]:
+    raise UserError('its first unit has no projection, as those of a ResNet-v2 have')
+  starts = [i for i, starts_stage in enumerate(projects) if starts_stage]
+  counts = [end - start for start, end in zip(starts, [*starts[1:], found.num_blocks], strict=True)]
+  return ResNetConfig(
+    stages=','.join(map(str, counts)),
+    width=found.sizes['W'] / 64,
+    stem=_stem_of(found.sizes['K']),
+    num_classes=found.sizes['N'],
+    **{k: v for k, v in found.fields.items() if k in ('groups', 'image_size')},
+  )
 
 
 def activation(config: ResNetConfig) -> str:

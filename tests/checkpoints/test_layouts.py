@@ -279,7 +279,7 @@ def test_a_missing_block_is_missing_and_a_strange_number_is_strange(tmp_path):
 
 def test_arrays_of_something_else_are_refused(tmp_path):
   write(tmp_path / 'w.npz', {'a': np.zeros(3)})
-  with pytest.raises(UserError, match='not the weights of a Mixer: it holds a'):
+  with pytest.raises(UserError, match='not the weights of a Mixer, a ResNet or a ViT: it holds a'):
     mixer_jax.load(tmp_path / 'w.npz')
   weights = arrays('modern')
   for i in range(3):

@@ -184,7 +184,7 @@ def test_the_paper_scale_is_b16_and_resnet50x1():
     initial_model.new_model(study.models[name].model) for name in ('mixer', 'resnet')
   )
   assert mixer_jax.models.variant_of(mixer) == 'B/16'
-  assert mixer_jax.models.variant_of(resnet) == 'ResNet-50x1'
+  assert mixer_jax.models.variant_of(resnet) == 'BiT-R50x1'
   assert mixer_jax.models.num_params(resnet) == 25_549_352
   assert (mixer.image_size, resnet.image_size) == (224, 224)
   assert isinstance(mixer, MixerConfig)

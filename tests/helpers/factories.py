@@ -6,7 +6,7 @@ import jax
 import numpy as np
 
 from mixer_jax import models
-from mixer_jax.models import MixerConfig
+from mixer_jax.models import MixerConfig, ViTConfig
 
 
 def tiny_mixer(**fields: Any) -> MixerConfig:
@@ -21,6 +21,20 @@ def tiny_mixer(**fields: Any) -> MixerConfig:
     'num_classes': 10,
   }
   return MixerConfig(**{**sizes, **fields})
+
+
+def tiny_vit(**fields: Any) -> ViTConfig:
+  """Return a ViT of 2 blocks, width 16, on 4×4 patches, with some fields changed."""
+  sizes = {
+    'patch_size': 4,
+    'num_blocks': 2,
+    'hidden_dim': 16,
+    'mlp_dim': 32,
+    'num_heads': 2,
+    'image_size': 16,
+    'num_classes': 10,
+  }
+  return ViTConfig(**{**sizes, **fields})
 
 
 def random_params(config: models.ModelConfig, seed: int = 0, scale: float = 0.3) -> dict:

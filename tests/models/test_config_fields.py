@@ -34,7 +34,7 @@ def test_the_arithmetic_of_a_family_is_asked_for():
   mixer, resnet = models.VARIANTS['S/32'], models.ResNetConfig()
   assert models.with_arithmetic(mixer, gelu='erf', dtype='bfloat16').gelu == 'erf'
   assert models.with_arithmetic(resnet, input_range='[0, 1]').input_range == '[0, 1]'
-  with pytest.raises(UserError, match='ResNet-50x1 is a ResNet: it has no GELU'):
+  with pytest.raises(UserError, match='BiT-R50x1 is a ResNet: it has no GELU'):
     models.with_arithmetic(resnet, gelu='erf')
   with pytest.raises(UserError, match='it has no width'):
     models.with_arithmetic(resnet, width='2')

@@ -6,7 +6,7 @@ import math
 import pytest
 
 from mixer_jax import models
-from mixer_jax.models import ResNetConfig
+from mixer_jax.models import ResNetConfig, mixer
 
 
 def mixer_flops(config) -> int:
@@ -36,7 +36,7 @@ def resnet_flops(config: ResNetConfig) -> int:
   return 2 * (total + flat['head/kernel'])
 
 
-@pytest.mark.parametrize('name', models.VARIANTS)
+@pytest.mark.parametrize('name', mixer.VARIANTS)
 def test_a_mixers_flops_are_those_of_the_formula(name):
   config = models.VARIANTS[name]
   assert models.forward_flops(config) == mixer_flops(config)

@@ -78,7 +78,7 @@ PAPER = {  # parameters without head, with 1000 classes (Table 1), and XLA's GFL
 }
 
 
-@pytest.mark.parametrize('name', mixer_jax.VARIANTS)
+@pytest.mark.parametrize('name', mixer.VARIANTS)
 def test_parameter_counts_and_flops(name):
   config = mixer_jax.VARIANTS[name]
   headless, with_head, gflop = PAPER[name]

@@ -102,7 +102,7 @@ def test_flatten_and_unflatten_are_inverse():
   assert jax.tree.map(id, flatten(unflatten(flat))) == jax.tree.map(id, flat)
 
 
-@pytest.mark.parametrize('name', models.VARIANTS)
+@pytest.mark.parametrize('name', mixer.VARIANTS)
 def test_a_variant_is_recognised_also_when_grown(name):
   config = models.VARIANTS[name]
   assert models.variant_of(dataclasses.replace(config, num_classes=3, dtype='bfloat16')) == name

@@ -17,6 +17,7 @@ from mixer_jax.models.parameters import flatten, unflatten
 from mixer_jax.models.resolution import grow
 from mixer_jax.parallel import mesh as meshes
 from mixer_jax.training.step import make_state
+from tests.helpers import golden_models
 
 TINY = ResNetConfig(stages='1,2', width=0.125, groups=4, stem='cifar', image_size=10, num_classes=5)
 LARGE_STEM = dataclasses.replace(TINY, stages='2,1,1', stem='imagenet', image_size=37)
@@ -88,6 +89,15 @@ def test_logits_equal_float64_numpy(config):
   logits = mixer_jax.apply(config, params, batch)
   np.testing.assert_allclose(logits, wanted, atol=2e-5 * np.abs(wanted).max(), rtol=0)
   assert np.abs(wanted[0] - wanted[1]).max() > 0.01
+
+
+def test_logits_features_and_gradients_equal_the_authors():
+  config, params, expected = golden_models.read('bit_tiny')
+  seen = mixer_jax.features(config, params, expected['images'])
+  for name in ('stem', *(f'block_{i}' for i in range(4)), 'pre_logits', 'logits'):
+    scale = np.abs(expected[name]).max()
+    np.testing.assert_allclose(seen[name], expected[name], atol=1e-5 * scale, rtol=0, err_msg=name)
+  golden_models.check_gradients(config, params, expected)
 
 
 def test_parameters_and_flops_are_those_of_bit():
@@ -187,13 +197,15 @@ def test_a_config_that_is_written_down_is_read_back():
   of_old = dataclasses.asdict(mixer)
   del of_old['family']
   assert models.config_from(of_old) == mixer
-  with pytest.raises(UserError, match=r"model\.family must be 'mixer' or 'resnet'.*, not 'vit'"):
-    models.config_from({'family': 'vit'})
+  with pytest.raises(
+    UserError, match=r"model\.family must be 'mixer' or 'resnet' or 'vit'.*, not 'cnn'"
+  ):
+    models.config_from({'family': 'cnn'})
 
 
 def test_names_are_what_people_call_them():
-  assert models.variant_of(ResNetConfig()) == 'ResNet-50x1'
-  assert models.variant_of(ResNetConfig(stages='3,4,23,3', width=3)) == 'ResNet-101x3'
+  assert models.variant_of(ResNetConfig()) == 'BiT-R50x1'
+  assert models.variant_of(ResNetConfig(stages='3,4,23,3', width=3)) == 'BiT-R101x3'
   assert models.variant_of(TINY) == "ResNet-11x0.125 with CIFAR's stem"
 
 

@@ -8,6 +8,7 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from mixer_jax import models
+from mixer_jax.models import mixer
 from mixer_jax.models.parameters import flatten
 from mixer_jax.parallel import mesh as meshes
 from mixer_jax.training.step import make_state
@@ -28,11 +29,11 @@ RULES = (
 )
 
 RESNETS = {
-  'ResNet-50x1': models.ResNetConfig(),
-  'ResNet-101x3': models.ResNetConfig(stages='3,4,23,3', width=3),
+  'BiT-R50x1': models.ResNetConfig(),
+  'BiT-R101x3': models.ResNetConfig(stages='3,4,23,3', width=3),
   'tiny': models.ResNetConfig(stages='1,2', width=0.125, stem='cifar', groups=4, image_size=16),
 }
-CONFIGS = {**models.VARIANTS, **RESNETS}
+CONFIGS = {**mixer.VARIANTS, **RESNETS}
 
 
 def by_rules(mesh, name: str, shape: tuple[int, ...]) -> P:
@@ -57,5 +58,5 @@ def test_every_leaf_of_a_state_is_sharded_as_by_the_rules(name, sizes):
 
 def test_a_mesh_axis_splits_one_axis_of_an_array():
   mesh = meshes.abstract_mesh(8, 2, 2, 2)
-  found = flatten(meshes.shardings(mesh, models.shapes(RESNETS['ResNet-50x1'])))
+  found = flatten(meshes.shardings(mesh, models.shapes(RESNETS['BiT-R50x1'])))
   assert found['ResNetBlock_0/Conv_1/kernel'].spec == P(None, None, None, 'fsdp')

@@ -13,6 +13,7 @@ from jax.sharding import PartitionSpec as P
 import mixer_jax
 from mixer_jax import models
 from mixer_jax.errors import UserError
+from mixer_jax.models import mixer
 from mixer_jax.models.parameters import flatten
 from mixer_jax.parallel import mesh as meshes
 from mixer_jax.training.step import make_state
@@ -40,7 +41,7 @@ def test_meshes_that_do_not_fit_are_refused(sizes):
 @pytest.mark.parametrize('optimizer', [optax.adamw(1e-3), optax.sgd(0.1, momentum=0.9)])
 def test_every_leaf_of_a_state_has_exactly_one_rule(optimizer):
   mesh = meshes.make_mesh(2, 2, 2)
-  for config in mixer_jax.VARIANTS.values():
+  for config in mixer.VARIANTS.values():
     small = dataclasses.replace(config, num_blocks=1)
     state = jax.eval_shape(lambda c=small: make_state(models.init(c, jax.random.key(0)), optimizer))
     meshes.shardings(mesh, state)  # raises otherwise

@@ -107,5 +107,5 @@ def test_a_block_must_stay_and_the_model_be_a_mixer():
   assert dataclasses.replace(SETTINGS, removed=(7,)).checked(eight) is eight
   with pytest.raises(UserError, match=r'has 8 block.*one must stay: take 0 to 7'):
     dataclasses.replace(SETTINGS, removed=(2, 8)).checked(eight)
-  with pytest.raises(UserError, match='ResNet-50x1 is no Mixer'):
+  with pytest.raises(UserError, match='BiT-R50x1 is no Mixer'):
     SETTINGS.checked(ResNetConfig())

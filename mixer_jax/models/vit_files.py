@@ -1,0 +1,95 @@
+"""Weights files of ViTs: the layouts they are stored in.
+
+The published files of the ViT paper, AugReg and SAM share one count for the children of a block,
+as Flax did before Linen; those of big_vision count each type. timm joins query, key and value.
+"""
+
+import re
+
+from mixer_jax.models.files import Axes, Layout
+
+_POSITIONS = 'Transformer/posembed_input/pos_embedding'
+
+_LINEN = (
+  (re.compile(r'(encoderblock_[0-9]+)/LayerNorm_2/'), r'\1/LayerNorm_1/'),
+  (re.compile(r'(encoderblock_[0-9]+/MultiHeadDotProductAttention)_1/'), r'\1_0/'),
+  (re.compile(r'(encoderblock_[0-9]+/MlpBlock)_3/'), r'\1_0/'),
+)
+_TIMM = (
+  (re.compile(r'^embedding/'), 'patch_embed/proj/'),
+  (re.compile(r'^cls$'), 'cls_token'),
+  (re.compile(f'^{_POSITIONS}$'), 'pos_embed'),
+  (re.compile(r'^Transformer/encoderblock_'), 'blocks/'),
+  (re.compile(r'^Transformer/encoder_norm/'), 'norm/'),
+  (re.compile(r'^pre_logits/'), 'pre_logits/fc/'),
+  (re.compile(r'/LayerNorm_0/'), '/norm1/'),
+  (re.compile(r'/LayerNorm_2/'), '/norm2/'),
+  (re.compile(r'/MultiHeadDotProductAttention_1/out/'), '/attn/proj/'),
+  (re.compile(r'/MultiHeadDotProductAttention_1/(query|key|value)/'), '/attn/qkv/'),
+  (re.compile(r'/MlpBlock_[03]/Dense_0/'), '/mlp/fc1/'),
+  (re.compile(r'/MlpBlock_[03]/Dense_1/'), '/mlp/fc2/'),
+  (re.compile(r'^MAPHead_0/'), 'attn_pool/'),
+  (re.compile(r'^attn_pool/norm1/'), 'attn_pool/norm/'),
+  (re.compile(r'^attn_pool/probe$'), 'attn_pool/latent'),
+  (re.compile(r'/MultiHeadDotProductAttention_0/out/'), '/proj/'),
+  (re.compile(r'/MultiHeadDotProductAttention_0/query/'), '/q/'),
+  (re.compile(r'/MultiHeadDotProductAttention_0/(key|value)/'), '/kv/'),
+  (re.compile(r'/(kernel|scale)$'), '/weight'),
+  (re.compile(r'/'), '.'),
+)
+_BLOCK = re.compile(r'Transformer/encoderblock_([0-9]{1,6})/')
+
+
+def _timm_axes(name: str) -> Axes:
+  if re.search(r'/(query|key|value)/', name):
+    return ((1, 2), 0) if name.endswith('kernel') else ((0, 1),)
+  if name.endswith('/out/kernel'):
+    return (2, (0, 1))
+  if name == 'embedding/kernel':
+    return (3, 2, 0, 1)
+  return (1, 0) if name.endswith('kernel') else ()
+
+
+def _timm_pieces(name: str) -> tuple[int, int]:
+  if 'MAPHead' in name:
+    return next(((i, 2) for i, part in enumerate(('key', 'value')) if f'/{part}/' in name), (0, 1))
+  parts = enumerate(('query', 'key', 'value'))
+  return next(((i, 3) for i, part in parts if f'/{part}/' in name), (0, 1))
+
+
+def _timm_refusal(config) -> str:
+  if config.representation_size:
+    return 'timm has no representation layer: give the model a new head first, which drops it'
+  return ''
+
+
+def _timm_caveat(config) -> str:
+  if config.gelu == 'tanh':
+    return 'timm computes the exact GELU; these weights were trained with tanh'
+  return ''
+
+
+LAYOUTS = (
+  Layout('modern', '.npz', _BLOCK, first_row=_POSITIONS),
+  Layout(
+    'linen',
+    '',
+    _BLOCK,
+    _LINEN,
+    aliases=((re.compile('^(Transformer/)?pos_embedding$'), _POSITIONS),),
+    first_row=_POSITIONS,
+  ),
+  Layout(
+    'timm',
+    '.safetensors',
+    re.compile(r'blocks\.([0-9]{1,6})\.'),
+    _TIMM,
+    axes=_timm_axes,
+    pieces=_timm_pieces,
+    first_row=_POSITIONS,
+    refusal=_timm_refusal,
+    caveat=_timm_caveat,
+    about=lambda config: {'num_heads': str(config.num_heads)},
+  ),
+)
+"""modern: the authors' published files. linen: big_vision's. timm: timm and hubs."""
