@@ -37,6 +37,12 @@ _DATASETS = {  # by TFDS name
   'oxford_flowers102': _DataSet(102, 2040, 590, 500, 100, train='train+validation'),
 }
 
+_AUGREG = {
+  'Ti_16': 'Ti_16-i21k-300ep-lr_0.001-aug_none-wd_0.03-do_0.0-sd_0.0',
+  'S_32': 'S_32-i21k-300ep-lr_0.001-aug_none-wd_0.1-do_0.0-sd_0.0',
+  'S_16': 'S_16-i21k-300ep-lr_0.001-aug_light1-wd_0.03-do_0.0-sd_0.0',
+}
+
 # Fields of the weights that may differ: grown, dropped with the head, or as another file has them.
 _NOT_COMPARED = ('tokens_mlp_dim', 'pooling', 'position', 'representation_size')
 
@@ -57,8 +63,7 @@ def get_config(arg: str) -> ConfigDict:
   name, variant = find_variant(text)
   config = common.finetune(common.get_config())
   config.eval_batch_size = 512
-  weights = _weights(name)
-  config.init_from = weights if weights in released else ''
+  config.init_from = _weights(name)
   default = config.model.family
   common.use_variant(config, variant)
   common.keep_architecture(config)
@@ -78,12 +83,15 @@ def get_config(arg: str) -> ConfigDict:
 
 
 def _weights(name: str) -> str:
-  """Return the name of the weights for ImageNet-21k.
+  """Return the name of the published weights for ImageNet-21k; '': there are none.
 
-  Those of a ViT are of the ViT paper, whose recipe this is, or AugReg's of the sizes that it
-  introduced.
+  Those of a ViT are the ViT paper's, whose recipe this is, or the ones that AugReg recommends for
+  the sizes that it added.
   """
-  return f'imagenet21k/Mixer-{name.replace("/", "_")}'
+  family, _, size = name.replace('/', '_').rpartition('-')
+  own = {'ViT': _AUGREG.get(size, f'imagenet21k/ViT-{size}'), 'BiT': f'BiT-M-{size}'}
+  wanted = own.get(family, f'imagenet21k/Mixer-{size}')
+  return next((known for known in released if known.endswith(wanted)), '')
 
 
 def _to_data_set(config: ConfigDict, name: str) -> None:
