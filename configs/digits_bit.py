@@ -6,12 +6,13 @@ from configs import common, digits
 
 
 def get_config() -> ConfigDict:
-  """Return a ResNet."""
+  """Return a ResNet of three units; 1,000 steps, about 45 epochs, of SGD that falls in steps.
+
+  Width, crop, rate and length were chosen on train[80%:], after training on the rest.
+  """
   config = digits.get_config()
   config.total_steps = 1000
   config.batch_size = 64
-  config.eval_every = 250
-  config.checkpoint_every = 500
   common.resnet(config)
   config.model.update(stages='1,1,1', width=0.25, stem='cifar', groups=4)
 
