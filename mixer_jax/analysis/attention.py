@@ -112,7 +112,8 @@ class Attention:
 
 def measure(step: AttentionStep, params: dict, batches: Iterable[Batch], mesh) -> Attention:
   """Run a step of `make_attention_step` over all batches of a split."""
-  rows, maps = [], 0.0
+  rows: list[dict[str, np.ndarray]] = []
+  maps: Any = 0.0
   for found in pipelined(lambda batch: step(params, meshes.put(mesh, batch)), batches):
     maps = maps + np.float64(found.pop('class_token_map', 0))
     mask = found.pop('mask')

@@ -1,4 +1,4 @@
-"""`mixer-jax attention`: how far each head of a model looks, over images of a split."""
+"""`mixer-jax attention`: how far each head of attention looks, over images of a split."""
 
 from mixer_jax.commands import flags
 from mixer_jax.paths import user_path, write_whole

@@ -56,7 +56,7 @@ class AttentionReport:
 
   def title(self) -> str:
     """Return the model and the images in words."""
-    return f'{self.variant} of {self.checkpoint}, {self.images:,} images of {self.data}'
+    return f'{self.checkpoint} ({self.variant}), {self.images:,} images of {self.data}'
 
   def summary(self) -> str:
     """Return a line per block: mean, least and most of its heads."""
@@ -148,7 +148,7 @@ def measure_attention(
   return AttentionReport(
     checkpoint=model.path,
     variant=models.variant_of(config),
-    data=setup.source.name,
+    data=model.setup.source.name,
     images=count,
     image_size=config.image_size,
     distance=found.distance.mean(0),

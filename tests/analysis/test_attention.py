@@ -4,6 +4,7 @@ import dataclasses
 import math
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -147,19 +148,17 @@ def test_a_uniform_head_and_one_that_sees_only_itself(pooling):
   np.testing.assert_allclose(of(0.0).distance, mean, rtol=1e-6)
   assert attention.uniform_distance(config) == pytest.approx(mean, rel=1e-6)
   np.testing.assert_allclose(of(30.0).distance, 0, atol=1e-6)
-  share = of(0.0).class_token_share
-  if pooling == 'token':
-    np.testing.assert_allclose(share, 1 / 17, rtol=1e-6)
-    np.testing.assert_allclose(of(0.0).class_token_map, 1 / 17, rtol=1e-6)
-  else:
-    assert share is None
+  found = of(0.0)
+  for values in (found.class_token_share, found.class_token_map):
+    assert (values is None) == (pooling == 'gap')
+    assert values is None or np.allclose(values, 1 / 17, rtol=1e-6)
 
 
 def test_a_query_that_sees_the_class_token_alone_counts_as_zero():
   weights = np.zeros((1, 1, 5, 5), np.float32)
   weights[..., 0] = 1
   weights[0, 0, 1] = [0.5, 0, 0.5, 0, 0]  # of the first patch, to the class token and its neighbour
-  found = attention.attention_statistics(weights, image_size=20)
+  found = attention.attention_statistics(jnp.asarray(weights), image_size=20)
   np.testing.assert_allclose(found['distance'], [[10 / 4]])
   np.testing.assert_allclose(found['class_token_share'], [[3.5 / 4]])
 
