@@ -25,7 +25,7 @@ _LEAST = 260  # pixels, width of a picture
 _LEAST_BAR, _MOST_BAR = 160, 400  # pixels, height of the scale of colours
 _CHARACTER = 8.2  # width of a character of the title in pixels, at most about
 _RED = (0.8, 0.1, 0.1)
-_SHOWN = 7  # rows and columns of patches that the paper shows
+_ALL_SHOWN, _SHOWN = 8, 7  # rows of patches that are all shown, and of more of them so many
 
 
 def distances(distance: np.ndarray, title: str, image_size: int, uniform: float) -> bytes:
@@ -42,8 +42,7 @@ def distances(distance: np.ndarray, title: str, image_size: int, uniform: float)
   columns = -(-min(heads, _NAMED_HEADS) // _PER_COLUMN)
   width = 6.4 + columns
   figure, axis = plt.subplots(figsize=(width, 4.8), layout='constrained')
-  colors = plt.get_cmap('tab20').colors
-  colors = colors[::2] + colors[1::2]  # the pale ones last
+  colors = plt.get_cmap('tab20')([*range(0, 20, 2), *range(1, 20, 2)])  # the pale ones last
   for head in range(heads):
     named = heads <= _NAMED_HEADS
     label = f'head {head}' if named else None if head else f'{heads} heads'
@@ -86,15 +85,16 @@ def class_token(maps: np.ndarray, title: str) -> bytes:
 def position_similarity(cosines: np.ndarray, title: str) -> bytes:
   """Draw the similarity of position embeddings: a tile per patch, over the grid of all patches.
 
-  Of a large grid, seven rows and columns of patches are shown, from edge to edge. Colours span from
-  the least value to 1.
+  Of a grid above 8×8, seven rows and columns of patches are shown, from edge to edge. Colours span
+  from the least value to 1.
 
   Args:
     cosines: (G, G, G, G): [r, c] is that of the patch in row r and column c with all patches.
     title: title of the picture, of any number of lines.
   """
   side = len(cosines)
-  shown = np.unique(np.linspace(0, side - 1, min(side, _SHOWN)).round().astype(int))
+  count = side if side <= _ALL_SHOWN else _SHOWN
+  shown = np.linspace(0, side - 1, count).round().astype(int)
   least = min(math.floor(10 * float(cosines.min(where=np.isfinite(cosines), initial=1))) / 10, 0.9)
   return _tiles(
     cosines[np.ix_(shown, shown)],
@@ -126,7 +126,7 @@ def _tiles(
   plt = pyplot()
   low, high, unit = scale
   colors = ScalarMappable(Normalize(low, high), plt.get_cmap('viridis').with_extremes(bad=_RED))
-  canvas, tile = _canvas(colors.cmap(colors.norm(np.ma.masked_invalid(maps)))[..., :3])
+  canvas, tile = _canvas(np.asarray(colors.to_rgba(np.ma.masked_invalid(maps)))[..., :3])
   rows, columns = canvas.shape[:2]
   width = max(_LEFT + columns + _RIGHT, _LEAST)
   title = fitted_lines(title, int((width - 2 * _MARGIN) / _CHARACTER), 3)

@@ -107,6 +107,8 @@ def test_batches_on_a_mesh_give_the_same_and_masked_images_do_not_count():
   weights = np.stack(numpy_weights(config, params, levels[mask] / 127.5 - 1), axis=1)
   wanted = np.stack([numpy_distance(config, weights[:, i]) for i in range(3)], axis=1)
   np.testing.assert_allclose(found.distance, wanted, rtol=2e-5)
+  assert found.class_token_share is not None
+  assert found.class_token_map is not None
   np.testing.assert_allclose(found.class_token_share, weights[..., 1:, 0].mean(-1), atol=2e-6)
   maps = weights[..., 0, 1:].mean(0).reshape(3, 3, 4, 4)
   np.testing.assert_allclose(found.class_token_map, maps, atol=2e-6)
