@@ -98,7 +98,8 @@ class AttentionReport:
       )
     }
     if self.class_token_map is not None:
-      drawn['class_token'] = attention_pictures.class_token(self.class_token_map, self.title())
+      title = f'{self.title()}\nweights that the class token gives to the patches, mean over images'
+      drawn['class_token'] = attention_pictures.class_token(self.class_token_map, title)
     return drawn
 
 
