@@ -62,9 +62,10 @@ PUBLISHED = (
 )
 """Table 3 uses the recipe `resmall-crop`, Table 2 `resize-crop`.
 
-Sizes and epochs in Table 2 of ViT and BiT are those of their papers. The accuracies of the first
-four ViTs, whose weights are others than the ViT paper's, reached the authors by personal
-communication.
+Sizes and epochs in Table 2 of ViT and BiT are those of their papers, as far as these tell: the 90
+epochs of ViT-L/16 on ImageNet-21k are taken from its core-days, and 480 px of R152x4 from BiT's own
+rule. The accuracies of the first four ViTs, whose weights are others than the ViT paper's, reached
+the authors by personal communication.
 """
 
 IMAGES = {'imagenet2012': 1_281_167, 'imagenet21k': 14_197_087, 'jft300m': 300_000_000}
