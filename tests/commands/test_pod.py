@@ -41,15 +41,17 @@ def cache(tmp_path_factory):
 
 def start(
   workdir, data_dir, cache, *more,
-  processes=2, fault='', restarts=3, start_new_session=False, **environment,
+  processes=2, fault='', restarts=3, start_new_session=False, config='configs/digits.py',
+  **environment,
 ):  # fmt: skip
   """A running pod of two devices a process."""
+  flags = (*LIMITS, f'--config.total_steps={STEPS}', *more)
   return subprocess.Popen(
     [
       str(POD),
       str(processes),
       '2',
-      *train_runs.flags(workdir, data_dir, *LIMITS, f'--config.total_steps={STEPS}', *more),
+      *train_runs.flags(workdir, data_dir, *flags, config=config),
     ],
     cwd=train_runs.ROOT,
     env={
@@ -161,6 +163,33 @@ def test_after_a_fault_the_run_ends_in_the_same_bits(
   starts = [row for row in events(tmp_path / 'run') if row['event'] == 'start']
   assert len(starts) == 4, said  # two processes, twice
   assert bits(tmp_path / 'run') == bits(undisturbed)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+  ('family', 'axis', 'fault'), [('vit', 'model', 'kill 1 5'), ('resnet', 'fsdp', 'kill 0 4')]
+)
+def test_a_model_across_processes_survives_a_fault(
+  tmp_path, digits_dir, cache, family, axis, fault
+):
+  """All four heads are on devices of their own, or a quarter of all channels."""
+  mesh = ('--config.mesh.data=1', f'--config.mesh.{axis}=4')
+  config = f'tests/helpers/digits_{family}.py'
+  for name, more in (
+    ('undisturbed', {}),
+    ('disturbed', {'fault': f'{fault} {tmp_path / "mark"}'}),
+    ('alone', {'processes': 1}),
+  ):
+    sizes = () if name == 'alone' else mesh
+    code, said = finished(start(tmp_path / name, digits_dir, cache, *sizes, config=config, **more))
+    assert code == 0, said
+  assert (tmp_path / 'mark').exists()
+  assert bits(tmp_path / 'disturbed') == bits(tmp_path / 'undisturbed')
+  image = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), np.uint8)
+  pod, alone = (
+    mixer_jax.apply(*mixer_jax.load(tmp_path / name), image) for name in ('undisturbed', 'alone')
+  )
+  np.testing.assert_allclose(pod, alone, atol=1e-4)
 
 
 def test_processes_that_were_started_differently_leave_naming_the_field(tmp_path, digits_dir):

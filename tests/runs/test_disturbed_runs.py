@@ -102,6 +102,24 @@ def test_a_run_that_is_told_in_an_evaluation_has_saved_and_leaves(
   assert_same_end(tmp_path, undisturbed)
 
 
+@pytest.mark.parametrize('family', ['vit', pytest.param('resnet', marks=pytest.mark.long)])
+def test_a_run_of_another_family_that_is_told_to_leave_ends_in_the_same_bits(
+  digits_dir, tmp_path, monkeypatch, family
+):
+  own = {name: value for name, value in SMALL_FIELDS.items() if not name.startswith('model.')}
+  where = {'data.data_dir': str(digits_dir), 'keep_best': True}
+  mesh = {'mesh.data': 2, 'mesh.fsdp': 2, 'mesh.model': 2}
+  config = run_config(f'tests/helpers/digits_{family}.py', **own, **where, **mesh)
+  train(config, tmp_path / 'undisturbed')
+  with monkeypatch.context() as patch:
+    Signals(patch, signal.SIGTERM, 1)
+    with pytest.raises(PreemptedError):
+      train(config, tmp_path / 'run')
+  assert events(tmp_path / 'run')[-2:] == [('save', 3), ('preempted', 3)]
+  train(config, tmp_path / 'run')
+  assert_same_end(tmp_path / 'run', tmp_path / 'undisturbed')
+
+
 def test_a_signal_in_the_last_evaluation_of_a_run_ends_its_study(digits_dir, tmp_path, monkeypatch):
   runs = [study.Run(name, plain(digits_dir), str(tmp_path / name)) for name in ('a', 'b')]
   planned = study.check(runs)
