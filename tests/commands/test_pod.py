@@ -174,14 +174,15 @@ def test_a_model_across_processes_survives_a_fault(
 ):
   """All four heads are on devices of their own, or a quarter of all channels."""
   mesh = ('--config.mesh.data=1', f'--config.mesh.{axis}=4')
-  config = f'tests/helpers/digits_{family}.py'
-  for name, more in (
-    ('undisturbed', {}),
-    ('disturbed', {'fault': f'{fault} {tmp_path / "mark"}'}),
-    ('alone', {'processes': 1}),
+  config = f'tests/helpers/experiments/digits_{family}.py'
+  place = lambda name: (tmp_path / name, digits_dir, cache)
+  faults = f'{fault} {tmp_path / "mark"}'
+  for pod in (
+    lambda: start(*place('undisturbed'), *mesh, config=config),
+    lambda: start(*place('disturbed'), *mesh, config=config, fault=faults),
+    lambda: start(*place('alone'), config=config, processes=1),
   ):
-    sizes = () if name == 'alone' else mesh
-    code, said = finished(start(tmp_path / name, digits_dir, cache, *sizes, config=config, **more))
+    code, said = finished(pod())
     assert code == 0, said
   assert (tmp_path / 'mark').exists()
   assert bits(tmp_path / 'disturbed') == bits(tmp_path / 'undisturbed')

@@ -32,7 +32,7 @@ def cache(tmp_path_factory):
 
 @pytest.mark.parametrize('family', ['vit', 'resnet'])
 def test_killed_at_a_random_step_and_in_a_save(tmp_path, digits_dir, cache, family, rng):
-  config = f'tests/helpers/digits_{family}.py'
+  config = f'tests/helpers/experiments/digits_{family}.py'
   start = lambda name: train_runs.start(
     tmp_path / name, digits_dir, *FLAGS, cache=cache, config=config
   )

@@ -109,7 +109,7 @@ def test_a_run_of_another_family_that_is_told_to_leave_ends_in_the_same_bits(
   own = {name: value for name, value in SMALL_FIELDS.items() if not name.startswith('model.')}
   where = {'data.data_dir': str(digits_dir), 'keep_best': True}
   mesh = {'mesh.data': 2, 'mesh.fsdp': 2, 'mesh.model': 2}
-  config = run_config(f'tests/helpers/digits_{family}.py', **own, **where, **mesh)
+  config = run_config(f'tests/helpers/experiments/digits_{family}.py', **own, **where, **mesh)
   train(config, tmp_path / 'undisturbed')
   with monkeypatch.context() as patch:
     Signals(patch, signal.SIGTERM, 1)

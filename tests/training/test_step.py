@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import mixer_jax
+from mixer_jax import models
 from mixer_jax.models.parameters import flatten, unflatten
 from mixer_jax.parallel import mesh as meshes
 from mixer_jax.training import step as steps
@@ -36,7 +37,7 @@ def started(config) -> dict:
   return params
 
 
-def run(mesh, count: int, optimizer=OPTIMIZER, config=CONFIG, **kwargs):
+def run(mesh, count: int, optimizer=OPTIMIZER, config: models.ModelConfig = CONFIG, **kwargs):
   """Final state and all metrics; the head begins random, so that gradients reach everywhere."""
   schedule = make_schedule(optimizer, 20)
   transform = make_optimizer(optimizer, schedule)
