@@ -173,14 +173,15 @@ def test_a_model_across_processes_survives_a_fault(
   tmp_path, digits_dir, cache, family, axis, fault
 ):
   """All four heads are on devices of their own, or a quarter of all channels."""
-  mesh = ('--config.mesh.data=1', f'--config.mesh.{axis}=4')
-  config = f'tests/helpers/experiments/digits_{family}.py'
+  config, _ = train_runs.FAMILIES[family]
+  small = train_runs.family_flags(family)
+  mesh = (*small, '--config.mesh.data=1', f'--config.mesh.{axis}=4')
   place = lambda name: (tmp_path / name, digits_dir, cache)
   faults = f'{fault} {tmp_path / "mark"}'
   for pod in (
     lambda: start(*place('undisturbed'), *mesh, config=config),
     lambda: start(*place('disturbed'), *mesh, config=config, fault=faults),
-    lambda: start(*place('alone'), config=config, processes=1),
+    lambda: start(*place('alone'), *small, config=config, processes=1),
   ):
     code, said = finished(pod())
     assert code == 0, said

@@ -32,9 +32,10 @@ def cache(tmp_path_factory):
 
 @pytest.mark.parametrize('family', ['vit', 'resnet'])
 def test_killed_at_a_random_step_and_in_a_save(tmp_path, digits_dir, cache, family, rng):
-  config = f'tests/helpers/experiments/digits_{family}.py'
+  config, _ = train_runs.FAMILIES[family]
+  more = (*FLAGS, *train_runs.family_flags(family))
   start = lambda name: train_runs.start(
-    tmp_path / name, digits_dir, *FLAGS, cache=cache, config=config
+    tmp_path / name, digits_dir, *more, cache=cache, config=config
   )
 
   def finish(name: str) -> None:

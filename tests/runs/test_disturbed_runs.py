@@ -23,7 +23,7 @@ from mixer_jax.runs.training_run import train
 from mixer_jax.storage import RETRY_SETTING
 from mixer_jax.studies import study
 from tests.helpers.configs import run_config
-from tests.helpers.train_runs import SMALL_FIELDS
+from tests.helpers.train_runs import FAMILIES, SMALL_FIELDS
 
 pytestmark = pytest.mark.usefixtures('compiled')
 
@@ -109,7 +109,8 @@ def test_a_run_of_another_family_that_is_told_to_leave_ends_in_the_same_bits(
   own = {name: value for name, value in SMALL_FIELDS.items() if not name.startswith('model.')}
   where = {'data.data_dir': str(digits_dir), 'keep_best': True}
   mesh = {'mesh.data': 2, 'mesh.fsdp': 2, 'mesh.model': 2}
-  config = run_config(f'tests/helpers/experiments/digits_{family}.py', **own, **where, **mesh)
+  file, small = FAMILIES[family]
+  config = run_config(file, **own, **where, **mesh, **small)
   train(config, tmp_path / 'undisturbed')
   with monkeypatch.context() as patch:
     Signals(patch, signal.SIGTERM, 1)

@@ -13,6 +13,7 @@ from mixer_jax.models.parameters import flatten, unflatten
 from mixer_jax.parallel import mesh as meshes
 from mixer_jax.training import step as steps
 from mixer_jax.training.optimizer import make_optimizer, make_schedule
+from mixer_jax.training.sam import make_sam
 from tests.helpers import configs, factories
 
 CONFIG = factories.tiny_mixer(hidden_dim=32, tokens_mlp_dim=16, channels_mlp_dim=64)
@@ -42,7 +43,8 @@ def run(mesh, count: int, optimizer=OPTIMIZER, config: models.ModelConfig = CONF
   schedule = make_schedule(optimizer, 20)
   transform = make_optimizer(optimizer, schedule)
   state = steps.state_from_params(started(config), transform, mesh, config)
-  train_step = steps.make_train_step(config, transform, schedule, mesh, **kwargs)
+  sam = make_sam(optimizer, schedule)
+  train_step = steps.make_train_step(config, transform, schedule, mesh, sam=sam, **kwargs)
   history = []
   for batch in batches(count):
     state, metrics = train_step(state, meshes.put(mesh, batch))
@@ -66,9 +68,9 @@ BARE = configs.optimizer(
 )
 
 
-def gradients(mesh, **kwargs) -> dict[str, np.ndarray]:
+def gradients(mesh, optimizer=BARE, **kwargs) -> dict[str, np.ndarray]:
   params = started(kwargs.get('config', CONFIG))
-  state, _ = run(mesh, 1, BARE, **kwargs)
+  state, _ = run(mesh, 1, optimizer, **kwargs)
   before, after = flatten(params), flatten(jax.device_get(state.params))
   return {name: before[name].astype(np.float64) - after[name] for name in before}
 
