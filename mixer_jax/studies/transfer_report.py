@@ -65,11 +65,10 @@ def _paper_figures(values: Mapping[str, Any]) -> dict[str, str]:
 def _paper_text(values: Mapping[str, Any]) -> str:
   lines = []
   for row in (paper.Published(**row) for row in values['paper']):
-    known = {'ImageNet': row.imagenet, 'Avg 5': row.avg5, 'VTAB-1k': row.vtab}
-    figures = [f'{suite} {value:.2f}' for suite, value in known.items() if value is not None]
+    found = {'ImageNet': row.imagenet, 'Avg 5': row.avg5, 'VTAB-1k': row.vtab}
+    figures = ', '.join(f'{name} {v:.2f}' for name, v in found.items() if v is not None)
     lines.append(
-      f"the paper's {row.variant} of {row.data} ({row.epochs} epochs), {row.size} px: "
-      f'{", ".join(figures)} '
+      f"the paper's {row.variant} of {row.data} ({row.epochs} epochs), {row.size} px: {figures} "
       f'(Table {row.table})\n'
     )
   return ''.join(lines)
