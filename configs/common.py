@@ -164,7 +164,7 @@ def get_config() -> ConfigDict:
   config.mesh = ConfigDict()  # devices per axis; -1: the rest
   config.mesh.data = -1  # split the batch
   config.mesh.fsdp = 1  # split the batch, the parameters and the optimizer's moments
-  config.mesh.model = 1  # split the hidden width of the MLPs
+  config.mesh.model = 1  # split the hidden width of the MLPs, and heads of attention
   return config
 
 

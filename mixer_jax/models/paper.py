@@ -77,9 +77,15 @@ def published(variant: str, data: str | None) -> list[Published]:
   return [row for row in PUBLISHED if row.variant == variant and data in (None, row.data)]
 
 
-def core_days(model, data: str, images: int) -> float | None:
-  """Return the paper's core-days if its run saw as many images of this data at 224 px."""
+def run_of(model, data: str, images: int) -> Published | None:
+  """Return the first row whose run saw as many images of this data, at 224 px; None: none did."""
   for row in published(models.variant_of(model), data):
     if model.image_size == 224 and abs(images / (row.epochs * IMAGES[data]) - 1) < 0.02:
-      return row.core_days
+      return row
   return None
+
+
+def core_days(model, data: str, images: int) -> float | None:
+  """Return the paper's core-days of `run_of`."""
+  row = run_of(model, data, images)
+  return row and row.core_days

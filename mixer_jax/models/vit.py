@@ -76,7 +76,7 @@ SIZES = {
   'f': 'pooling_mlp_dim',
 }
 OPTIONAL = 'STRHDqchdf'
-SPLIT = {**dict.fromkeys('HFhf', 'model'), **dict.fromkeys('CRc', 'fsdp')}
+SPLIT = {**dict.fromkeys('HFhf', 'model'), **dict.fromkeys('CREc', 'fsdp')}
 
 
 def _attention_in(config, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:

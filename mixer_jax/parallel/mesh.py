@@ -3,7 +3,7 @@
 `jax.jit` with the shardings made here is what pjit was. The model and the step hold no sharding
 code; the table of a model family says which axes of its parameters are split. Axes of the mesh:
 `data` splits the batch; `fsdp` splits the batch, the parameters and the optimizer's moments;
-`model` splits hidden widths.
+`model` splits hidden widths and the heads of attention.
 """
 
 import math

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from mixer_jax.models import paper
 from mixer_jax.parallel.chips import GIB
 from mixer_jax.parallel.mesh import AXES
 from mixer_jax.pictures.text_tables import aligned, binary_size
@@ -63,8 +64,8 @@ def full(plan: Plan, name: str) -> str:
     f'estimated: {_number(report["hours"])} hours of training, '
     f'{_number(report["core_days"])} core-days',
   ]
-  if report['paper_core_days']:
-    lines.append(f"the paper's run took {report['paper_core_days']:,} TPU-v3 core-days (Table 3)")
+  if row := paper.run_of(program.model, plan.data, plan.images):
+    lines.append(f"the paper's run took {row.core_days:,} TPU-v3 core-days (Table {row.table})")
   return '\n'.join([*lines, *_input(report['input']), NOTE])
 
 

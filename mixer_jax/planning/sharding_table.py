@@ -80,11 +80,13 @@ def _sum(tree) -> Sum:
 
 def as_text(table: ShardingTable) -> str:
   """Return a line for each kind of parameter, and the sums."""
-  lines = []
+  rows = []
   for kind in table.kinds:
     axes = ', '.join('whole' if axis is None else str(axis) for axis in kind.spec) or 'whole'
-    sizes, shards = _sizes(kind.shapes), _sizes(kind.shards)
-    lines.append(f'  {kind.name:44} {sizes:18} {axes:22} {shards} per device')
+    rows.append((kind.name, _sizes(kind.shapes), axes, f'{_sizes(kind.shards)} per device'))
+  widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+  aligned = lambda row: '  '.join(map(str.ljust, row, widths)).rstrip()
+  lines = [f'  {aligned(row)}' for row in rows]
   for name, total in table.sums.items():
     share = total.whole / total.per_device
     lines.append(

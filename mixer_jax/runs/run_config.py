@@ -43,7 +43,7 @@ class MeshConfig:
   Attributes:
     data: split the batch.
     fsdp: split the batch, the parameters and the optimizer's moments.
-    model: split the hidden width of the MLPs.
+    model: split the hidden width of the MLPs, and the heads of attention.
   """
 
   data: int

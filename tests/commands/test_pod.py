@@ -41,15 +41,17 @@ def cache(tmp_path_factory):
 
 def start(
   workdir, data_dir, cache, *more,
-  processes=2, fault='', restarts=3, start_new_session=False, **environment,
+  processes=2, fault='', restarts=3, start_new_session=False, config='configs/digits.py',
+  **environment,
 ):  # fmt: skip
   """A running pod of two devices a process."""
+  flags = (*LIMITS, f'--config.total_steps={STEPS}', *more)
   return subprocess.Popen(
     [
       str(POD),
       str(processes),
       '2',
-      *train_runs.flags(workdir, data_dir, *LIMITS, f'--config.total_steps={STEPS}', *more),
+      *train_runs.flags(workdir, data_dir, *flags, config=config),
     ],
     cwd=train_runs.ROOT,
     env={
@@ -161,6 +163,35 @@ def test_after_a_fault_the_run_ends_in_the_same_bits(
   starts = [row for row in events(tmp_path / 'run') if row['event'] == 'start']
   assert len(starts) == 4, said  # two processes, twice
   assert bits(tmp_path / 'run') == bits(undisturbed)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+  ('family', 'axis', 'fault'), [('vit', 'model', 'kill 1 5'), ('resnet', 'fsdp', 'kill 0 4')]
+)
+def test_a_model_across_processes_survives_a_fault(
+  tmp_path, digits_dir, cache, family, axis, fault
+):
+  """All four heads are on devices of their own, or a quarter of all channels."""
+  config, _ = train_runs.FAMILIES[family]
+  small = train_runs.family_flags(family)
+  mesh = (*small, '--config.mesh.data=1', f'--config.mesh.{axis}=4')
+  place = lambda name: (tmp_path / name, digits_dir, cache)
+  faults = f'{fault} {tmp_path / "mark"}'
+  for pod in (
+    lambda: start(*place('undisturbed'), *mesh, config=config),
+    lambda: start(*place('disturbed'), *mesh, config=config, fault=faults),
+    lambda: start(*place('alone'), *small, config=config, processes=1),
+  ):
+    code, said = finished(pod())
+    assert code == 0, said
+  assert (tmp_path / 'mark').exists()
+  assert bits(tmp_path / 'disturbed') == bits(tmp_path / 'undisturbed')
+  image = np.random.default_rng(0).integers(0, 256, (8, 16, 16, 3), np.uint8)
+  pod, alone = (
+    mixer_jax.apply(*mixer_jax.load(tmp_path / name), image) for name in ('undisturbed', 'alone')
+  )
+  np.testing.assert_allclose(pod, alone, atol=1e-4)
 
 
 def test_processes_that_were_started_differently_leave_naming_the_field(tmp_path, digits_dir):

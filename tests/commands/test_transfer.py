@@ -199,6 +199,14 @@ def test_the_mean_of_a_suite_is_next_to_that_of_the_paper(suite, size, pretraine
     )
 
 
+def test_a_figure_that_the_paper_lacks_is_left_out():
+  origin = transfer.origin_of(mixer_jax.VARIANTS['BiT-R50x1'], 'jft300m')
+  text = transfer_report.text(transfer.summarize({'checkpoint': 'x', 'tasks': {}}, origin))
+  assert text.endswith(
+    "the paper's BiT-R50x1 of jft300m (7 epochs), 224 px: ImageNet 73.69 (Table 3)\n"
+  )
+
+
 NOT_PREPARED = (
   '3 data sets are not prepared, run this first: mixer-jax data prepare imagenet2012 '
   '--data-dir={place}; mixer-jax data prepare oxford_iiit_pet --data-dir={place}; '

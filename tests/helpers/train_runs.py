@@ -31,6 +31,17 @@ TINY_MODEL = tuple(
   f'--config.{name}={value}' for name, value in SMALL_FIELDS.items() if name.startswith('model.')
 )
 
+FAMILIES = {
+  'vit': ('configs/digits_vit.py', {'model.hidden_dim': 16, 'model.dropout': 0.1}),
+  'resnet': ('configs/digits_bit.py', {'model.width': 0.125}),
+}
+"""Family -> (config file, changes that make the model small)."""
+
+
+def family_flags(family: str) -> list[str]:
+  """Return the changes of a family's small run as flags."""
+  return [f'--config.{name}={value}' for name, value in FAMILIES[family][1].items()]
+
 
 def flags(workdir, data_dir, *more: str, config: str = 'configs/digits.py') -> list[str]:
   """Return the arguments of a small run; later flags win."""

@@ -29,3 +29,34 @@ def _at(model, size: int):
       model, image_size=size, tokens_mlp_dim=model.tokens_mlp_dim * factor**2
     )
   return dataclasses.replace(model, image_size=size)
+
+
+def test_rows_of_the_same_model_agree():
+  for row in paper.PUBLISHED:
+    for other in paper.published(row.variant, None):
+      assert other.size != row.size or other.images_per_second == row.images_per_second
+      if other[:3] == row[:3]:
+        assert other.core_days == row.core_days
+
+
+@pytest.mark.parametrize(
+  ('variant', 'data', 'epochs', 'days', 'table'),
+  [
+    ('ViT-H/14', 'jft300m', 14, 2300, 3),
+    ('ViT-L/16', 'jft300m', 14, 650, 3),
+    ('ViT-L/16', 'imagenet21k', 300, 550, 3),
+    ('ViT-L/16', 'imagenet21k', 90, 180, 2),
+    ('BiT-R152x4', 'jft300m', 40, 9900, 2),
+    ('BiT-R152x4', 'imagenet21k', 90, 940, 2),
+  ],
+)
+def test_a_run_is_found_by_its_model_data_and_images(variant, data, epochs, days, table):
+  _, config = models.find_variant(variant)
+  config = dataclasses.replace(config, num_classes=21, dtype='bfloat16')
+  images = round(0.99 * epochs * paper.IMAGES[data])
+  row = paper.run_of(config, data, images)
+  assert row is not None
+  assert (row.core_days, row.table) == (days, table)
+  assert paper.core_days(config, data, images) == days
+  assert paper.core_days(config, data, images // 2) is None
+  assert paper.core_days(dataclasses.replace(config, image_size=448), data, images) is None

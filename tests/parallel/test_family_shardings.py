@@ -1,5 +1,6 @@
 """Shardings that follow from the tables of the families, against rules on paths."""
 
+import dataclasses
 import re
 
 import jax
@@ -8,13 +9,14 @@ import pytest
 from jax.sharding import PartitionSpec as P
 
 from mixer_jax import models
-from mixer_jax.models import mixer
 from mixer_jax.models.parameters import flatten
 from mixer_jax.parallel import mesh as meshes
 from mixer_jax.training.step import make_state
 
-# The rules of the first release. Exactly one matches the end of a leaf's path.
+# Exactly one matches the end of a leaf's path.
+_VIT = '(Transformer/encoderblock_[0-9]+/|MAPHead_0/)'
 RULES = (
+  # The rules of the first release.
   (r'(token|channel)_mixing/Dense_0/kernel$', P('fsdp', 'model')),
   (r'(token|channel)_mixing/Dense_0/bias$', P('model')),
   (r'(token|channel)_mixing/Dense_1/kernel$', P('model', 'fsdp')),
@@ -26,14 +28,31 @@ RULES = (
   (r'(Conv_[012]|projection)/kernel$', P(None, None, None, 'fsdp')),
   (r'(GroupNorm_[012]|pre_head_group_norm)/(scale|bias)$', P()),
   (r'(^|/)(step|count)$', P()),
+  # A ViT: heads and the width of the MLP by `model`, channels by `fsdp`.
+  (r'embedding/kernel$', P(None, None, None, 'fsdp')),
+  (r'(^|/)cls$', P(None, None, 'fsdp')),
+  (r'posembed_input/pos_embedding$', P(None, None, 'fsdp')),
+  (r'MAPHead_0/probe$', P(None, None, 'fsdp')),
+  (rf'{_VIT}MultiHeadDotProductAttention_[01]/(query|key|value)/kernel$', P('fsdp', 'model')),
+  (rf'{_VIT}MultiHeadDotProductAttention_[01]/(query|key|value)/bias$', P('model')),
+  (rf'{_VIT}MultiHeadDotProductAttention_[01]/out/kernel$', P('model', None, 'fsdp')),
+  (rf'{_VIT}MlpBlock_[03]/Dense_0/kernel$', P('fsdp', 'model')),
+  (rf'{_VIT}MlpBlock_[03]/Dense_0/bias$', P('model')),
+  (rf'{_VIT}MlpBlock_[03]/Dense_1/kernel$', P('model', 'fsdp')),
+  (rf'{_VIT}(MlpBlock_[03]/Dense_1|MultiHeadDotProductAttention_[01]/out)/bias$', P()),
+  (r'(LayerNorm_2|encoder_norm)/(scale|bias)$', P()),
+  (r'pre_logits/kernel$', P(None, 'fsdp')),
+  (r'(embedding|pre_logits)/bias$', P()),
 )
 
-RESNETS = {
-  'BiT-R50x1': models.ResNetConfig(),
-  'BiT-R101x3': models.ResNetConfig(stages='3,4,23,3', width=3),
-  'tiny': models.ResNetConfig(stages='1,2', width=0.125, stem='cifar', groups=4, image_size=16),
+_TI16, _B16 = models.VARIANTS['ViT-Ti/16'], models.VARIANTS['ViT-B/16']
+CONFIGS = {
+  **models.VARIANTS,
+  'ResNet': models.ResNetConfig(stages='1,2', width=0.125, stem='cifar', groups=4, image_size=16),
+  'gap': dataclasses.replace(_B16, pooling='gap', position='sincos2d'),
+  'map': dataclasses.replace(_B16, pooling='map', representation_size=768),
+  'Ti map': dataclasses.replace(_TI16, pooling='map'),  # of 3 heads
 }
-CONFIGS = {**mixer.VARIANTS, **RESNETS}
 
 
 def by_rules(mesh, name: str, shape: tuple[int, ...]) -> P:
@@ -58,5 +77,14 @@ def test_every_leaf_of_a_state_is_sharded_as_by_the_rules(name, sizes):
 
 def test_a_mesh_axis_splits_one_axis_of_an_array():
   mesh = meshes.abstract_mesh(8, 2, 2, 2)
-  found = flatten(meshes.shardings(mesh, models.shapes(RESNETS['BiT-R50x1'])))
+  found = flatten(meshes.shardings(mesh, models.shapes(CONFIGS['BiT-R50x1'])))
   assert found['ResNetBlock_0/Conv_1/kernel'].spec == P(None, None, None, 'fsdp')
+
+
+def test_heads_that_an_axis_does_not_divide_stay_whole():
+  mesh = meshes.abstract_mesh(8, 2, 2, 2)
+  found = flatten(meshes.shardings(mesh, models.shapes(_TI16)))
+  block = 'Transformer/encoderblock_0'
+  query = f'{block}/MultiHeadDotProductAttention_1/query/kernel'
+  assert found[query].spec == P('fsdp', None)
+  assert found[f'{block}/MlpBlock_3/Dense_0/kernel'].spec == P('fsdp', 'model')

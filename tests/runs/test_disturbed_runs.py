@@ -23,7 +23,7 @@ from mixer_jax.runs.training_run import train
 from mixer_jax.storage import RETRY_SETTING
 from mixer_jax.studies import study
 from tests.helpers.configs import run_config
-from tests.helpers.train_runs import SMALL_FIELDS
+from tests.helpers.train_runs import FAMILIES, SMALL_FIELDS
 
 pytestmark = pytest.mark.usefixtures('compiled')
 
@@ -100,6 +100,25 @@ def test_a_run_that_is_told_in_an_evaluation_has_saved_and_leaves(
   train(plain(digits_dir), tmp_path)
   assert events(tmp_path)[-1] == ('end', 6)
   assert_same_end(tmp_path, undisturbed)
+
+
+@pytest.mark.parametrize('family', ['vit', pytest.param('resnet', marks=pytest.mark.long)])
+def test_a_run_of_another_family_that_is_told_to_leave_ends_in_the_same_bits(
+  digits_dir, tmp_path, monkeypatch, family
+):
+  own = {name: value for name, value in SMALL_FIELDS.items() if not name.startswith('model.')}
+  where = {'data.data_dir': str(digits_dir), 'keep_best': True}
+  mesh = {'mesh.data': 2, 'mesh.fsdp': 2, 'mesh.model': 2}
+  file, small = FAMILIES[family]
+  config = run_config(file, **own, **where, **mesh, **small)
+  train(config, tmp_path / 'undisturbed')
+  with monkeypatch.context() as patch:
+    Signals(patch, signal.SIGTERM, 1)
+    with pytest.raises(PreemptedError):
+      train(config, tmp_path / 'run')
+  assert events(tmp_path / 'run')[-2:] == [('save', 3), ('preempted', 3)]
+  train(config, tmp_path / 'run')
+  assert_same_end(tmp_path / 'run', tmp_path / 'undisturbed')
 
 
 def test_a_signal_in_the_last_evaluation_of_a_run_ends_its_study(digits_dir, tmp_path, monkeypatch):

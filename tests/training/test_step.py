@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import mixer_jax
-from mixer_jax.models.parameters import flatten
+from mixer_jax import models
+from mixer_jax.models.parameters import flatten, unflatten
 from mixer_jax.parallel import mesh as meshes
 from mixer_jax.training import step as steps
 from mixer_jax.training.optimizer import make_optimizer, make_schedule
@@ -29,13 +30,19 @@ def batches(count: int, batch_size: int = 32):
     }
 
 
-def run(mesh, count: int, optimizer=OPTIMIZER, config=CONFIG, **kwargs):
+def started(config) -> dict:
+  """Initial params under a random head."""
+  params = jax.device_get(mixer_jax.init(config, jax.random.key(1)))
+  shape = params['head']['kernel'].shape
+  params['head']['kernel'] = np.random.default_rng(2).normal(0, 0.3, shape).astype(np.float32)
+  return params
+
+
+def run(mesh, count: int, optimizer=OPTIMIZER, config: models.ModelConfig = CONFIG, **kwargs):
   """Final state and all metrics; the head begins random, so that gradients reach everywhere."""
   schedule = make_schedule(optimizer, 20)
   transform = make_optimizer(optimizer, schedule)
-  params = jax.device_get(mixer_jax.init(config, jax.random.key(1)))
-  params['head']['kernel'] = np.random.default_rng(2).normal(0, 0.3, (32, 10)).astype(np.float32)
-  state = steps.state_from_params(params, transform, mesh)
+  state = steps.state_from_params(started(config), transform, mesh, config)
   sam = make_sam(optimizer, schedule)
   train_step = steps.make_train_step(config, transform, schedule, mesh, sam=sam, **kwargs)
   history = []
@@ -62,8 +69,7 @@ BARE = configs.optimizer(
 
 
 def gradients(mesh, optimizer=BARE, **kwargs) -> dict[str, np.ndarray]:
-  params = jax.device_get(mixer_jax.init(kwargs.get('config', CONFIG), jax.random.key(1)))
-  params['head']['kernel'] = np.random.default_rng(2).normal(0, 0.3, (32, 10)).astype(np.float32)
+  params = started(kwargs.get('config', CONFIG))
   state, _ = run(mesh, 1, optimizer, **kwargs)
   before, after = flatten(params), flatten(jax.device_get(state.params))
   return {name: before[name].astype(np.float64) - after[name] for name in before}
@@ -107,23 +113,25 @@ def test_first_gradients_equal_those_of_one_device(sizes, how):
 )
 @pytest.mark.parametrize('sizes', MESHES)
 def test_ten_steps_equal_those_of_one_device(sizes, how):
-  one, one_history = ten_steps_of_one()
-  many, history = run(meshes.make_mesh(*sizes), 10, **how)
+  assert_same_run(CONFIG, ten_steps_of_one(), run(meshes.make_mesh(*sizes), 10, **how))
+
+
+def assert_same_run(config, one_run: tuple, other_run: tuple, zero_gradient: str = ZERO_GRADIENT):
+  """Compare what `run` returned; `zero_gradient` ends names that the loss does not depend on."""
+  (one, one_history), (many, history) = one_run, other_run
   assert history[-1]['loss'] == pytest.approx(one_history[-1]['loss'], abs=1e-6)
   a, b = flatten(jax.device_get(one.params)), flatten(jax.device_get(many.params))
   for name in a:
-    if not name.endswith(ZERO_GRADIENT):
+    if not name.endswith(zero_gradient):
       assert np.abs(a[name] - b[name]).max() <= 1e-4 * np.abs(a[name]).max(), name
   # Adam turns the noise in that one bias into updates: compare what it does to logits.
   image = next(batches(1))['image']
   still = lambda params: {
-    name: np.zeros_like(x) if name.endswith(ZERO_GRADIENT) else x for name, x in params.items()
+    name: np.zeros_like(x) if name.endswith(zero_gradient) else x for name, x in params.items()
   }
-  from mixer_jax.models.parameters import unflatten
-
   np.testing.assert_allclose(
-    mixer_jax.apply(CONFIG, unflatten(still(a)), image),
-    mixer_jax.apply(CONFIG, unflatten(still(b)), image),
+    mixer_jax.apply(config, unflatten(still(a)), image),
+    mixer_jax.apply(config, unflatten(still(b)), image),
     atol=1e-4,
   )
 
@@ -154,9 +162,7 @@ def test_randomness_follows_seed_and_step_on_any_mesh():
 def test_metrics_are_those_of_the_batch_before_the_update():
   _, history = run(meshes.make_mesh(), 3)
   batch = next(batches(1))
-  params = jax.device_get(mixer_jax.init(CONFIG, jax.random.key(1)))
-  params['head']['kernel'] = np.random.default_rng(2).normal(0, 0.3, (32, 10)).astype(np.float32)
-  logits = np.asarray(mixer_jax.apply(CONFIG, params, batch['image']), np.float64)
+  logits = np.asarray(mixer_jax.apply(CONFIG, started(CONFIG), batch['image']), np.float64)
   losses = np.log(np.exp(logits).sum(1)) - logits[np.arange(32), batch['label']]
   assert history[0]['loss'] == pytest.approx(losses.mean(), rel=1e-5)
   assert history[0]['accuracy'] == pytest.approx((logits.argmax(1) == batch['label']).mean())
