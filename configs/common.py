@@ -149,6 +149,11 @@ def get_config() -> ConfigDict:
   # Of SGD's momentum and Adam's first moment; 'bfloat16' in the authors' fine-tuning code (SGD) and
   # in AugReg's pre-training (Adam).
   config.optimizer.momentum_dtype = 'float32'
+  # Sharpness-aware minimisation: the gradient at the parameters plus this many units of norm in the
+  # direction of the gradient, over the global batch. A step takes two gradients. 0: off.
+  config.optimizer.sam_rho = 0.0
+  config.optimizer.sam_rho_end = 0.0  # GSAM: radius at the last rate, following it; 0: sam_rho
+  config.optimizer.sam_alpha = 0.0  # GSAM: share of the orthogonal gradient to subtract; 0: SAM
 
   config.processes = ConfigDict()  # fields of mixer_jax.parallel.processes.ProcessesConfig
   config.processes.distributed = 'auto'  # join other processes if there are TPUs; 'on', 'off'

@@ -69,6 +69,9 @@ _ADDED: Mapping[int, Mapping[str, Any]] = types.MappingProxyType(
       'data.decode_scale': 'none',
       'data.crop_resize': 0,
       'optimizer.decay_at': '',
+      'optimizer.sam_rho': 0.0,
+      'optimizer.sam_rho_end': 0.0,
+      'optimizer.sam_alpha': 0.0,
     },
   }
 )

@@ -44,6 +44,11 @@ class OptimizerConfig:
   momentum: SGD's.
   momentum_dtype: type in which SGD's momentum, or Adam's first moment, is kept, 'float32' or
     'bfloat16'.
+  sam_rho: radius of sharpness-aware minimisation (`training.sam`), in the norm of all parameters;
+    0: off.
+  sam_rho_end: radius at the last learning rate; it follows the rate from `sam_rho` at the peak, as
+    in GSAM (Algorithm 1). 0: always `sam_rho`.
+  sam_alpha: weight of the component of the gradient that GSAM subtracts; 0: SAM.
   """
 
   name: str
@@ -60,6 +65,9 @@ class OptimizerConfig:
   eps: float
   momentum: float
   momentum_dtype: str
+  sam_rho: float
+  sam_rho_end: float
+  sam_alpha: float
 
   def __post_init__(self):
     for field, choices in _CHOICES.items():
@@ -70,7 +78,9 @@ class OptimizerConfig:
       raise UserError(
         f'optimizer.warmup_steps must be 0 or more and below 2^31, is {self.warmup_steps!r}'
       )
-    for field in ('learning_rate', 'weight_decay', 'clip_norm', 'eps'):
+    for field in (
+      'learning_rate', 'weight_decay', 'clip_norm', 'eps', 'sam_rho', 'sam_rho_end', 'sam_alpha',
+    ):  # fmt: skip
       if not 0 <= getattr(self, field) < math.inf:
         raise UserError(f'optimizer.{field} must be 0 or more, is {getattr(self, field)!r}')
     for field in ('b1', 'b2', 'momentum'):
@@ -92,6 +102,29 @@ class OptimizerConfig:
       raise UserError(
         'optimizer.weight_decay_times=schedule needs an optimizer.learning_rate above 0'
       )
+    self._check_sam()
+
+  def _check_sam(self):
+    if not self.sam_rho:
+      for field in ('sam_rho_end', 'sam_alpha'):
+        if getattr(self, field):
+          raise UserError(
+            f'optimizer.{field}={getattr(self, field)} needs an optimizer.sam_rho above 0: set it, '
+            f'or {field}=0'
+          )
+    elif self.sam_rho_end > self.sam_rho:
+      raise UserError(
+        f'optimizer.sam_rho_end must be at most sam_rho ({self.sam_rho}), is {self.sam_rho_end}'
+      )
+    elif self.sam_rho_end and not self._decays:
+      raise UserError(
+        f'optimizer.sam_rho_end={self.sam_rho_end} follows a learning rate that decays: set '
+        'learning_rate, schedule and end_factor so, or sam_rho_end=0'
+      )
+
+  @property
+  def _decays(self) -> bool:
+    return self.learning_rate > 0 and self.schedule != 'constant' and self.end_factor < 1
 
 
 PAPER_ADAM = OptimizerConfig(
@@ -109,6 +142,9 @@ PAPER_ADAM = OptimizerConfig(
   eps=1e-8,
   momentum=0.9,
   momentum_dtype='float32',
+  sam_rho=0.0,
+  sam_rho_end=0.0,
+  sam_alpha=0.0,
 )
 """The paper's optimizer for pre-training."""
 
