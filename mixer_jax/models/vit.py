@@ -15,7 +15,6 @@ import math
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen
 
 from mixer_jax.errors import UserError
@@ -24,14 +23,23 @@ from mixer_jax.models.files import Found
 from mixer_jax.models.parameters import Param, head_bias, ones, zeros
 from mixer_jax.models.vit_changes import grow, keep_blocks, match_permutation, without_head
 from mixer_jax.models.vit_files import LAYOUTS
+from mixer_jax.models.vit_inspection import (
+  attention_weights,
+  position_embeddings,
+  sincos2d,
+  stem_kernel,
+)
 
 __all__ = [
   'LAYOUTS',
   'VARIANTS',
   'ViTConfig',
+  'attention_weights',
   'grow',
   'keep_blocks',
   'match_permutation',
+  'position_embeddings',
+  'stem_kernel',
   'without_head',
 ]
 
@@ -434,17 +442,6 @@ def _with_positions(config: ViTConfig, params: dict, x_BSC):
   if config.position == 'learned':
     x_BSC = x_BSC + params['Transformer']['posembed_input']['pos_embedding'].astype(config.dtype)
   return x_BSC
-
-
-def sincos2d(config: ViTConfig) -> np.ndarray:
-  """Fixed position embeddings, (1, patches, C) float32: sin x, cos x, sin y and cos y.
-
-  Wavelengths grow geometrically from 2π to 2π·10,000 patches (Beyer et al. 2022).
-  """
-  side, quarter = config.image_size // config.patch_size, config.hidden_dim // 4
-  rate = 10_000.0 ** -(np.arange(quarter) / (quarter - 1))
-  y, x = (np.outer(axis.ravel(), rate) for axis in np.mgrid[:side, :side])
-  return np.concatenate([np.sin(x), np.cos(x), np.sin(y), np.cos(y)], 1)[None].astype(np.float32)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1), inline=True)  # traced once for equal blocks
