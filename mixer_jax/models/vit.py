@@ -463,15 +463,21 @@ def _block(config: ViTConfig, rate: float, params: dict, x_BSC, key):
 
 
 def _attend(config: ViTConfig, params: dict, queries_BSC, x_BSC):
-  """Attention of tokens to tokens, (B, S, C), and its query, key and value, (B, S, h, d)."""
-  project = lambda name, x: layers.dense_general(params[name], x, config.dtype)
-  heads = {
-    'query': project('query', queries_BSC),
-    'key': project('key', x_BSC),
-    'value': project('value', x_BSC),
-  }
-  mixed_BShd = jax.nn.dot_product_attention(heads['query'], heads['key'], heads['value'])
-  return layers.dense_general(params['out'], mixed_BShd, config.dtype, axes=2), heads
+  """Attention of tokens to tokens, (B, S, C), and its query, key and value, (B, S, h, d).
+
+  Heads come before tokens, so that the multiplies of a head are of adjacent matrices.
+  """
+  project = lambda name, x: layers.heads(params[name], x, config.dtype)
+  query_BhSd, key_BhSd = project('query', queries_BSC), project('key', x_BSC)
+  value_BhSd = project('value', x_BSC)
+  logits_BhST = jnp.einsum(
+    'bhsd,bhtd->bhst', query_BhSd, key_BhSd, preferred_element_type=jnp.float32
+  )
+  weights_BhST = jax.nn.softmax(logits_BhST / math.sqrt(config.head_dim))
+  mixed_BhSd = jnp.einsum('bhst,bhtd->bhsd', weights_BhST.astype(config.dtype), value_BhSd)
+  out_BSC = layers.join_heads(params['out'], mixed_BhSd, config.dtype)
+  named = {'query': query_BhSd, 'key': key_BhSd, 'value': value_BhSd}
+  return out_BSC, {name: x.swapaxes(1, 2) for name, x in named.items()}
 
 
 def _mlp(config: ViTConfig, params: dict, x, keys):
