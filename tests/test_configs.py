@@ -226,6 +226,23 @@ def test_fine_tuning_starts_from_a_checkpoint_of_its_variant(tmp_path):
         initial_model.model_of(run_config(config))
 
 
+def test_fine_tuning_of_a_vit_drops_the_representation_and_refuses_another_family(tmp_path):
+  model = dataclasses.replace(
+    VARIANTS['ViT-Ti/16'], image_size=32, num_classes=3, representation_size=24
+  )
+  path = str(tmp_path / 'tiny.npz')
+  mixer_jax.save(path, model, mixer_jax.init(model, jax.random.key(0)))
+  config = finetune.get_config('vit-Ti/16,cifar10')
+  config.init_from, config.model.image_size = path, 48
+  started: Any = initial_model.model_of(run_config(config))
+  assert (started.representation_size, started.num_classes, started.num_positions) == (0, 10, 10)
+  for other in ('bit-R50x1', 'B/16', 'vit-S/16'):
+    config = finetune.get_config(f'{other},cifar10')
+    config.init_from = path
+    with pytest.raises(UserError, match=r'config\.model'):
+      initial_model.model_of(run_config(config))
+
+
 def test_an_unknown_task_is_refused_with_the_nearest():
   with pytest.raises(UserError, match='did you mean vtab/clevr_count or'):
     finetune.get_config('B/16,vtab/clevr_cont')
