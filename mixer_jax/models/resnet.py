@@ -164,7 +164,7 @@ def block_sizes(config: ResNetConfig, block: int) -> dict[str, int]:
 
 
 VARIANTS = {
-  f'BiT-R{3 * sum(map(int, stages.split(","))) + 2}x{width}': ResNetConfig(stages, width)
+  f'BiT-R{3 * sum(map(int, stages.split(","))) + 2}x{width}': ResNetConfig(stages, float(width))
   for stages, width in (
     ('3,4,6,3', 1),
     ('3,4,6,3', 2),
