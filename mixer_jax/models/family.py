@@ -328,6 +328,11 @@ def has_capability(config, name: str) -> bool:
   return getattr(of(config), name, None) is not None
 
 
+def families_with(name: str) -> list[str]:
+  """Names, as people call them, of the families that define a capability."""
+  return [family.NAME for family in load_all().values() if getattr(family, name, None) is not None]
+
+
 def tables(family: ModuleType) -> dict[str, parameters.Param]:
   """All rows of a family: parameters and model state."""
   return {**family.PARAMETERS, **getattr(family, 'STATE', {})}

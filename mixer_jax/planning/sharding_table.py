@@ -80,11 +80,11 @@ def _sum(tree) -> Sum:
 
 def as_text(table: ShardingTable) -> str:
   """Return a line for each kind of parameter, and the sums."""
-  lines = []
+  lines, width = [], max(44, *(len(kind.name) for kind in table.kinds))
   for kind in table.kinds:
     axes = ', '.join('whole' if axis is None else str(axis) for axis in kind.spec) or 'whole'
     sizes, shards = _sizes(kind.shapes), _sizes(kind.shards)
-    lines.append(f'  {kind.name:44} {sizes:18} {axes:22} {shards} per device')
+    lines.append(f'  {kind.name:{width}} {sizes:18} {axes:22} {shards} per device')
   for name, total in table.sums.items():
     share = total.whole / total.per_device
     lines.append(
