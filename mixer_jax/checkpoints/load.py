@@ -58,7 +58,7 @@ def load(
 ) -> tuple[Any, Weights]:
   """Return the config and params (nested dict of float32 NumPy arrays) of a checkpoint.
 
-  The config is a `MixerConfig`, a `ViTConfig`, a `ResNetConfig` or that of another family; for a
+  The config is a `MixerConfig`, or that of the family which the run trained; for a
   weights file it is read from the arrays. GELU and input range are not in them: they are
   the run's for a state of this project, the table's for a published name, else 'tanh' and
   '[-1, 1]'. For a family with model state, `models.Variables` is in the place of the params.
@@ -69,10 +69,9 @@ def load(
       it: `WORKDIR/best`, `WORKDIR/newest` or `WORKDIR/STEP`; or a name in `mixer_jax.released`,
       which is downloaded once.
     image_size: pixels; for a Mixer an integer multiple of the checkpoint's: the token MLPs are
-      grown block-diagonally (section 3, Appendix C). The position embeddings of a ViT are
-      resized; a ResNet takes any size.
+      grown block-diagonally (section 3, Appendix C).
     num_classes: gives the model a new head, of zeros.
-    blocks: numbers of the blocks of a Mixer or ViT to keep, ascending; the others are left out.
+    blocks: numbers of the blocks of a Mixer to keep, ascending; the others are left out.
     gelu: 'tanh' or 'erf' (as timm computes), in place of what is known.
     input_range: '[-1, 1]' or '[0, 1]', likewise.
 
