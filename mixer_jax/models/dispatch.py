@@ -186,6 +186,12 @@ def architecture(config) -> dict[str, Any]:
   return {name: getattr(config, name) for name in ('family', *family.of(config).ARCHITECTURE)}
 
 
+def is_field(name: str) -> bool:
+  """Return True if the configs of some family have a field of this name."""
+  configs = [module.Config for module in family.load_all().values()]
+  return any(field.name == name for config in configs for field in dataclasses.fields(config))
+
+
 def fields_of_weights(fields: Mapping[str, Any]) -> tuple[str, ...]:
   """Names of the fields of a model that a checkpoint decides, where a run starts from one.
 

@@ -204,6 +204,7 @@ def test_a_run_is_checked_and_sharded(family, config, digits_dir, tmp_path, caps
 
 OUT = ('{run}', '{out}.npz')
 PRUNE = ('--config=configs/prune.py:digits', '--workdir={out}')
+FINETUNE = ('train', '--config=configs/digits_finetune.py', '--workdir={out}', '--check')
 REFUSED = [
   ('mixer', ['convert', *OUT, '--image-size=24'], 'take 16 or 32'),
   ('vit', ['convert', *OUT, '--image-size=30'], 'multiple of model.patch_size'),
@@ -225,6 +226,11 @@ REFUSED = [
     ['prune', '--checkpoint={run}', *PRUNE, '--config.recovery.data.data_dir={data}'],
     'cannot be pruned, as none of its blocks can be left out: take a Mixer or a ViT',
   ),
+  (
+    'resnet',
+    [*FINETUNE, '--config.init_from={run}', '--config.model.dropout=0.1'],
+    'config.model.dropout=0.1: the checkpoint {run} is ResNet-8x0.125',
+  ),
   ('vit', ['bench', '--model=ViT-B16'], "no model 'ViT-B16', did you mean ViT-B/16"),
   ('resnet', ['bench', '--model=R50x1'], "no model 'R50x1', did you mean BiT-R50x1"),
 ]
@@ -238,7 +244,7 @@ def test_what_does_not_apply_is_one_line(family, argv, message, runs, digits_dir
   assert main(argv) == 2
   error = capsys.readouterr().err
   assert error.count('\n') == 1
-  assert message in error
+  assert message.format(**names) in error
   assert list(tmp_path.iterdir()) == []
 
 
