@@ -19,8 +19,9 @@ The module defines
     ARCHITECTURE the fields that the weights decide, except `image_size` and `num_classes`
     run          (config, params, images, *, state, train, key) -> (features, new state). Images are
                  floats in the input range. `features` is an ordered dict with `pre_logits`
-                 (B, C) and `logits` (B, N), float32; `state` is returned as it was given where
-                 nothing changes it
+                 (B, C) and `logits` (B, N), float32; with repeated blocks also `block_0`, … and
+                 right before the features of the first what it is given. `state` is returned as
+                 it was given where nothing changes it
 
 and may define
 
