@@ -209,13 +209,11 @@ def _layers_of_both(
   """Return the layers of each model, those of x twice without y."""
   if y is None:
     return (names := choose_layers(x, patterns)), names
-  both = [layer_names(loaded.model) for loaded in (x, y)]
-  matched = choose([*dict.fromkeys([*both[0], *both[1]])], patterns)
-  found = tuple([name for name in names if name in matched] for names in both)
-  for loaded, names in zip((x, y), found, strict=True):
-    if not names:
-      choose_layers(loaded, patterns)  # raises
-  return found
+  own_x, own_y = layer_names(x.model), layer_names(y.model)
+  matched = choose([*dict.fromkeys([*own_x, *own_y])], patterns)
+  # Patterns of which none matches are refused by the names of that model.
+  of = lambda names: [name for name in names if name in matched] or choose(names, patterns)
+  return of(own_x), of(own_y)
 
 
 def describe_noise(standard_error: np.ndarray, batches: int) -> str:
