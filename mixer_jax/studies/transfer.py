@@ -322,7 +322,7 @@ class Origin:
   variant: str
   pretrained_on: str | None
   published: tuple[paper.Published, ...]
-  """Rows of the paper for such a Mixer."""
+  """Rows of the paper for such a model."""
 
 
 def _origin(start: str) -> Origin:
