@@ -201,7 +201,7 @@ def test_a_run_is_checked_and_sharded(family, config, digits_dir, tmp_path, caps
 
 OUT = ('{run}', '{out}.npz')
 PRUNE = ('--config=configs/prune.py:digits', '--workdir={out}')
-FINETUNE = ('train', '--config=configs/digits_finetune.py', '--workdir={out}', '--check')
+FINETUNE = ('train', '--config=configs/digits_finetune.py', '--config.data.data_dir={data}')
 REFUSED = [
   ('mixer', ['convert', *OUT, '--image-size=24'], 'take 16 or 32'),
   ('vit', ['convert', *OUT, '--image-size=30'], 'multiple of model.patch_size'),
@@ -225,7 +225,7 @@ REFUSED = [
   ),
   (
     'resnet',
-    [*FINETUNE, '--config.init_from={run}', '--config.model.dropout=0.1'],
+    [*FINETUNE, '--workdir={out}', '--config.init_from={run}', '--config.model.dropout=0.1'],
     'config.model.dropout=0.1: the checkpoint {run} is ResNet-8x0.125',
   ),
   ('vit', ['bench', '--model=ViT-B16'], "no model 'ViT-B16', did you mean ViT-B/16"),
