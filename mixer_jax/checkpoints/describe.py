@@ -44,13 +44,15 @@ def as_text(about: dict[str, Any]) -> str:
   assumed = about.pop('assumed')
   if origin := about.get('origin'):
     about['origin'] = f'blocks {",".join(map(str, origin["blocks"]))} of {origin["checkpoint"]}'
+  width = max(17, *map(len, about))
   for name, value in about.items():
     if isinstance(value, dict):
-      lines += [f'{name}:', *(f'  {part:44} {_text(text)}' for part, text in value.items())]
+      wide = max(44, *map(len, value))
+      lines += [f'{name}:', *(f'  {part:{wide}} {_text(text)}' for part, text in value.items())]
     else:
       size = f' ({value / 2**20:.2f} MiB)' if name == 'bytes' else ''
       doubt = ' (assumed: not in a weights file)' if name in assumed else ''
-      lines.append(f'{name:17} {_text(value)}{size}{doubt}')
+      lines.append(f'{name:{width}} {_text(value)}{size}{doubt}')
   return '\n'.join(lines)
 
 

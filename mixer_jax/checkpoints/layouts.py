@@ -72,7 +72,7 @@ def read(path, fields: Mapping[str, Any] | None = None) -> WeightsFile:
 
 
 def save(path, config, params: Mapping, layout: str | None = None) -> None:
-  """Write params as a weights file, for a Mixer: `modern` in `.npz`, `timm` in `.safetensors`.
+  """Write params as a weights file, by default `modern` in `.npz`, `timm` in `.safetensors`.
 
   The file appears when it is complete. Read again, it gives the same bits. Neither layout stores
   GELU, input range and the like.

@@ -33,7 +33,8 @@ def start_from(config: RunConfig, source: Source | None = None) -> tuple[ModelCo
   """Return model and params (on the host) of the checkpoint `init_from`, ready to be trained.
 
   It has the blocks of `init_blocks`, is grown, and its head is new and zero (Appendix C) or, with
-  `init_head='keep'`, its own. The fields of `config.model` replace those of the checkpoint.
+  `init_head='keep'`, its own. The fields of `config.model` replace those of the checkpoint; a field
+  that its family does not have may be there if it is off, such as a dropout of 0.
 
   Args:
     source: the training data, whose classes a head that is kept must have.
@@ -52,6 +53,13 @@ def start_from(config: RunConfig, source: Source | None = None) -> tuple[ModelCo
       raise UserError(
         f'config.model.{name} cannot differ from the checkpoint {path}, where it is '
         f'{value}: leave it out'
+      )
+  own = {field.name for field in dataclasses.fields(model)}
+  for name in [name for name in fields if name not in own and models.is_field(name)]:
+    if value := fields.pop(name):
+      raise UserError(
+        f'config.model.{name}={value}: the checkpoint {path} is {models.variant_of(model)}, which '
+        'has no such field: leave it out'
       )
   model = build(type(model), {**dataclasses.asdict(model), **fields}, 'model')
   num_classes = num_classes or model.num_classes
