@@ -24,14 +24,17 @@ from mixer_jax.models.files import Found
 from mixer_jax.models.parameters import Param, head_bias, ones, zeros
 from mixer_jax.models.vit_changes import grow, keep_blocks, match_permutation, without_head
 from mixer_jax.models.vit_files import LAYOUTS
+from mixer_jax.models.vit_published import PUBLISHED, named_file
 
 __all__ = [
   'LAYOUTS',
+  'PUBLISHED',
   'VARIANTS',
   'ViTConfig',
   'grow',
   'keep_blocks',
   'match_permutation',
+  'named_file',
   'without_head',
 ]
 
@@ -360,7 +363,7 @@ def from_file(found: Found) -> ViTConfig:
     representation_size=sizes.get('R', 0),
   )
   if 'S' not in sizes:  # such a model takes any size
-    size = found.fields.get('image_size') or sizes['P'] * max(224 // sizes['P'], 1)
+    size = found.number('image_size') or sizes['P'] * max(224 // sizes['P'], 1)
     return make(position='sincos2d', image_size=size)
   side = _side(sizes['S'], pooling == 'token')
   return make(image_size=sizes['P'] * side)
@@ -374,13 +377,14 @@ def _pooling(found: Found) -> str:
 
 def _heads(found: Found) -> int:
   channels = found.sizes['C']
-  heads = found.sizes.get('H') or found.fields.get('num_heads') or _HEADS.get(channels)
+  heads = found.sizes.get('H') or found.number('num_heads')
+  heads = _HEADS.get(channels) if heads is None else heads
   if heads is None:
     raise UserError(
       f'the file does not tell how many heads share its {channels} channels: name them, as '
       'num_heads=… of `load` or --num-heads=…'
     )
-  return int(heads)
+  return heads
 
 
 def _side(positions: int, has_class_token: bool) -> int:
