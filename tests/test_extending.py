@@ -250,8 +250,8 @@ def test_a_name_is_given_once():
   models.register('toy', __name__)
   with pytest.raises(ValueError, match=r'is mixer_jax\.models\.mixer already'):
     models.register('mixer', 'elsewhere')
-  with pytest.raises(UserError, match="must be 'mixer' or 'resnet' or 'toy', not 'vit'"):
-    models.config_from({'family': 'vit'})
+  with pytest.raises(UserError, match="must be 'mixer', 'resnet', 'vit' or 'toy', not 'cnn'"):
+    models.config_from({'family': 'cnn'})
 
 
 def test_names_of_two_families_need_the_config():

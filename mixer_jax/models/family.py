@@ -205,8 +205,9 @@ def load(name: str) -> ModuleType:
   """
   modules = registered()
   if not isinstance(name, str) or name not in modules:
+    *most, last = map(repr, modules)
     raise UserError(
-      f'model.family must be {" or ".join(map(repr, modules))}, not {name!r}, which is not '
+      f'model.family must be {", ".join(most)} or {last}, not {name!r}, which is not '
       'registered here: name a module that calls mixer_jax.register_family by --import=MODULE, or '
       f'install a package with an entry point of {ENTRY_POINTS!r}'
     )
@@ -259,6 +260,9 @@ def _faults(name: str, family: ModuleType) -> Iterator[str]:
     for row, field in rows:
       if field not in fields and not hasattr(config, str(field)):
         yield f'{table}[{row!r}]: Config has no field or property {field!r}'
+  optional = getattr(family, 'OPTIONAL', '')
+  if not isinstance(optional, str) or not set(optional) <= set(family.SIZES):
+    yield f'OPTIONAL must be a text of letters of SIZES, not {optional!r}'
   for letter, axis in family.SPLIT.items():
     if axis not in _SPLIT_AXES:
       known = ' or '.join(map(repr, _SPLIT_AXES))

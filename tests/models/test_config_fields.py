@@ -48,7 +48,6 @@ def test_a_capability_is_asked_for():
     ('keep_blocks', 'a ResNet does not define keep_blocks'),
     ('token_mixing', 'a ResNet mixes no tokens'),
     ('match_permutation', 'a ResNet cannot be matched to permuted images'),
-    ('LAYOUTS', 'a ResNet has no layout of weights files'),
   ):
     with pytest.raises(UserError, match=words):
       models.capability(resnet, name)

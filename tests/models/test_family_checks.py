@@ -103,7 +103,7 @@ def test_a_family_that_cannot_be_imported(by_entry_point, monkeypatch, caplog):
     "ModuleNotFoundError: No module named 'nope_mod'"
   )
   with caplog.at_level(logging.WARNING):
-    assert set(family.load_all()) == {'mixer', 'resnet'}
+    assert set(family.load_all()) == {'mixer', 'resnet', 'vit'}
     family.load_all()
   assert [row.getMessage() for row in caplog.records] == [f'left out: {error.value}']
 
@@ -145,9 +145,9 @@ def test_an_unknown_family_of_a_stored_config():
   with pytest.raises(UserError) as error:
     models.config_from({'family': 'tiny'})
   assert one_line_of(error) == (
-    "model.family must be 'mixer' or 'resnet', not 'tiny', which is not registered here: name a "
-    'module that calls mixer_jax.register_family by --import=MODULE, or install a package with an '
-    "entry point of 'mixer_jax.families'"
+    "model.family must be 'mixer', 'resnet' or 'vit', not 'tiny', which is not registered here: "
+    'name a module that calls mixer_jax.register_family by --import=MODULE, or install a package '
+    "with an entry point of 'mixer_jax.families'"
   )
 
 
@@ -214,6 +214,7 @@ mutable = dataclasses.make_dataclass('Mutable', ['family'], repr=False)
       {'PARAMETERS': {**PARAMETERS, 'Zap_*/bias': Param('C')}},
       "PARAMETERS['Zap_*/bias'] is a row of blocks, but Config has no field or property num_blocks",
     ),
+    ({'OPTIONAL': 'CZ'}, "OPTIONAL must be a text of letters of SIZES, not 'CZ'"),
     ({'STATE': {'mean': Param('Q')}}, "STATE['mean']: SIZES has no letter 'Q' of its axes 'Q'"),
     ({'STATE': [Param('C')]}, 'STATE must be a mapping from names to Param, not a list'),
   ],
@@ -223,7 +224,7 @@ def test_a_faulty_module_is_named(changed, message, define, caplog):
   with pytest.raises(UserError) as error:
     family.load('zap')
   assert one_line_of(error) == f"the model family 'zap' is faulty: module zap_mod: {message}"
-  assert set(family.load_all()) == {'mixer', 'resnet'}
+  assert set(family.load_all()) == {'mixer', 'resnet', 'vit'}
   assert len(caplog.records) == 1
 
 

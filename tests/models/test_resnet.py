@@ -198,7 +198,7 @@ def test_a_config_that_is_written_down_is_read_back():
   del of_old['family']
   assert models.config_from(of_old) == mixer
   with pytest.raises(
-    UserError, match=r"model\.family must be 'mixer' or 'resnet' or 'vit'.*, not 'cnn'"
+    UserError, match=r"model\.family must be 'mixer', 'resnet' or 'vit'.*, not 'cnn'"
   ):
     models.config_from({'family': 'cnn'})
 
@@ -230,10 +230,7 @@ def test_bad_fields_are_refused(fields, message):
     ResNetConfig(**fields)
 
 
-def test_params_and_files_of_another_family_are_refused(tmp_path):
+def test_params_of_another_family_are_refused():
   params = random_params(TINY)
   with pytest.raises(UserError, match=r'stem/scale \(3,\) is not part of a ResNet'):
     mixer_jax.apply(TINY, {**params, 'stem': {**params['stem'], 'scale': np.ones(3)}}, images(TINY))
-  with pytest.raises(UserError, match='a ResNet has no layout of weights files'):
-    mixer_jax.save(tmp_path / 'resnet.npz', TINY, params)
-  assert not list(tmp_path.iterdir())
