@@ -7,6 +7,7 @@ import os
 import pathlib
 import re
 from collections.abc import Mapping
+from types import ModuleType
 from typing import Any
 
 from mixer_jax.checkpoints import layouts
@@ -83,6 +84,11 @@ def __getattr__(name: str):
   if name == 'released':
     return table()
   raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
+
+
+def of_family(module: ModuleType) -> list[Released]:
+  """Return the files of one family."""
+  return [entry for entry in table().values() if isinstance(entry.config, module.Config)]
 
 
 def find(text: str) -> Released | None:

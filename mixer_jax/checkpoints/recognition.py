@@ -76,6 +76,12 @@ def recognise(specs: Mapping[str, Spec]) -> Recognised:
     for pattern, text in best.layout.strangers:
       if pattern.match(name):
         raise UserError(f'it has {best.places[name].name}: {text}')
+  head = [best.layout.rename(name) for name in ('head/kernel', 'head/bias')]
+  if not any(name in best.places for name in head):
+    raise UserError(
+      f'it has no classification head ({", ".join(head)}), as files of features have none: take a '
+      'file that has one'
+    )
   places = {name: place._replace(name=keys[place.name]) for name, place in best.places.items()}
   return dataclasses.replace(best, places=places)
 

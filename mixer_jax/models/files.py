@@ -173,11 +173,13 @@ class Layout:
       return []
     matches = (self.stages.pattern.match(name) for name in names)
     places = sorted({(int(match[1]), int(match[2])) for match in matches if match})
-    expected = (self.stages.first, self.stages.first)
+    first = self.stages.first
+    expected = [(first, first)]
     for stage, place in places:
-      if (stage, place) not in (expected, (expected[0] + 1, self.stages.first)):
-        raise UserError(f'{self.stages.template.format(*expected)}… is missing')
-      expected = (stage, place + 1)
+      if (stage, place) not in expected:
+        missing = next((e for e in expected if e[0] == stage), expected[-1])
+        raise UserError(f'{self.stages.template.format(*missing)}… is missing')
+      expected = [(stage, place + 1), (stage + 1, first)]
     return places
 
   def in_stages(self, name: str, places: Sequence[tuple[int, int]]) -> str:

@@ -170,7 +170,7 @@ def _recommended() -> list[PublishedFile]:
 # --- timm.
 
 
-def _hub(variant: str, size: int, tag: str, top1: float | None = None) -> PublishedFile:
+def _hub(tag: str, variant: str, size: int, top1: float | None) -> PublishedFile:
   name = f'vit_{_WIDTHS[variant]}_{size}.{tag}'
   num_classes = 1000 if tag.endswith('in1k') else 21_843
   return PublishedFile(
@@ -242,7 +242,7 @@ PUBLISHED = (
     for variant in ('S_32', 'S_16', 'B_32', 'B_16')
   ),
   *_recommended(),
-  *(_hub(*row[:2], tag, row[2]) for tag, rows in _TIMM.items() for row in rows),
+  *(_hub(tag, *row) for tag, rows in _TIMM.items() for row in rows),
 )
 
 

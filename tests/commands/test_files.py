@@ -140,10 +140,10 @@ def test_models_prints_table_1_and_the_published_files(tmp_path, monkeypatch, ca
   assert row[1:] == wanted
   files = {row[0]: row for row in rows if row and row[0] in published.released}
   assert files.keys() == published.released.keys()
-  assert files['imagenet1k/Mixer-B_16'][1:7] == [
-    '1,000', '228.47', '76.44', '82.36', 'resmall-crop', 'no',
+  assert files['imagenet1k/Mixer-B_16'][1:9] == [
+    'B/16', '224', '1,000', '228.47', '76.44', '82.36', 'resmall-crop', 'no',
   ]  # fmt: skip
-  assert files['sam/Mixer-B_32'][6] == 'yes'
+  assert files['sam/Mixer-B_32'][8] == 'yes'
 
 
 @pytest.mark.parametrize('command', COMMANDS)
