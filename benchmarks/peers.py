@@ -416,10 +416,12 @@ def main() -> None:
       'rounds': args.rounds,
       'parts': {},
     }
-    flops = models.forward_flops(config)
     for what in args.what.split(','):
-      factor = 1 if what == 'forward' else 3
-      rows = compared(peers, what, args.batch, args.rounds, factor * flops, args.dtype)
+      is_forward = what == 'forward'
+      flops = (
+        models.forward_flops(config) if is_forward else steps.flops_per_image(config, PAPER_ADAM)
+      )
+      rows = compared(peers, what, args.batch, args.rounds, flops, args.dtype)
       report['parts'][what] = rows
       print(table(what, rows), flush=True)
     if process and process.stdin:

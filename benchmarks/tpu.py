@@ -25,6 +25,7 @@ from mixer_jax.bench import batch_size
 from mixer_jax.errors import DoesNotFitError
 from mixer_jax.models import paper
 from mixer_jax.planning import compiler, topologies
+from mixer_jax.training import step as steps
 from mixer_jax.training.mixup import MixupConfig
 from mixer_jax.training.optimizer import PAPER_ADAM
 
@@ -75,7 +76,7 @@ def _compiled(variant: str, per_core: int) -> Row:
   row: Row = {'fits': True, 'bytes': held}
   forward = models.forward_flops(model) * per_core
   for name, step, useful in (
-    ('train', facts.step, 3 * forward),
+    ('train', facts.step, steps.flops_per_image(model, PAPER_ADAM) * per_core),
     ('forward', facts.evaluation, forward),
   ):
     if step is None or step.optimal_seconds is None:

@@ -5,6 +5,7 @@ The `get_config(arg)` of an experiment is this with a few edits. On the command 
 """
 
 import dataclasses
+from typing import Any
 
 from ml_collections import ConfigDict, FieldReference
 
@@ -92,8 +93,10 @@ def get_config() -> ConfigDict:
   # Rules by which folder:DIR is read: 2; or 1, those of runs that were begun without this field.
   config.data.folder_rules = 2
   # Inception crop: 'tensorflow', as the authors' code draws and resizes it; or 'uniform-area', as
-  # earlier versions of this package did.
+  # earlier versions of this package did. Or 'square', BiT's: the complete image is resized to a
+  # square, of which a random part is taken.
   config.data.crop = 'tensorflow'
+  config.data.crop_resize = 0  # pixels, the side of that square; 0 with the other crops
   # 'auto' decodes JPEGs of which the crop is at least twice as large as the model's images at 1/2,
   # 1/4 or 1/8 of their size: 1.7 times as fast for photographs of 12 megapixels, other levels.
   config.data.decode_scale = 'none'
@@ -129,7 +132,10 @@ def get_config() -> ConfigDict:
   config.optimizer.name = 'adam'  # or 'sgd'
   config.optimizer.learning_rate = 1e-3  # peak
   config.optimizer.warmup_steps = 10_000  # steps of linear warm-up from 0
-  config.optimizer.schedule = 'linear'  # then down: 'linear', 'cosine'; or 'constant'
+  # Then down: 'linear', 'cosine', or 'steps', as BiT; or 'constant'.
+  config.optimizer.schedule = 'linear'
+  # 'steps': the rate is divided by 10 after these shares of all steps, as in 0.3,0.6,0.9.
+  config.optimizer.decay_at = values()
   config.optimizer.end_factor = 0.0  # last rate / peak; 1e-5 in the authors' linear schedule
   config.optimizer.weight_decay = 0.1  # kernels only, times what the next field says
   # 'learning_rate', as in the paper; 'schedule', the rate / its peak, as in the authors' code: its
@@ -140,7 +146,14 @@ def get_config() -> ConfigDict:
   config.optimizer.b2 = 0.999  # Adam
   config.optimizer.eps = 1e-8  # Adam
   config.optimizer.momentum = 0.9  # SGD
-  config.optimizer.momentum_dtype = 'float32'  # SGD; 'bfloat16' in the authors' fine-tuning code
+  # Of SGD's momentum and Adam's first moment; 'bfloat16' in the authors' fine-tuning code (SGD) and
+  # in AugReg's pre-training (Adam).
+  config.optimizer.momentum_dtype = 'float32'
+  # Sharpness-aware minimisation: the gradient at the parameters plus this many units of norm in the
+  # direction of the gradient, over the global batch. A step takes two gradients. 0: off.
+  config.optimizer.sam_rho = 0.0
+  config.optimizer.sam_rho_end = 0.0  # GSAM: radius at the last rate, following it; 0: sam_rho
+  config.optimizer.sam_alpha = 0.0  # GSAM: share of the orthogonal gradient to subtract; 0: SAM
 
   config.processes = ConfigDict()  # fields of mixer_jax.parallel.processes.ProcessesConfig
   config.processes.distributed = 'auto'  # join other processes if there are TPUs; 'on', 'off'
@@ -178,6 +191,12 @@ def use_family(config: ConfigDict, name: str) -> None:
     if field.name not in model and field.default is not dataclasses.MISSING:
       model[field.name] = field.default
   config.model = model
+
+
+def use_variant(config: ConfigDict, variant: Any) -> None:
+  """Put the architecture of a named model, of any family, in place of the one that is there."""
+  use_family(config, variant.family)
+  config.model.update(models.architecture(variant))
 
 
 def resnet(config: ConfigDict) -> None:

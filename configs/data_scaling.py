@@ -6,7 +6,7 @@ JFT-300M: a TFDS name such as imagenet21k, or folder:DIR. For `mixer-jax scaling
 
 from ml_collections import ConfigDict
 
-from configs import common, digits, pretrain
+from configs import common, digits, digits_vit, pretrain
 
 
 def get_config(data: str) -> ConfigDict:
@@ -28,14 +28,14 @@ def get_config(data: str) -> ConfigDict:
   if data == 'digits':
     _digits(study)
   else:
-    for name in ('B/32', 'B/16', 'L/16'):
+    for name in ('B/32', 'B/16', 'L/16', 'ViT-B/32', 'ViT-L/16'):
       study.models[name] = pretrain.get_config(f'{name},jft300m,{data}')
       study.models[name].early_stopping.patience = 5
   return study
 
 
 def _digits(study: ConfigDict) -> None:
-  """Adds two Mixers and a ResNet at 16 px; twice the epochs, and three seeds."""
+  """Adds two Mixers, a ResNet and a ViT at 16 px; twice the epochs, and three seeds."""
   config = digits.get_config()
   config.batch_size = 64
   config.eval_batch_size = 72
@@ -49,10 +49,12 @@ def _digits(study: ConfigDict) -> None:
   config.data.test_split = 'test'
   study.seeds = 3
   study.epochs = common.values(466, 140, 46, 14)
-  for name in ('mixer-s', 'mixer-b', 'resnet'):
+  for name in ('mixer-s', 'mixer-b', 'resnet', 'vit'):
     study.models[name] = config.copy_and_resolve_references()
   study.models['mixer-s'].model.update(
     num_blocks=2, hidden_dim=32, tokens_mlp_dim=16, channels_mlp_dim=128
   )
   common.resnet(study.models.resnet)
   study.models.resnet.model.update(stages='1,1,1', width=0.125, stem='cifar', groups=4)
+  common.use_family(study.models.vit, 'vit')
+  study.models.vit.model.update(digits_vit.SIZES)

@@ -1,13 +1,14 @@
-"""Mixer and ResNet on shuffled pixels, section 3.4: `configs/permutation.py:SCALE`.
+"""Mixer, ResNet and ViT on shuffled pixels, section 3.4: `configs/permutation.py:SCALE`.
 
 SCALE is digits, minutes on a laptop's CPU, or imagenet2012, the paper's Mixer-B/16 and
-ResNet50x1 at 224 px by Table 4's recipe. For `mixer-jax permute`.
+ResNet50x1, and ViT-B/16, which the paper does not have, at 224 px by Table 4's recipe. For
+`mixer-jax permute`.
 """
 
 from ml_collections import ConfigDict
 
-from configs import common, digits, pretrain
-from mixer_jax import UserError
+from configs import common, digits, digits_vit, pretrain
+from mixer_jax import VARIANTS, UserError
 
 
 def get_config(arg: str) -> ConfigDict:
@@ -19,18 +20,20 @@ def get_config(arg: str) -> ConfigDict:
 
 
 def _study(experiment: ConfigDict, seeds: int) -> ConfigDict:
-  """Return the study of both models; `experiment` is the Mixer's."""
+  """Return the study of the models, ViT-B/16 among them; `experiment` is the Mixer's."""
   study = ConfigDict()
   study.seeds = seeds  # runs of each model on each kind of input
   study.models = ConfigDict()  # an experiment each, with the fields of configs/common.py
   study.models.mixer = experiment
   study.models.resnet = experiment.copy_and_resolve_references()
+  study.models.vit = experiment.copy_and_resolve_references()
   common.resnet(study.models.resnet)
+  common.use_variant(study.models.vit, VARIANTS['ViT-B/16'])
   return study
 
 
 def _digits() -> ConfigDict:
-  """Return the study at 16 px: a Mixer of 16 tokens, and a ResNet of three units."""
+  """Return the study at 16 px: a Mixer and a ViT of 16 tokens, and a ResNet of three units."""
   config = digits.get_config()
   config.total_steps = 400
   config.batch_size = 64
@@ -41,11 +44,12 @@ def _digits() -> ConfigDict:
   config.data.permutation_patch = config.model.patch_size
   study = _study(config, seeds=3)
   study.models.resnet.model.update(stages='1,1,1', width=0.125, stem='cifar', groups=4)
+  study.models.vit.model.update(digits_vit.SIZES)
   return study
 
 
 def _imagenet() -> ConfigDict:
-  """Return B/16 and ResNet50x1, 300 epochs at batch 4096, one seed."""
+  """Return B/16, ResNet50x1 and ViT-B/16, 300 epochs at batch 4096, one seed."""
   config = pretrain.get_config('B/16,imagenet2012')
   config.data.permutation_patch = config.model.patch_size
   config.data.test_split = ''  # curves of the evaluation split are compared

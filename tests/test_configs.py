@@ -1,23 +1,32 @@
 """The experiments in configs/ against the paper's tables."""
 
+import contextlib
 import dataclasses
 from typing import Any
 
+import cv2
 import jax
 import numpy as np
 import pytest
 
 import mixer_jax
-from configs import evaluate, finetune, pretrain, transfer
+from configs import augreg, data_scaling, evaluate, finetune, permutation, pretrain, transfer
 from mixer_jax import VARIANTS, UserError
-from mixer_jax.data import augment, tasks
+from mixer_jax.data import augment, recipes, tasks
 from mixer_jax.data.catalog import class_ids
 from mixer_jax.data.data_config import DataConfig
 from mixer_jax.data.resize import bilinear
-from mixer_jax.models import MixerConfig, num_params
+from mixer_jax.models import (
+  MixerConfig,
+  ResNetConfig,
+  ViTConfig,
+  find_variant,
+  num_params,
+  variant_of,
+)
 from mixer_jax.runs import initial_model
 from mixer_jax.runs.experiment import build_experiment
-from mixer_jax.training.optimizer import OptimizerConfig
+from mixer_jax.training.optimizer import OptimizerConfig, make_schedule
 from tests.helpers.configs import run_config
 
 # Table 4: epochs, learning rate, weight decay, RandAugment's magnitude, mixup, stochastic depth.
@@ -177,9 +186,19 @@ def test_transfer_has_an_experiment_a_task():
   assert (small['avg5/pets'].model.image_size, small['vtab/dtd'].model.image_size) == (16, 32)
 
 
-@pytest.mark.parametrize('arg', ['', 'X/16', 'L/16,384', 'digits,448'])
-def test_other_transfers_are_refused_with_what_there_is(arg):
-  with pytest.raises(UserError, match=r'VARIANT is one of S/32, .* SIZE 224 or 448'):
+@pytest.mark.parametrize(
+  ('arg', 'message'),
+  [
+    ('', "no model ''"),
+    ('X/16', r"no model 'X/16', did you mean S/16 or"),
+    ('L/16,384', r'transfer.py:L/16,384: L/16 has SIZE 224 or 448; .* 384 or 224 of a ViT'),
+    ('vit-B/16,448', 'ViT-B/16 has SIZE 384 or 224;'),
+    ('bit-R50x1,448', 'BiT-R50x1 has no SIZE;'),
+    ('digits,448', 'digits has no SIZE;'),
+  ],
+)
+def test_other_transfers_are_refused_with_what_there_is(arg, message):
+  with pytest.raises(UserError, match=message):
     transfer.get_config(arg)
 
 
@@ -212,7 +231,7 @@ def test_an_unknown_task_is_refused_with_the_nearest():
     finetune.get_config('B/16,vtab/clevr_cont')
 
 
-@pytest.mark.parametrize('arg', ['', 'B/16', 'X/16,cifar10', 'B/16,mnist', 'X/16,vtab/dtd'])
+@pytest.mark.parametrize('arg', ['', 'B/16', 'vit-B/16,', 'B/16,mnist', 'X/16,mnist'])
 def test_other_fine_tuning_is_refused_with_what_there_is(arg):
   with pytest.raises(UserError, match='DATASET of imagenet2012, cifar10'):
     finetune.get_config(arg)
@@ -220,8 +239,216 @@ def test_other_fine_tuning_is_refused_with_what_there_is(arg):
 
 @pytest.mark.parametrize(
   'arg',
-  ['', 'B/16', 'B/16,', 'X/16,imagenet21k', 'S/16,imagenet2012', 'B/16,cifar10', 'B,imagenet21k'],
+  ['B/16', 'B/16,', 'S/16,imagenet2012', 'B/16,cifar10', 'vit-S/16,imagenet21k', 'vit-H/14,x'],
 )
-def test_what_table_4_has_not_is_refused_with_what_it_has(arg):
-  with pytest.raises(UserError, match=r'Table 4 has B/…,imagenet2012, .* as in L/16,imagenet21k'):
+def test_what_the_tables_have_not_is_refused_with_what_they_have(arg):
+  message = r'tables have B/…, L/…, ViT-B/32, .* BiT-… on imagenet2012; .* as in L/16,imagenet21k'
+  with pytest.raises(UserError, match=message):
     pretrain.get_config(arg)
+
+
+@pytest.mark.parametrize('made', [pretrain, finetune, augreg, transfer])
+def test_unknown_models_are_refused_with_near_ones(made):
+  with pytest.raises(UserError, match=r"no model 'vit-B/61', did you mean ViT-B/16"):
+    made.get_config('vit-B/61,cifar10' if made is finetune else 'vit-B/61,imagenet21k')
+
+
+# The ViT paper's Table 3: epochs, learning rate, weight decay, dropout, schedule.
+VIT_TABLE_3 = {
+  'vit-B/16,imagenet2012': (300, 3e-3, 0.3, 0.1, 'cosine'),
+  'vit-L/32,imagenet2012': (300, 3e-3, 0.3, 0.1, 'cosine'),
+  'vit-B/32,imagenet21k': (90, 1e-3, 0.03, 0.1, 'linear'),
+  'vit-L/16,imagenet21k': (90, 1e-3, 0.03, 0.1, 'linear'),
+  'vit-B/16,jft300m': (7, 8e-4, 0.1, 0.0, 'linear'),
+  'vit-L/32,jft300m': (7, 6e-4, 0.1, 0.0, 'linear'),
+  'vit-L/16,jft300m': (14, 4e-4, 0.1, 0.0, 'linear'),
+  'vit-H/14,jft300m': (14, 3e-4, 0.1, 0.0, 'linear'),
+}
+
+
+@pytest.mark.parametrize('arg', VIT_TABLE_3)
+def test_pretraining_of_a_vit_is_its_papers(arg):
+  config = run_config(pretrain.get_config(arg))
+  epochs, rate, decay, dropout, schedule = VIT_TABLE_3[arg]
+  text, data = arg.split(',')
+  assert config.total_steps * 4096 / (0.99 * IMAGES[data]) == pytest.approx(epochs, rel=0.002)
+  optimizer = config.optimizer
+  assert (optimizer.name, optimizer.b1, optimizer.b2) == ('adam', 0.9, 0.999)
+  assert (optimizer.learning_rate, optimizer.weight_decay) == (rate, decay)
+  assert (optimizer.schedule, optimizer.warmup_steps) == (schedule, 10_000)
+  assert optimizer.clip_norm == (1 if data == 'imagenet2012' else 0)
+  assert (config.mixup.alpha, config.data.randaugment_layers) == (0, 0)
+  model = ViTConfig(**config.model)
+  assert (model.dropout, model.stochastic_depth) == (dropout, 0)
+  assert (model.image_size, model.pooling, model.representation_size) == (
+    224, 'token', model.hidden_dim
+  )  # fmt: skip
+  name, _ = find_variant(text)
+  assert variant_of(dataclasses.replace(model, num_classes=1000)) == name
+
+
+def test_bits_pretraining_is_its_papers():
+  for data, (epochs, classes, decays) in {
+    'imagenet2012': (90, 1000, (30, 60, 80)),
+    'imagenet21k': (90, 21_843, (30, 60, 80)),
+    'jft300m': (40, 18_291, (10, 23, 30, 37)),
+  }.items():
+    config = run_config(pretrain.get_config(f'bit-R152x4,{data}'))
+    steps = config.total_steps
+    assert steps * 4096 / (0.99 * IMAGES[data]) == pytest.approx(epochs, rel=0.002)
+    optimizer = config.optimizer
+    assert (optimizer.name, optimizer.momentum, optimizer.clip_norm) == ('sgd', 0.9, 0)
+    assert optimizer.weight_decay == 3e-5 / 0.03  # big_vision's, at a rate of 1
+    schedule = make_schedule(optimizer, steps)
+    assert float(schedule(2500)) == pytest.approx(0.03 * 4096 / 256 / 2)
+    for number, epoch in enumerate(decays):
+      before, after = (float(schedule(round(steps * (epoch + d) / epochs))) for d in (-0.1, 0.1))
+      assert before == pytest.approx(0.48 * 0.1**number, rel=1e-5)
+      assert after == pytest.approx(before / 10, rel=1e-5)
+    assert config.loss == ('softmax' if data == 'imagenet2012' else 'sigmoid')
+    model = ResNetConfig(**config.model)
+    assert (model.stages, model.width, model.num_classes) == ('3,8,36,3', 4, classes)
+    assert (config.data.crop, config.data.min_crop_area, config.data.flip) == (
+      'tensorflow', 0.05, True
+    )  # fmt: skip
+
+
+# Mixup, RandAugment's layers and magnitude (AugReg's section 3.1).
+AUGMENTATIONS = {
+  'none': (0, 0, 0), 'light1': (0, 2, 0), 'light2': (0.2, 2, 10), 'medium1': (0.2, 2, 15),
+  'medium2': (0.5, 2, 15), 'strong1': (0.5, 2, 20), 'strong2': (0.8, 2, 20),
+}  # fmt: skip
+
+
+def test_augregs_grid():
+  assert augreg.AUGMENTATIONS.keys() == AUGMENTATIONS.keys()
+  for name, wanted in AUGMENTATIONS.items():
+    config = run_config(augreg.get_config(f'vit-S/16,imagenet21k,epochs=30,drop=.1,wd=.03,{name}'))
+    data = config.data
+    got = config.mixup.alpha, data.randaugment_layers, data.randaugment_magnitude
+    assert got == wanted, name
+    assert (config.model['dropout'], config.model['stochastic_depth']) == (0.1, 0.1)
+    assert config.total_steps == round(30 * round(0.99 * 14_197_087) / 4096)
+    assert config.optimizer.weight_decay == 3e-5
+  usual = run_config(augreg.get_config('vit-B/16,imagenet2012'))
+  assert usual.total_steps == 92_897
+  assert (usual.mixup.alpha, usual.data.randaugment_magnitude) == AUGMENTATIONS['medium2'][::2]
+  assert (usual.loss, usual.model['head_bias']) == ('sigmoid', -6.9)
+  assert (usual.model['representation_size'], usual.model['dropout']) == (0, 0)
+  optimizer = usual.optimizer
+  assert (optimizer.weight_decay, optimizer.weight_decay_times) == (1e-4, 'schedule')
+  assert (optimizer.learning_rate, optimizer.schedule, optimizer.clip_norm) == (1e-3, 'cosine', 1)
+  assert (optimizer.warmup_steps, optimizer.momentum_dtype) == (10_000, 'bfloat16')
+  tiny = run_config(augreg.get_config('ViT-Ti/16,imagenet21k'))
+  assert (tiny.data.randaugment_layers, tiny.model['head_bias']) == (0, -10)
+
+
+@pytest.mark.parametrize(
+  ('arg', 'message'),
+  [
+    (
+      'vit-H/14,imagenet21k',
+      r'VARIANT is one of ViT-Ti/16, .* DATA one of imagenet2012, imagenet21k',
+    ),
+    ('B/16,imagenet21k', 'VARIANT is one of ViT-Ti/16'),
+    ('vit-B/16', 'DATA one of'),
+    ('vit-B/16,jft300m', 'DATA one of'),
+    (
+      'vit-B/16,imagenet21k,medium3',
+      "not 'medium3'; the options, each at most once, are one of none",
+    ),
+    (
+      'vit-B/16,imagenet21k,wd=.2',
+      r"not 'wd=.2'; .*; wd=0.1 or 0.03; drop=0 or 0.1; epochs=300 or",
+    ),
+    ('vit-B/16,imagenet2012,epochs=30', r"not 'epochs=30'; .* epochs=300$"),
+    ('vit-B/16,imagenet21k,none,light1', "not 'light1'"),
+    ('vit-B/16,imagenet21k,', "not ''"),
+  ],
+)
+def test_other_points_of_augregs_grid_are_refused_with_what_there_is(arg, message):
+  with pytest.raises(UserError, match=message):
+    augreg.get_config(arg)
+
+
+@pytest.mark.parametrize('data', FINE_TUNING)
+def test_fine_tuning_of_a_vit_is_its_papers(data):
+  config, mixers = (run_config(finetune.get_config(f'{v}B/16,{data}')) for v in ('vit-', ''))
+  assert (config.total_steps, config.batch_size) == (FINE_TUNING[data][0], 512)
+  assert config.optimizer == mixers.optimizer  # momentum SGD, cosine, no weight decay, clip 1
+  assert (config.model['image_size'], config.init_head) == (384, 'zero')
+  assert config.data.eval_recipe == 'vit-jax'
+  # A file of ImageNet-21k may have a representation layer, which is dropped with its head.
+  assert 'representation_size' not in config.model
+
+
+def bits_rule(images: int) -> tuple[list[int], float]:
+  """Return the steps of BiT-HyperRule (warm-up, decays, end) and its mixup, by its paper."""
+  if images < 20_000:
+    return [100, 200, 300, 400, 500], 0.0
+  if images < 500_000:
+    return [500, 3000, 6000, 9000, 10_000], 0.1
+  return [500, 6000, 12_000, 18_000, 20_000], 0.1
+
+
+@pytest.mark.parametrize(
+  ('variant', 'data', 'images', 'resize', 'crop'),
+  [
+    ('bit-R50x1', 'cifar10', 50_000, 160, 128),
+    ('bit-R50x1', 'imagenet2012', 1_281_167, 448, 384),
+    ('bit-R152x4', 'imagenet2012', 1_281_167, 512, 480),
+    ('bit-R101x3', 'oxford_iiit_pet', 3680, 448, 384),
+    ('bit-R50x1', 'avg5/cifar100', 49_000, 160, 128),
+    ('bit-R50x1', 'vtab/svhn', 1000, 160, 128),
+    ('bit-R50x1', 'vtab/dtd', 1000, 448, 384),
+    ('bit-R50x1', 'vtab/clevr_count', 1000, 384, 384),  # a count: nothing is cut off
+  ],
+)
+def test_fine_tuning_of_a_bit_is_its_rule(variant, data, images, resize, crop):
+  config = run_config(finetune.get_config(f'{variant},{data}'))
+  (warmup, *decays, end), mixup = bits_rule(images)
+  assert (config.total_steps, config.mixup.alpha, config.mixup.per) == (end, mixup, 'batch')
+  optimizer = config.optimizer
+  assert (optimizer.name, optimizer.momentum, optimizer.weight_decay) == ('sgd', 0.9, 0)
+  assert (config.batch_size, optimizer.clip_norm) == (512, 0)
+  schedule = make_schedule(optimizer, end)
+  for step in (0, warmup // 2, warmup, *decays, *(d - 1 for d in decays), end - 1):
+    rate = 0.003 * min(step / warmup, 1) * 0.1 ** sum(step >= d for d in decays)
+    assert float(schedule(step)) == pytest.approx(rate, rel=1e-5)
+  assert (config.data.crop, config.data.crop_resize) == ('square', resize)
+  assert config.model['image_size'] == config.data.resized_side(crop) - resize + crop == crop
+  # Evaluation resizes to the crop and crops nothing.
+  photo = np.random.default_rng(0).integers(0, 256, (90, 121, 3), np.uint8)
+  data = cv2.imencode('.png', photo[..., ::-1])[1].tobytes()
+  seen = recipes.eval_image(data, crop, config.data.eval_recipe, config.data.eval_crop_fraction)
+  np.testing.assert_array_equal(seen, bilinear(photo, crop, crop, crop))
+
+
+def test_transfer_of_other_families_tries_their_papers_rates():
+  vit, bit = (transfer.get_config(variant) for variant in ('vit-B/16', 'bit-R50x1'))
+  assert (vit.learning_rates.vtab, bit.learning_rates.vtab) == ((0.01,), (0.003,))
+  assert vit.learning_rates.avg5 == (0.001, 0.003, 0.01, 0.03, 0.06)
+  assert {task.model.image_size for task in vit.tasks.values()} == {384}
+  assert vit.tasks['vtab/dtd'].total_steps == 2500
+  small = transfer.get_config('vit-B/16,224').tasks
+  assert {task.model.image_size for task in small.values()} == {224}
+  assert {task.model.image_size for task in bit.tasks.values()} == {128, 384}
+
+
+def test_every_config_is_one_of_a_run():
+  for variant in VARIANTS:
+    for task in ('imagenet2012', 'cifar10', *tasks.names()):
+      run_config(finetune.get_config(f'{variant},{task}'))
+  built = 0
+  for name in VARIANTS:
+    for row in ('imagenet2012', 'imagenet21k', 'jft300m'):
+      with contextlib.suppress(UserError):
+        config = run_config(pretrain.get_config(f'{name},{row}'))
+        built += bool(initial_model.model_of(config))
+  assert built == 16 + 13 + 3 * 9  # of Mixers, ViTs and BiTs
+  for study in (permutation.get_config('digits'), data_scaling.get_config('digits')):
+    assert {'resnet', 'vit'} < set(study.models)
+    for config in study.models.values():
+      initial_model.model_of(run_config(config))
+  for name in ('digits_vit', 'digits_bit'):
+    initial_model.model_of(run_config(f'configs/{name}.py'))

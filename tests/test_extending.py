@@ -31,6 +31,7 @@ from mixer_jax.planning import sharding_table
 from mixer_jax.runs.config_file import load_config
 from mixer_jax.training import step as steps
 from mixer_jax.training.optimizer import make_optimizer, make_schedule
+from mixer_jax.training.sam import Sam
 from tests.helpers import configs, train_runs
 
 # --- The family ---------------------------------------------------------------------------------
@@ -252,6 +253,16 @@ def test_a_name_is_given_once():
     models.register('mixer', 'elsewhere')
   with pytest.raises(UserError, match="must be 'mixer', 'resnet', 'vit' or 'toy', not 'cnn'"):
     models.config_from({'family': 'cnn'})
+
+
+def test_its_state_follows_the_first_pass_of_sharpness_aware_minimisation():
+  mesh = meshes.make_mesh()
+  plain, twice = (
+    trained(mesh, 1, accumulate=2, sam=sam) for sam in (None, Sam(lambda _: 0.5, 0.0))
+  )
+  jax.tree.map(np.testing.assert_array_equal, plain.model_state, twice.model_state)
+  moved = lambda state: np.asarray(state.params['stem']['kernel'])
+  assert np.abs(moved(plain) - moved(twice)).max() > 1e-5
 
 
 def test_names_of_two_families_need_the_config():

@@ -30,7 +30,7 @@ _DIFFERENT = 256
 _LEAST_BATCHES = 4
 _BATCH = 256
 """Images per process in a batch of `input`, whose size hardly matters there."""
-_RECIPE = ('crop', 'min_crop_area', 'decode_scale', 'randaugment_layers')
+_RECIPE = ('crop', 'crop_resize', 'min_crop_area', 'decode_scale', 'randaugment_layers')
 """Fields of the data that decide how long an image takes."""
 
 

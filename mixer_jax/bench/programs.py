@@ -17,6 +17,7 @@ from mixer_jax.parallel import compiled, processes
 from mixer_jax.parallel import mesh as meshes
 from mixer_jax.training import step as steps
 from mixer_jax.training.optimizer import OptimizerConfig, make_optimizer, make_schedule
+from mixer_jax.training.sam import make_sam
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,11 +64,12 @@ def training(model, mesh: Mesh, optimizer_config: OptimizerConfig, loss: str) ->
   """Return the training step of `mixer-jax train`, without mixup or micro-batches."""
   schedule = make_schedule(optimizer_config, total_steps=10**6)
   optimizer = make_optimizer(optimizer_config, schedule)
+  sam = make_sam(optimizer_config, schedule)
   return Program(
-    steps.make_train_step(model, optimizer, schedule, mesh, loss=loss),
+    steps.make_train_step(model, optimizer, schedule, mesh, loss=loss, sam=sam),
     lambda: steps.init_state(model, optimizer, mesh, seed=0),
     steps.abstract_state(model, optimizer, mesh),
-    3 * models.forward_flops(model),  # the backward pass multiplies twice as much
+    steps.flops_per_image(model, optimizer_config),
     carries=True,
   )
 

@@ -34,7 +34,8 @@ class BenchSettings:
     steps_per_round: None: as many as fill a second.
     folder: where checkpoints are written; None: the system's temporary folder.
     mesh: the devices to run on; None: all devices of all processes, which split the batch.
-    experiment: whose images and recipe `input` reads; None: photographs.
+    experiment: whose images and recipe `input` reads, and whose optimizer and loss `train` has;
+      None: photographs, and the paper's.
 
   Raises:
     UserError: a value is out of its bounds.

@@ -117,8 +117,11 @@ class Session:
     return programs.forward(self.model, self.mesh)
 
   def training(self) -> Program:
-    """Return the training step."""
-    return programs.training(self.model, self.mesh, PAPER_ADAM, 'softmax')
+    """Return the training step, with the optimizer and loss of the experiment or the paper's."""
+    experiment = self.settings.experiment
+    if experiment is None:
+      return programs.training(self.model, self.mesh, PAPER_ADAM, 'softmax')
+    return programs.training(self.model, self.mesh, experiment.optimizer, experiment.loss)
 
   def batch_size(self, name: str, program: Program) -> int:
     """Return the batch size for a program: the one in the settings, or the result of one search."""

@@ -12,7 +12,7 @@ def main(argv: list[str]) -> None:
   """Measure each part in turn and print it; with --json the report goes to a file."""
   parts = ','.join(bench_settings.PARTS)
   parser = flags.Parser('bench', __doc__ or '')
-  parser.add_config(required=False, note='; its model, and its images for input')
+  parser.add_config(required=False, note='; its model and optimizer, and its images for input')
   parser.add_argument('--model', help='a variant of the paper, such as L/16 (B/16)')
   parser.add_argument(
     '--what', default='forward,train', metavar='PARTS', help=f'some of {parts} (forward,train)'

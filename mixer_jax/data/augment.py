@@ -7,8 +7,8 @@ import numpy as np
 
 from mixer_jax.data.resize import bilinear
 
-CROPS = ('tensorflow', 'uniform-area')
-"""Kinds of inception crops: see `inception_crop`."""
+CROPS = ('tensorflow', 'uniform-area', 'square')
+"""Kinds of crops: two inception crops, see `inception_crop`, and BiT's, see `square_crop`."""
 
 DECODE_SCALES = ('none', 'auto')
 """'auto': a JPEG is decoded at 1/2, 1/4 or 1/8 of its size where its crop remains large enough: see
@@ -46,16 +46,35 @@ def inception_crop(
   Args:
     crop: 'tensorflow', as the authors' code: `draw_box`, then TensorFlow's resize, truncated.
       'uniform-area', as earlier versions: `draw_box_by_area`, and OpenCV's resize, which rounds.
+      'square': the complete image, for `square_crop`.
   """
   height, width = image.shape[:2]
   box = BOXES[crop](height, width, rng, areas=areas, aspects=aspects)
   return resized(image, box, size, crop)
 
 
+def square_crop(image: np.ndarray, size: int, rng: np.random.Generator) -> np.ndarray:
+  """Return a random size × size part of a square image, every place equally likely.
+
+  BiT's fine-tuning (Kolesnikov et al. 2020, section 3.3) takes it from the complete image, whose
+  aspect ratio the resize does not keep.
+  """
+  most = len(image) - size
+  top, left = rng.integers(most + 1, size=2).tolist()
+  return image[top : top + size, left : left + size]
+
+
 def resized(image: np.ndarray, box: Box, size: int, crop: str) -> np.ndarray:
-  """Return a box of the image, resized as `inception_crop` does."""
+  """Return a box of the image, resized to size × size by the method of a kind of crop.
+
+  'square' is BiT's code, TensorFlow's bilinear resize without antialiasing. It keeps fractions of
+  a level, which are rounded here, since images go to the devices as uint8. See `inception_crop`
+  for the others.
+  """
   top, left, height, width = box
   image = image[top : top + height, left : left + width]
+  if crop == 'square':
+    return np.rint(bilinear(image, size, size, size)).astype(np.uint8)
   if crop == 'tensorflow':
     return bilinear(image, size, size, size, np.uint8)
   return cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)
@@ -132,5 +151,10 @@ def draw_box_by_area(
   return 0, 0, height, width
 
 
-BOXES = {'tensorflow': draw_box, 'uniform-area': draw_box_by_area}
-"""Kind of inception crop -> function that draws its box."""
+def complete_box(height: int, width: int, *_, **__) -> Box:
+  """Return the complete image; draws nothing."""
+  return 0, 0, height, width
+
+
+BOXES = {'tensorflow': draw_box, 'uniform-area': draw_box_by_area, 'square': complete_box}
+"""Kind of crop -> function that draws the part of the image that is resized."""

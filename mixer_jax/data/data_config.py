@@ -28,9 +28,11 @@ class DataConfig:
   train_split, eval_split: TFDS slicing.
   test_split: likewise; split of the final report. '': the final report uses `eval_split`.
   folder_rules: rules by which 'folder:DIR' is read, see `folders.RULES`.
-  crop: how an inception crop is drawn and resized, one of `augment.CROPS`.
+  crop: how training images are cropped and resized, one of `augment.CROPS`.
+  crop_resize: of 'square', the side to which the complete image is resized before a random part of
+    the model's size is cut out, pixels; 0 with the others.
   decode_scale: one of `augment.DECODE_SCALES`; 'none': images are decoded at their full size.
-  min_crop_area, max_crop_area: share of the image's area in it.
+  min_crop_area, max_crop_area: share of the image's area in an inception crop.
   min_crop_aspect, max_crop_aspect: width over height of the crop.
   flip: mirror half of the training images.
   randaugment_layers, randaugment_magnitude: see `randaugment`; 0 layers switch it off.
@@ -58,6 +60,7 @@ class DataConfig:
   test_split: str
   folder_rules: int
   crop: str
+  crop_resize: int
   decode_scale: str
   min_crop_area: float
   max_crop_area: float
@@ -88,6 +91,11 @@ class DataConfig:
       )
     if self.crop not in augment.CROPS:
       raise UserError(f'data.crop must be one of {", ".join(augment.CROPS)}, not {self.crop!r}')
+    if (self.crop == 'square') != (self.crop_resize != 0):
+      raise UserError(
+        f'data.crop={self.crop} with data.crop_resize={self.crop_resize!r}: crop_resize is the '
+        'side of the square of data.crop=square, pixels, and 0 with the other crops'
+      )
     if self.decode_scale not in augment.DECODE_SCALES:
       raise UserError(
         f'data.decode_scale must be one of {", ".join(augment.DECODE_SCALES)}, '
@@ -128,6 +136,7 @@ class DataConfig:
     for name, least, most in (
       ('prefetch', 0, 2**20),
       ('randaugment_layers', 0, 16),
+      ('crop_resize', 0, 2**14),
       ('folder_rules', 1, RULES),
       ('max_megapixels', 1, MAX_MEGAPIXELS),
     ):
@@ -146,6 +155,21 @@ class DataConfig:
   def takes_recipe_of_checkpoint(self) -> bool:
     """True until the recipe of a checkpoint is filled in."""
     return self.eval_recipe == 'checkpoint'
+
+  def resized_side(self, image_size: int) -> int:
+    """Return the side to which a training image, or its crop, is resized, pixels.
+
+    Raises:
+      UserError: no part of the model's size can be cut out of it.
+    """
+    if self.crop != 'square':
+      return image_size
+    if self.crop_resize < image_size:
+      raise UserError(
+        f'data.crop_resize={self.crop_resize} is smaller than the images of the model, '
+        f'{image_size} px: set it to {image_size} or more'
+      )
+    return self.crop_resize
 
   def order(self, image_size: int) -> np.ndarray | None:
     """Return the order of the pixels of each image; see `permute.order_of`."""
@@ -175,6 +199,7 @@ def evaluation_only(
     test_split='',
     folder_rules=RULES,
     crop='tensorflow',
+    crop_resize=0,
     decode_scale='none',
     min_crop_area=1.0,
     max_crop_area=1.0,

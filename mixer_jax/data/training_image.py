@@ -33,22 +33,25 @@ def training_image(
     UndecodableError: as `decode` and `limits.admitted`.
     StorageError: as `limits.admitted`.
   """
+  side = config.resized_side(size)
   areas = config.min_crop_area, config.max_crop_area
   aspects = config.min_crop_aspect, config.max_crop_aspect
   with limits.admitted(data, config.max_megapixels):
     if config.decode_scale == 'auto' and is_jpeg(data):
       width, height = limits.size_of(data)
       box = augment.BOXES[config.crop](height, width, rng, areas=areas, aspects=aspects)
-      image = decode(data, augment.reduction(box, size))
+      image = decode(data, augment.reduction(box, side))
       box = augment.scaled(box, (height, width), image.shape[:2])
-      image = augment.resized(image, box, size, config.crop)
+      image = augment.resized(image, box, side, config.crop)
     else:
       image = decode(data)
       if see_16_bits and has_16_bits(data):
         see_16_bits(image)
       image = augment.inception_crop(
-        image, size, rng, areas=areas, aspects=aspects, crop=config.crop
+        image, side, rng, areas=areas, aspects=aspects, crop=config.crop
       )
+  if config.crop == 'square':
+    image = augment.square_crop(image, size, rng)
   if config.flip:
     image = augment.flip(image, rng)
   image = randaugment(

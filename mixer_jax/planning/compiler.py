@@ -31,6 +31,7 @@ from mixer_jax.planning import collectives, topologies
 from mixer_jax.training import step as steps
 from mixer_jax.training.mixup import MixupConfig
 from mixer_jax.training.optimizer import OptimizerConfig, make_optimizer, make_schedule
+from mixer_jax.training.sam import make_sam
 
 
 @dataclasses.dataclass(frozen=True)
@@ -209,6 +210,7 @@ def _compile_here(program: Program) -> Facts:
     loss=program.loss,
     accumulate=program.accumulate,
     mixup=program.mixup,
+    sam=make_sam(program.optimizer, schedule),
   )
   step = _compiled(train_step, (state, batch), program.accumulate)
   evaluation = None

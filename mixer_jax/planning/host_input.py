@@ -53,7 +53,7 @@ class InputRate:
 # Measured by benchmarks/host_input.py on an AMD EPYC (Zen 4), for JPEGs of 500 × 375 pixels and
 # 55 KB with crop and flip: a fit of benchmarks/results/host_input.json.
 _FIXED = 1.11e-3  # seconds per image: read, decode, draw
-_PER_PIXEL = 3.5e-9  # seconds per pixel of the model's image: resize, flip, copy
+_PER_PIXEL = 3.5e-9  # seconds per pixel of the resized image: resize, flip, copy
 _PER_LAYER_AND_PIXEL = 3.5e-9  # likewise, per layer of RandAugment
 _FEEDING = 18e-6  # seconds per image, in the process that feeds the devices
 
@@ -64,7 +64,7 @@ def built_in(data: DataConfig, image_size: int) -> InputRate:
   Args:
     image_size: of the model, pixels.
   """
-  pixels = image_size**2
+  pixels = data.resized_side(image_size) ** 2
   seconds = _FIXED + pixels * (_PER_PIXEL + data.randaugment_layers * _PER_LAYER_AND_PIXEL)
   return InputRate(
     seconds + _FEEDING,

@@ -22,6 +22,7 @@ from mixer_jax.planning.run_program import programs_of
 from mixer_jax.planning.topologies import Topology
 from mixer_jax.runlog import terminal
 from mixer_jax.runs.run_config import RunConfig
+from mixer_jax.training import step as steps
 
 log = logging.getLogger(__name__)
 
@@ -115,9 +116,14 @@ class Plan:
       and self.program.eval_batch_size / batch_seconds,
       'hours': hours,
       'core_days': hours and hours * facts.devices / 24,
-      'paper_core_days': paper.core_days(self.program.model, self.data, self.images),
+      'paper_core_days': self._paper_core_days(),
       'input': seconds and self._input(seconds),
     }
+
+  def _paper_core_days(self) -> float | None:
+    program = self.program  # no run of the paper has sharpness-aware minimisation
+    known = not program.optimizer.sam_rho
+    return paper.core_days(program.model, self.data, self.images) if known else None
 
   def _input(self, step_seconds: float) -> dict[str, Any] | None:
     program = self.program
@@ -126,8 +132,9 @@ class Plan:
     )
 
   def recomputed(self) -> float:
-    """Return the FLOPs beyond those of a plain step (three forward passes), as a share of it."""
-    plain = 3 * models.forward_flops(self.program.model) * self.program.batch_size
+    """Return the FLOPs beyond those of a step that recomputes nothing, as a share of it."""
+    program = self.program
+    plain = steps.flops_per_image(program.model, program.optimizer) * program.batch_size
     return max(self.facts.step.flops * self.facts.devices / plain - 1, 0.0)
 
 

@@ -111,6 +111,7 @@ def build_experiment(config: RunConfig, known_model: dict[str, Any] | None = Non
   check_memory('batch_size', config.batch_size, model.image_size, evaluated.mesh)
   check_memory('eval_batch_size', evaluated.images_per_batch, model.image_size, evaluated.mesh)
   evaluated.data.order(model.image_size)  # raises if a permutation's patches do not divide it
+  evaluated.data.resized_side(model.image_size)  # raises if it is smaller
   context = Context(model, evaluated, source, config.loss)
   evaluators = processes.together(lambda: prepare_all(config, context))
   _check_early_stopping(config, evaluators)

@@ -14,6 +14,7 @@ from mixer_jax.parallel import compiled, processes
 from mixer_jax.parallel import mesh as meshes
 from mixer_jax.runs.experiment import Experiment
 from mixer_jax.training import step as steps
+from mixer_jax.training.sam import make_sam
 
 log = logging.getLogger(__name__)
 
@@ -83,6 +84,7 @@ def _needed(exp: Experiment, accumulate: int) -> int | None:
   step = steps.make_train_step(
     model, exp.optimizer, exp.schedule, mesh,
     loss=config.loss, seed=config.seed, accumulate=accumulate, mixup=config.mixup,
+    sam=make_sam(config.optimizer, exp.schedule),
   )  # fmt: skip
   state = steps.abstract_state(model, exp.optimizer, mesh)
   batch = compiled.abstract_batch(mesh, config.batch_size, model.image_size)

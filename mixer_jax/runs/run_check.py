@@ -37,6 +37,7 @@ def check_run(config: RunConfig, workdir: str) -> None:
   if config.init_from or classes is None:
     return
   model = new_model(config.model)
+  config.data.resized_side(model.image_size)  # raises if it is smaller
   if model.num_classes != classes:
     raise UserError(
       f'the model has {model.num_classes} classes and {config.data.name} {classes}: train with '

@@ -172,10 +172,11 @@ class RunConfig:
     values = {name: fields[name] for name in known if name in fields}
     mixup = {'alpha': fields['mixup'], 'per': fields['mixup_per']}
     values['mixup'] = build(MixupConfig, mixup, 'mixup')
-    blocks = fields['init_blocks']
-    values['init_blocks'] = (
-      () if blocks in ('', (), []) else parse_numbers('config.init_blocks', blocks, int)
-    )
+    values['init_blocks'] = _numbers('config.init_blocks', fields['init_blocks'], int)
+    optimizer = values['optimizer']
+    if isinstance(optimizer, Mapping) and 'decay_at' in optimizer:
+      shares = _numbers('config.optimizer.decay_at', optimizer['decay_at'], float)
+      values['optimizer'] = {**optimizer, 'decay_at': shares}
     for name, value in values.items():
       kind = known[name].type
       if isinstance(kind, type) and dataclasses.is_dataclass(kind) and name != 'mixup':
@@ -265,6 +266,11 @@ def normalized(fields: Mapping[str, Any]) -> dict[str, Any]:
     return RunConfig.from_fields(fields).to_fields()
   except UserError:
     return plain(fields)
+
+
+def _numbers(name: str, value: Any, kind: type[int] | type[float]) -> tuple[Any, ...]:
+  """Return the numbers of a list that may be empty."""
+  return () if value in ('', (), []) else parse_numbers(name, value, kind)
 
 
 def _frozen(name: str, value: Any) -> Any:

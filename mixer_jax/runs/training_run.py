@@ -36,6 +36,7 @@ from mixer_jax.training import loop
 from mixer_jax.training import step as steps
 from mixer_jax.training.early_stopping import Standing
 from mixer_jax.training.input_wait import InputWait
+from mixer_jax.training.sam import make_sam
 
 log = logging.getLogger(__name__)
 
@@ -107,6 +108,7 @@ def _train(exp: Experiment, folder: str, startup: Startup, show_parameters: bool
     seed=config.seed,
     accumulate=config.accumulate,
     mixup=config.mixup,
+    sam=make_sam(config.optimizer, exp.schedule),
   )
   input_wait = InputWait()
   progress = Progress(

@@ -16,7 +16,8 @@ from mixer_jax import models
 from mixer_jax.parallel import mesh as meshes
 from mixer_jax.training.losses import get_loss
 from mixer_jax.training.mixup import MixupConfig, mixed_images, mixed_losses, with_partners
-from mixer_jax.training.optimizer import Schedule
+from mixer_jax.training.optimizer import OptimizerConfig, Schedule
+from mixer_jax.training.sam import Sam
 
 
 @jax.tree_util.register_dataclass
@@ -90,6 +91,15 @@ def state_from_params(
   return jax.jit(make, out_shardings=out, donate_argnums=0)(weights)
 
 
+def flops_per_image(config, optimizer: OptimizerConfig) -> int:
+  """Number of floating-point operations of a training step per image, without recomputation.
+
+  The backward pass multiplies twice as much as the forward pass; sharpness-aware minimisation has
+  both twice.
+  """
+  return (2 if optimizer.sam_rho else 1) * 3 * models.forward_flops(config)
+
+
 def make_train_step(
   config,
   optimizer: optax.GradientTransformation,
@@ -100,6 +110,7 @@ def make_train_step(
   seed: int = 0,
   accumulate: int = 1,
   mixup: MixupConfig | None = None,
+  sam: Sam | None = None,
 ) -> TrainStep:
   """Return the jitted step, which donates the state that it is given.
 
@@ -112,6 +123,9 @@ def make_train_step(
   and averages their gradients: the memory of B / accumulate. Each updates the model state.
 
   With `mixup` the accuracy counts the label of the example that has the larger share.
+
+  With `sam` there are two passes over the batch. Loss, accuracy and model state are those of the
+  first; `grad_norm` is that of the gradient that the optimizer gets.
   """
   loss_fn, mixup = get_loss(loss), mixup or MixupConfig()
 
@@ -155,9 +169,10 @@ def make_train_step(
     if mixup.alpha:
       key, own_key = jax.random.split(key)
       batch = with_partners(mixup, batch, own_key)
-    ((value, accuracy), grads), model_state = accumulated(
-      state.params, state.model_state, batch, key
-    )
+    at = lambda params: accumulated(params, state.model_state, batch, key)
+    ((value, accuracy), grads), model_state = at(state.params)
+    if sam:
+      grads = sam.gradient(lambda params: at(params)[0][1], state.params, grads, state.step)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
     metrics = {

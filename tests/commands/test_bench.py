@@ -33,9 +33,9 @@ def tiny(monkeypatch):
   monkeypatch.setattr(suite, '_SEARCH_SECONDS', 0.01)
 
 
-def check_program(row: dict, passes: int) -> None:
+def check_program(row: dict, passes: int, config=None) -> None:
   """Check the numbers of one program, each against another that it follows from."""
-  config = mixer_jax.MixerConfig(16, 1, 16, 8, 16, image_size=32, num_classes=10)
+  config = config or mixer_jax.MixerConfig(16, 1, 16, 8, 16, image_size=32, num_classes=10)
   forward = models.forward_flops(config)
   rate = row['images_per_second']
   assert row['batch_size'] == 32
@@ -143,6 +143,15 @@ def test_bad_input_is_one_line(capsys, flags, message):
   assert message in text.err
   assert text.err.count('\n') == 1
   assert not text.out
+
+
+@pytest.mark.long
+def test_the_step_of_an_experiment_has_its_optimizer(capsys):
+  flags = ('--what=train', '--batch=32', '--rounds=1', '--steps=1', '--peak=0.5', '--json=-')
+  argv = ('bench', '--config=configs/digits.py', '--config.optimizer.sam_rho=0.1')
+  assert main([*argv, '--config.model.num_blocks=1', *flags]) == 0
+  row = json.loads(capsys.readouterr().out)['parts']['train']
+  check_program(row, 6, models.config_from(configs.run_config(**{'model.num_blocks': 1}).model))
 
 
 def test_the_input_of_an_experiment_is_measured_with_threads_and_workers(

@@ -1,4 +1,4 @@
-"""`mixer-jax permute`: runs of both families, resumed, summarised and drawn."""
+"""`mixer-jax permute`: runs of three families, resumed, summarised and drawn."""
 
 import json
 import shutil
@@ -22,6 +22,7 @@ from tests.helpers import train_runs
 SIZES = {
   'mixer': ('num_blocks=1', 'hidden_dim=16', 'tokens_mlp_dim=8', 'channels_mlp_dim=16'),
   'resnet': ('stages=1', 'width=0.125'),
+  'vit': ('num_blocks=1', 'hidden_dim=16', 'mlp_dim=16'),
 }
 
 
@@ -186,6 +187,8 @@ def test_the_paper_scale_is_b16_and_resnet50x1():
   assert mixer_jax.models.variant_of(mixer) == 'B/16'
   assert mixer_jax.models.variant_of(resnet) == 'BiT-R50x1'
   assert mixer_jax.models.num_params(resnet) == 25_549_352
+  vit = initial_model.new_model(study.models['vit'].model)
+  assert mixer_jax.models.variant_of(vit) == 'ViT-B/16'
   assert (mixer.image_size, resnet.image_size) == (224, 224)
   assert isinstance(mixer, MixerConfig)
   for config in study.models.values():

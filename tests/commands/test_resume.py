@@ -24,6 +24,11 @@ FLAGS = (
   '--config.model.stochastic_depth=0.1',
   '--config.model.num_blocks=2',
   '--config.keep_checkpoints=2',
+  '--config.data.crop=square',
+  '--config.data.crop_resize=20',
+  '--config.optimizer.schedule=steps',
+  '--config.optimizer.decay_at=0.3,0.9',
+  '--config.optimizer.momentum_dtype=bfloat16',
 )
 
 

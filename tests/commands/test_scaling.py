@@ -17,7 +17,7 @@ from configs import data_scaling
 
 def get_config():
   study = data_scaling.get_config('digits')
-  for name in ('mixer-s', 'resnet'):
+  for name in ('mixer-s', 'resnet', 'vit'):
     del study.models[name]
   study.update(percents='5,100', epochs='2.8,0.14', seeds=1)
   return study
@@ -65,7 +65,7 @@ def test_parts_are_trained_on_stop_early_and_resume(digits_dir, tmp_path, capsys
   assert f'{parts["100"]["mean"]:.2f}' in capsys.readouterr().out
 
 
-ALL = ('mixer-b', 'mixer-s', 'resnet')
+ALL = ('mixer-b', 'mixer-s', 'resnet', 'vit')
 RESNET = ('--config.models.resnet.model.stages=1',)
 
 
@@ -150,4 +150,5 @@ def test_the_full_scale_is_that_of_jft():
   for name, own in config.models.items():
     assert own.early_stopping.patience > 0
     assert own.data.name == 'imagenet21k'
-    assert own.optimizer.learning_rate == (1e-3 if name[0] == 'L' else 3e-3)
+    rates = {'L': 1e-3, 'B': 3e-3, 'ViT-B': 8e-4, 'ViT-L': 4e-4}
+    assert own.optimizer.learning_rate == rates[name.split('/')[0]]

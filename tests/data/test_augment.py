@@ -118,6 +118,21 @@ def test_a_crop_of_earlier_runs_has_a_uniform_area():
   np.testing.assert_array_equal(out, image)
 
 
+def test_a_part_of_a_square_is_anywhere_in_it():
+  square = np.arange(10 * 10 * 3).reshape(10, 10, 3)
+  rng = np.random.default_rng(0)
+  parts = [augment.square_crop(square, 7, rng) for _ in range(4_000)]
+  corners = np.array([part[0, 0, 0] // 3 for part in parts])
+  for part, corner in zip(parts[:50], corners, strict=False):
+    top, left = divmod(int(corner), 10)
+    np.testing.assert_array_equal(part, square[top : top + 7, left : left + 7])
+  # All of the 4 × 4 places, as TensorFlow's random_crop: uniformly.
+  places, counts = np.unique(corners, return_counts=True)
+  assert places.tolist() == [10 * top + left for top in range(4) for left in range(4)]
+  assert stats.chisquare(counts).pvalue > 0.01
+  np.testing.assert_array_equal(augment.square_crop(square, 10, rng), square)
+
+
 def test_flips_are_half_of_the_images():
   image, rng = photo(8, 8), np.random.default_rng(0)
   flipped = [not (augment.flip(image, rng) == image).all() for _ in range(2_000)]
@@ -127,7 +142,11 @@ def test_flips_are_half_of_the_images():
 @pytest.mark.parametrize(
   ('fields', 'message'),
   [
-    ({'crop': 'area'}, "data.crop must be one of tensorflow, uniform-area, not 'area'"),
+    ({'crop': 'area'}, "data.crop must be one of tensorflow, uniform-area, square, not 'area'"),
+    ({'crop': 'square'}, 'data.crop=square with data.crop_resize=0: crop_resize is the side'),
+    ({'crop_resize': 160}, 'data.crop=tensorflow with data.crop_resize=160'),
+    ({'crop': 'square', 'crop_resize': 2**15}, r'data.crop_resize must be in 0\.\.16384, is 32768'),
+    ({'crop': 'square', 'crop_resize': 160.5}, 'data.crop_resize must be in 0'),
     ({'min_crop_area': 0.5, 'max_crop_area': 0.5}, 'finds no crop of exactly 0.5 of the area'),
   ],
 )
@@ -135,3 +154,11 @@ def test_settings_without_a_crop_are_refused(fields, message):
   with pytest.raises(UserError, match=message):
     configs.data(**fields)
   configs.data(crop='uniform-area', min_crop_area=0.5, max_crop_area=0.5)
+
+
+def test_a_square_smaller_than_the_models_images_is_refused():
+  data = configs.data(crop='square', crop_resize=160)
+  assert [data.resized_side(size) for size in (128, 160)] == [160, 160]
+  assert configs.data().resized_side(224) == 224
+  with pytest.raises(UserError, match=r'crop_resize=160 is smaller than .* 224 px: set it to 224'):
+    data.resized_side(224)

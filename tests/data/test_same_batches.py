@@ -24,13 +24,15 @@ def drawn_recipe(rng: random.Random) -> tuple[Source, DataConfig]:
   """Return what decides the batches: images, of which some do not decode, and their changes."""
   count = rng.randint(3, 90)
   source = made(count, bad=tuple(rng.sample(range(count), rng.choice((0, 0, 1, count // 3)))))
+  crop = rng.choice(('tensorflow', 'uniform-area', 'square'))
   return source, dataclasses.replace(
     PLAIN,
     undecodable='skip',
     randaugment_layers=rng.choice((0, 1, 2)),
     randaugment_magnitude=15.0,
     flip=rng.random() < 0.5,
-    crop=rng.choice(('tensorflow', 'uniform-area')),
+    crop=crop,
+    crop_resize=15 if crop == 'square' else 0,
     permutation=rng.choice(('none', 'patches', 'pixels')),
     permutation_patch=4,
   )

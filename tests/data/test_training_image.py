@@ -28,10 +28,15 @@ def made(data: bytes, seed: int, size: int = SIZE, see=None, **fields) -> np.nda
 def test_it_is_the_steps_one_after_the_other(crop):
   fields = {'flip': True, 'randaugment_layers': 2, 'randaugment_magnitude': 15.0}
   fields |= {'permutation': 'patches', 'permutation_patch': 8}
-  config = configs.data(**fields)
+  side = SIZE
+  if crop == 'square':
+    side = fields['crop_resize'] = 40
+  config = configs.data(crop=crop, **fields)
   for seed, data in enumerate(jpegs().values()):
     rng = np.random.default_rng(seed)
-    image = augment.inception_crop(decode(data), SIZE, rng, areas=AREAS, aspects=ASPECTS, crop=crop)
+    image = augment.inception_crop(decode(data), side, rng, areas=AREAS, aspects=ASPECTS, crop=crop)
+    if crop == 'square':
+      image = augment.square_crop(image, SIZE, rng)
     image = randaugment(augment.flip(image, rng), rng, layers=2, magnitude=15.0)
     wanted = permuted(image, config.order(SIZE))
     np.testing.assert_array_equal(made(data, seed, crop=crop, **fields), wanted)
@@ -63,6 +68,21 @@ def test_a_large_crop_is_cut_from_tensorflows_reduced_image():
     result = made(data, number, decode_scale='auto')
     np.testing.assert_array_equal(result, wanted, err_msg=name)
   assert set(factors) == {1, 2, 4, 8}
+
+
+def test_bits_crop_is_that_of_tensorflows_operations_at_the_same_place():
+  import tensorflow as tf
+
+  for number, data in enumerate(jpegs().values()):
+    image = tf.io.decode_jpeg(data, channels=3)
+    for scale, factor in (('none', 1), ('auto', reduction((0, 0, *image.shape[:2]), 48))):
+      # As BiT's input pipeline, whose fractions of a level are rounded here.
+      seen = tf.io.decode_jpeg(data, channels=3, ratio=factor)
+      square = tf.image.resize(seen, [48, 48])
+      top, left = np.random.default_rng(number).integers(48 - SIZE + 1, size=2)
+      wanted = np.rint(tf.slice(square, (top, left, 0), (SIZE, SIZE, 3)))
+      result = made(data, number, crop='square', crop_resize=48, decode_scale=scale)
+      np.testing.assert_array_equal(result, wanted)
 
 
 def test_what_is_not_reduced_is_as_without_it():

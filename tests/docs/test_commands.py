@@ -98,6 +98,7 @@ EXTRA: tuple[tuple[str, tuple[str, ...]], ...] = (
     (
       *('--config.seeds=1', *of('models.mixer', *TINY)),
       *of('models.resnet', *FEW_STEPS, '--config.model.stages=1'),
+      *of('models.vit', *TINY),
     ),
   ),
   (
@@ -106,7 +107,7 @@ EXTRA: tuple[tuple[str, tuple[str, ...]], ...] = (
       *('--config.seeds=1', '--config.percents=50,100', '--config.epochs=0.03,0.015'),
       *(
         flag
-        for name in ('mixer-s', 'mixer-b', 'resnet')
+        for name in ('mixer-s', 'mixer-b', 'resnet', 'vit')
         for flag in of(
           f'models.{name}',
           *FEW_STEPS,
@@ -164,8 +165,13 @@ REFUSED: tuple[tuple[str, str, int, str], ...] = (
   (r'evaluate .*imagenet2012$', 'the prepared ImageNet', 2, 'imagenet2012'),
   (r'evaluate .*folder:DIR', 'a published file', 2, 'Mixer-B_16'),
   (r'predict --checkpoint=imagenet1k', 'a published file', 2, 'Mixer-B_16'),
-  (r'train .*pretrain\.py:B/16,imagenet2012', 'the prepared ImageNet', 2, 'imagenet2012'),
-  (r'train .*finetune\.py:B/16,cifar10', 'the prepared CIFAR-10', 2, 'data prepare cifar10'),
+  (
+    r'train .*(pretrain|augreg)\.py:[\w/-]+,imagenet',
+    'the prepared ImageNet',
+    2,
+    'imagenet(2012|21k)',
+  ),
+  (r'train .*finetune\.py:[\w/-]+,cifar10', 'the prepared CIFAR-10', 2, 'data prepare cifar10'),
   (
     r'transfer --suite=vtab',
     'the prepared tasks',

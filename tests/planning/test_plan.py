@@ -111,6 +111,13 @@ def test_the_papers_runs_are_recognised_by_their_configs(arg, days):
   assert made.report()['paper_core_days'] == days
   half = plan(data=config.data.name, total_steps=config.total_steps // 3, **edits)
   assert half.report()['paper_core_days'] is None
+  sam = plan(
+    data=config.data.name,
+    total_steps=config.total_steps,
+    optimizer=configs.optimizer(sam_rho=0.1),
+    **edits,
+  )
+  assert sam.report()['paper_core_days'] is None
 
 
 def test_recomputed_work_is_reported():
@@ -119,6 +126,10 @@ def test_recomputed_work_is_reported():
     0.17, abs=0.01
   )
   assert plan(dataclasses.replace(STEP, flops=0.9 * plain)).recomputed() == 0
+  twice = plan(
+    dataclasses.replace(STEP, flops=2.3 * plain), optimizer=configs.optimizer(sam_rho=0.1)
+  )
+  assert twice.recomputed() == pytest.approx(0.15, abs=0.01)
 
 
 def test_suggestions_change_one_thing_each_and_enough_of_it():

@@ -53,6 +53,27 @@ def test_a_field_that_its_own_format_had_is_not_made_up():
   assert 'mixup' not in stored_config('run', stored)
 
 
+def test_adam_of_earlier_formats_kept_its_moments_in_float32():
+  fields = run_config(**{'optimizer.momentum_dtype': 'bfloat16'}).to_fields()
+  assert stored_config('run', {'format': 1, 'config': fields})['optimizer']['momentum_dtype'] == (
+    'float32'
+  )
+  stored = {**state_format.stamp(), 'config': fields}
+  assert stored_config('run', stored)['optimizer']['momentum_dtype'] == 'bfloat16'
+  fields['optimizer']['name'] = 'sgd'
+  assert stored_config('run', {'format': 1, 'config': fields})['optimizer']['momentum_dtype'] == (
+    'bfloat16'
+  )
+
+
+def test_runs_that_began_before_sharpness_aware_minimisation_go_on_without_it():
+  fields = run_config().to_fields()
+  for name in ('sam_rho', 'sam_rho_end', 'sam_alpha'):
+    del fields['optimizer'][name]
+  stored = {'format': 1, 'config': fields}
+  assert RunConfig.from_fields(stored_config('run', stored)).optimizer == run_config().optimizer
+
+
 def test_old_runs_get_a_value_for_every_field_of_a_new_one():
   old, new = stored_config('run', {'config': FIRST}), run_config().to_fields()
   known = {name for name in flatten(new) if not name.startswith('model.')}

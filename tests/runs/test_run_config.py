@@ -18,6 +18,9 @@ def test_fields_there_and_back():
   config = run_config(DIGITS, init_from='x', init_blocks=(0, 2), **{'fewshot.shots': '1,5'})
   assert (config.init_blocks, config.fewshot.shots) == ((0, 2), (1, 5))
   assert config.model['num_blocks'] == 4
+  steps = config.with_fields({'optimizer.schedule': 'steps', 'optimizer.decay_at': '0.3,0.6'})
+  assert steps.optimizer.decay_at == (0.3, 0.6)
+  assert RunConfig.from_fields(json.loads(json.dumps(steps.to_fields()))) == steps
   fields = config.to_fields()
   assert (fields['init_blocks'], fields['fewshot']['shots']) == ('0,2', '1,5')
   assert (fields['mixup'], fields['mixup_per']) == (0.0, 'batch')
@@ -28,6 +31,7 @@ def test_stored_fields_are_those_of_the_config_file_as_before():
   loaded, stored = load_config(DIGITS), run_config(DIGITS).to_fields()
   assert loaded.pop('evals') == {}  # is stored by runs that have some
   assert (loaded.pop('init_blocks'), stored.pop('init_blocks')) == ((), '')
+  assert (loaded['optimizer'].pop('decay_at'), stored['optimizer'].pop('decay_at')) == ((), '')
   assert (loaded['fewshot'].pop('shots'), stored['fewshot'].pop('shots')) == ((5,), '5')
   assert stored == loaded
 
@@ -61,6 +65,7 @@ def test_a_config_cannot_be_changed_but_copied_with_changes():
     ({'mesh.pipe': 1}, 'config.mesh has unknown fields: pipe'),
     ({'fewshot.shots': 'x'}, 'config.fewshot.shots=x: whole numbers, as in 1,5,10'),
     ({'fewshot.shots': (1, 1)}, 'name a number twice'),
+    ({'optimizer.decay_at': '0.3;0.6'}, 'optimizer.decay_at=0.3;0.6: numbers, as in 1,5,10'),
     ({'optimizer.name': 'lion'}, "optimizer.name must be 'adam' or 'sgd'"),
     ({'data.threads': -1}, 'data.threads must be in'),
     ({'data.threads': 1025}, 'data.threads must be in 0..1024'),

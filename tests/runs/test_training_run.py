@@ -1,9 +1,11 @@
 """Training from Python: a run with several evaluations, its result, and the same run resumed."""
 
+import shutil
 import threading
 
 import pytest
 
+from mixer_jax.checkpoints.state_files import read_metadata
 from mixer_jax.errors import UserError
 from mixer_jax.runlog import terminal
 from mixer_jax.runlog.metrics import read_metrics
@@ -104,6 +106,24 @@ def test_a_run_is_resumed_with_what_it_evaluated_before(run, digits_dir):
   assert result_of(workdir) == result
   with pytest.raises(UserError, match=r'its config\.evals\.head\.kind is'):
     train(of_evals(digits_dir).with_fields({'evals.head.kind': 'probe'}), workdir)
+
+
+SAM = {'optimizer.sam_rho': 0.2, 'optimizer.sam_rho_end': 0.1, 'optimizer.sam_alpha': 0.5}
+
+
+@pytest.mark.long
+@pytest.mark.usefixtures('compiled')
+def test_a_sharpness_aware_run_resumes_with_the_same_bits(digits_dir, tmp_path):
+  config = small(digits_dir, **SAM, mixup=0.2, accumulate=2, **{'model.dropout': 0.1})
+  train(config, tmp_path / 'run')
+  shutil.copytree(tmp_path / 'run', tmp_path / 'again')
+  shutil.rmtree(tmp_path / 'again' / 'checkpoints' / '6')
+  train(config, tmp_path / 'again')
+  starts = [row['step'] for row in read_metrics(tmp_path / 'again') if row.get('event') == 'start']
+  assert starts == [0, 3]
+  ends = [read_metadata(tmp_path / name / 'checkpoints' / '6') for name in ('run', 'again')]
+  assert ends[0] == ends[1]
+  assert ends[0]['digests']
 
 
 def test_a_run_that_has_not_ended_has_no_result(tmp_path):

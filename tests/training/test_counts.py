@@ -24,6 +24,7 @@ CONFIG = factories.tiny_mixer(
 )
 BATCH = 64  # images; of a few, XLA would rather move the head's activations than its kernel
 OPTIMIZER = configs.optimizer(warmup_steps=2)
+GSAM = configs.optimizer(warmup_steps=2, sam_rho=0.1, sam_alpha=0.5)
 
 
 def compiled(program: programs.Program, config, mesh, size: int) -> Any:
@@ -31,10 +32,10 @@ def compiled(program: programs.Program, config, mesh, size: int) -> Any:
   return program.function.lower(program.abstract, shapes).compile()
 
 
-def moved(*sizes: int) -> tuple[dict, dict]:
+def moved(*sizes: int, optimizer=OPTIMIZER) -> tuple[dict, dict]:
   """What a step moves on a mesh of these sizes; and its parameters, by name."""
   mesh = meshes.make_mesh(*sizes)
-  program = programs.training(CONFIG, mesh, OPTIMIZER, 'softmax')
+  program = programs.training(CONFIG, mesh, optimizer, 'softmax')
   hlo = compiled(program, CONFIG, mesh, BATCH).as_text()
   return collectives(hlo), flatten(program.abstract.params)
 
@@ -77,6 +78,23 @@ def test_on_all_three_axes_activations_are_not_exchanged():
   assert collected.get('collective-permute', {'bytes': 0})['bytes'] < size / 8
 
 
+@pytest.mark.parametrize(
+  'sizes',
+  [
+    (1, 8, 1),
+    *(pytest.param(x, marks=pytest.mark.long) for x in ((8, 1, 1), (1, 1, 8), (2, 2, 2))),
+  ],
+)
+def test_sharpness_aware_minimisation_moves_twice_as_much_and_gathers_nothing_else(sizes):
+  (plain, _), (twice, _) = moved(*sizes), moved(*sizes, optimizer=GSAM)
+  assert set(twice) == set(plain)
+  for kind, one in plain.items():
+    if kind == 'all-reduce':  # moreover a few norms; the second loss is not needed
+      assert abs(twice[kind]['bytes'] - 2 * one['bytes']) <= 64
+    else:
+      assert twice[kind] == {'count': 2 * one['count'], 'bytes': 2 * one['bytes']}
+
+
 @pytest.fixture(scope='module')
 def flops() -> dict[str, float]:
   """Of programs on one device, by the compiler; `model` is our own count of a forward pass."""
@@ -93,6 +111,7 @@ def flops() -> dict[str, float]:
   compared = {
     'forward': (config, programs.forward(config, mesh)),
     'step': (config, programs.training(config, mesh, OPTIMIZER, 'softmax')),
+    'sam': (config, programs.training(config, mesh, GSAM, 'softmax')),
     'remat': (again, programs.training(again, mesh, OPTIMIZER, 'softmax')),
   }
   counts = {
@@ -101,8 +120,8 @@ def flops() -> dict[str, float]:
   }
   # An update is once a batch, however small: about a dozen operations a parameter.
   update = 12 * models.num_params(config) / size
-  for name in ('step', 'remat'):
-    counts[name] -= update
+  for name, updates in {'step': 1, 'remat': 1, 'sam': 2}.items():  # of which 'sam' has two
+    counts[name] -= updates * update
   return {**counts, 'model': models.forward_flops(config)}
 
 
@@ -110,6 +129,10 @@ def test_a_step_multiplies_no_more_than_the_model_does(flops):
   assert 1 <= flops['forward'] / flops['model'] <= 1.05
   assert 0.95 <= flops['step'] / (3 * flops['model']) <= 1.05
   assert flops['step'] / flops['forward'] == pytest.approx(3, rel=0.05)
+
+
+def test_sharpness_aware_minimisation_is_two_steps(flops):
+  assert flops['sam'] / flops['step'] == pytest.approx(2, rel=0.02)
 
 
 def test_remat_is_one_forward_pass_more(flops):

@@ -101,6 +101,53 @@ def test_a_cosine_ends_at_a_share_of_its_peak():
   assert float(schedule(12)) == pytest.approx(1e-4)
 
 
+@pytest.mark.parametrize(
+  ('total', 'warmup', 'decays'), [(500, 100, (200, 300, 400)), (10_000, 500, (3000, 6000, 9000))]
+)
+def test_steps_are_those_of_bits_rule(total, warmup, decays):
+  shares = tuple(step / total for step in decays)
+  config = configs.optimizer(
+    learning_rate=3e-3, warmup_steps=warmup, schedule='steps', decay_at=shares
+  )
+  schedule = make_schedule(config, total)
+  steps = np.array([0, 1, warmup // 2, warmup, *decays, *(d - 1 for d in decays), total - 1])
+  wanted = 3e-3 * np.minimum(steps / warmup, 1)
+  for decay in decays:
+    wanted[steps >= decay] /= 10
+  rates = [float(schedule(step)) for step in steps]
+  np.testing.assert_allclose(rates, wanted, rtol=1e-6, atol=1e-9)
+  # A run of a few steps, whose decays fall together, ends at the same rate.
+  short = make_schedule(configs.optimizer(warmup_steps=0, schedule='steps', decay_at=shares), 2)
+  assert float(short(2)) == pytest.approx(1e-6)
+  # One whose warm-up ends after some of them has made up for these.
+  late = make_schedule(
+    configs.optimizer(warmup_steps=50, schedule='steps', decay_at=(0.2, 0.4, 0.8)), 100
+  )
+  rates = [float(late(step)) for step in (25, 50, 79, 80)]
+  np.testing.assert_allclose(rates, [5e-4, 1e-5, 1e-5, 1e-6], rtol=1e-6)
+
+
+def test_coupled_decay_of_sgd_is_ten_times_as_large_a_decoupled_one():
+  # BiT's pre-training adds 1e-4 of the parameters to the gradient (L2). Momentum .9 sums ten of
+  # them, so that the same is subtracted by 1e-3 here, once the rate is steady.
+  config = configs.optimizer(name='sgd', weight_decay=1e-3, clip_norm=0.0)
+  ours = make_optimizer(config, lambda _: 0.48, decayed=lambda _: True)
+  theirs = optax.chain(optax.add_decayed_weights(1e-4), optax.sgd(0.48, momentum=0.9))
+  params = {'kernel': jnp.float32(PARAMS['layer']['kernel'])}
+  zeros = jax.tree.map(jnp.zeros_like, params)
+
+  def after(optimizer, steps=500):
+    def step(_, carry):
+      now, state = carry
+      updates, state = optimizer.update(zeros, state, now)
+      return optax.apply_updates(now, updates), state
+
+    return jax.lax.fori_loop(0, steps, step, (params, optimizer.init(params)))[0]['kernel']
+
+  np.testing.assert_allclose(after(ours), after(theirs), rtol=0.01)
+  assert not np.allclose(after(ours), params['kernel'], rtol=0.1)
+
+
 @pytest.mark.parametrize('rate', [1e-3, 3e-3])
 def test_decay_that_does_not_follow_the_rate_is_the_authors_chain(rate):
   def schedule(step):
@@ -149,6 +196,25 @@ def test_momentum_can_be_kept_in_bfloat16_as_in_the_authors_fine_tuning():
   assert [leaf.dtype for leaf in jax.tree.leaves(own) if leaf.ndim] == [jnp.bfloat16]
 
 
+def test_adams_first_moment_can_be_kept_in_bfloat16_as_in_augreg():
+  config = configs.optimizer(weight_decay=0.0, clip_norm=0.0, momentum_dtype='bfloat16')
+  ours = make_optimizer(config, lambda _: 0.1)
+  params = {'kernel': jnp.float32(PARAMS['layer']['kernel'])}
+  state = ours.init(params)
+  rounded = lambda array: np.asarray(jnp.asarray(array, jnp.bfloat16), np.float64)
+  kept, second = np.zeros((4, 3)), np.zeros((4, 3))
+  for t, grads in enumerate(GRADS, 1):
+    gradient = grads['layer']['kernel']
+    got, state = ours.update({'kernel': jnp.float32(gradient)}, state, params)
+    moment = 0.1 * gradient + rounded(rounded(0.9) * kept)
+    second = 0.999 * second + 0.001 * gradient**2
+    wanted = -0.1 * moment / (1 - 0.9**t) / (np.sqrt(second / (1 - 0.999**t)) + 1e-8)
+    np.testing.assert_allclose(got['kernel'], wanted, rtol=2e-5)
+    kept = rounded(moment)
+  kinds = {str(leaf.dtype) for leaf in jax.tree.leaves(state) if leaf.ndim}
+  assert kinds == {'bfloat16', 'float32'}
+
+
 def test_schedules_start_at_zero_peak_and_end_at_zero():
   for name in ('linear', 'cosine'):
     schedule = make_schedule(configs.optimizer(warmup_steps=10, schedule=name), 100)
@@ -164,6 +230,10 @@ def test_schedules_start_at_zero_peak_and_end_at_zero():
   [
     ({'name': 'lion'}, "optimizer.name must be 'adam' or 'sgd'"),
     ({'schedule': 'step'}, 'optimizer.schedule must be'),
+    ({'schedule': 'steps'}, "decay_at and optimizer.schedule='steps' need each other"),
+    ({'decay_at': (0.5,)}, "decay_at and optimizer.schedule='steps' need each other"),
+    ({'schedule': 'steps', 'decay_at': (0.5, 0.3)}, 'must be shares of all steps between 0 and 1'),
+    ({'schedule': 'steps', 'decay_at': (30.0, 60.0)}, 'must be shares of all steps'),
     ({'learning_rate': -1.0}, 'optimizer.learning_rate must be 0 or more'),
     ({'weight_decay': float('nan')}, 'optimizer.weight_decay must be 0 or more'),
     ({'momentum_dtype': 'float16'}, "momentum_dtype must be 'float32' or 'bfloat16'"),

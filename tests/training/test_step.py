@@ -12,6 +12,7 @@ from mixer_jax.models.parameters import flatten
 from mixer_jax.parallel import mesh as meshes
 from mixer_jax.training import step as steps
 from mixer_jax.training.optimizer import make_optimizer, make_schedule
+from mixer_jax.training.sam import make_sam
 from tests.helpers import configs, factories
 
 CONFIG = factories.tiny_mixer(hidden_dim=32, tokens_mlp_dim=16, channels_mlp_dim=64)
@@ -35,7 +36,8 @@ def run(mesh, count: int, optimizer=OPTIMIZER, config=CONFIG, **kwargs):
   params = jax.device_get(mixer_jax.init(config, jax.random.key(1)))
   params['head']['kernel'] = np.random.default_rng(2).normal(0, 0.3, (32, 10)).astype(np.float32)
   state = steps.state_from_params(params, transform, mesh)
-  train_step = steps.make_train_step(config, transform, schedule, mesh, **kwargs)
+  sam = make_sam(optimizer, schedule)
+  train_step = steps.make_train_step(config, transform, schedule, mesh, sam=sam, **kwargs)
   history = []
   for batch in batches(count):
     state, metrics = train_step(state, meshes.put(mesh, batch))
@@ -59,10 +61,10 @@ BARE = configs.optimizer(
 )
 
 
-def gradients(mesh, **kwargs) -> dict[str, np.ndarray]:
+def gradients(mesh, optimizer=BARE, **kwargs) -> dict[str, np.ndarray]:
   params = jax.device_get(mixer_jax.init(kwargs.get('config', CONFIG), jax.random.key(1)))
   params['head']['kernel'] = np.random.default_rng(2).normal(0, 0.3, (32, 10)).astype(np.float32)
-  state, _ = run(mesh, 1, BARE, **kwargs)
+  state, _ = run(mesh, 1, optimizer, **kwargs)
   before, after = flatten(params), flatten(jax.device_get(state.params))
   return {name: before[name].astype(np.float64) - after[name] for name in before}
 

@@ -1,0 +1,26 @@
+"""A small BiT learns the embedded handwritten digits on a laptop's CPU."""
+
+from ml_collections import ConfigDict
+
+from configs import common, digits
+
+
+def get_config() -> ConfigDict:
+  """Return a ResNet of three units; 1,500 steps, about 67 epochs, of SGD that falls in steps.
+
+  Crop, mixup, rate and length were chosen on train[80%:], after training on the rest.
+  """
+  config = digits.get_config()
+  config.total_steps = 1500
+  config.batch_size = 64
+  config.mixup = 0.2
+  common.resnet(config)
+  config.model.update(stages='1,1,1', width=0.25, stem='cifar', groups=4)
+
+  config.optimizer.name = 'sgd'
+  config.optimizer.learning_rate = 0.1
+  config.optimizer.warmup_steps = 50
+  config.optimizer.schedule = 'steps'
+  config.optimizer.decay_at = (0.4, 0.6, 0.8)
+  config.optimizer.weight_decay = 1e-3
+  return config
