@@ -65,7 +65,8 @@ ALLOWED = {
   },
   '__main__': {'commands', 'runlog', 'parallel'},
 }
-BARE = {'jax', 'numpy', 'optax', 'flax', 'mixer_jax'}  # so that it runs where there is no more
+# So that it runs where there is no more; SciPy comes with jax.
+BARE = {'jax', 'numpy', 'scipy', 'optax', 'flax', 'mixer_jax'}
 
 
 def imports(path: pathlib.Path) -> list[tuple[str, bool]]:

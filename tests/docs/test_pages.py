@@ -12,10 +12,10 @@ from tests.test_imports import ALLOWED
 TEXTS = (*PAGES, ROOT / 'CONTRIBUTING.md', ROOT / 'CHANGELOG.md', ROOT / 'benchmarks' / 'NOTES.md')
 # What a page may name although it is no file of the repository.
 EXAMPLES = (
-  'mixer_jax/models/vit.py',
+  'mixer_jax/models/cnn.py',
   'mixer_jax/studies/X',
   'mixer_jax/commands/X',
-  'tests/models/test_vit.py',
+  'tests/models/test_cnn.py',
 )
 
 
