@@ -16,7 +16,7 @@ import mixer_jax
 from mixer_jax import checkpoints, models
 from mixer_jax.checkpoints import download, published
 from mixer_jax.errors import StorageError, UserError
-from tests.helpers import reference
+from tests.helpers import golden_models, reference
 from tests.helpers.file_server import serving
 
 TINY = published.Released(
@@ -87,10 +87,12 @@ def test_the_table_tells_what_the_paper_and_the_hubs_tell():
   assert 'is imagenet1k/Mixer-L_16' in goog.note
 
 
-@pytest.mark.parametrize('entry', published.released.values(), ids=lambda entry: entry.name)
+@pytest.mark.parametrize(
+  'entry',
+  [entry for entry in published.released.values() if entry.mebibytes is not None],
+  ids=lambda entry: entry.name,
+)
 def test_published_sizes_are_those_of_the_arrays(entry):
-  if entry.mebibytes is None:
-    pytest.skip('its size is not published')
   copies = 3 if 'optimizer' in entry.note else 1  # Adam's moments are as large as the params
   arrays = copies * 4 * models.num_params(entry.config) / 2**20
   # A member of a zip costs some three hundred bytes beside its array.
@@ -220,6 +222,21 @@ def test_files_of_one_base_name_are_kept_apart(server, cache, monkeypatch):
   assert_loads()
   assert_loads(other.name)
   assert files(cache) == ['other/Mixer-B_16.npz', 'tiny/Mixer-B_16.npz']
+
+
+def test_a_vits_name_may_have_a_plus_and_its_file_tell_no_heads(server, cache, monkeypatch):
+  config = dataclasses.replace(golden_models.read('vit_token')[0], gelu='erf')
+  url = 'https://vits.invalid/w.safetensors'
+  entry = published.Released('imagenet21k+imagenet2012/ViT', url, config, None)
+  monkeypatch.setitem(published.released, entry.name, entry)
+  (server.folder / 'imagenet21k+imagenet2012').mkdir()
+  file = golden_models.DATA / 'vit_token.timm.safetensors'
+  shutil.copy(file, server.folder / entry.file)
+  assert mixer_jax.load(entry.name)[0] == config
+  assert files(cache) == ['imagenet21k+imagenet2012/ViT.safetensors']
+  assert server.requests[0][0] == f'/{entry.file}'
+  with pytest.raises(UserError, match='with 3 heads, not num_heads=4'):
+    mixer_jax.load(entry.name, num_heads=4)
 
 
 def test_a_broken_connection_is_gone_on_with(server, cache, monkeypatch):
