@@ -1,11 +1,12 @@
-"""The same Mixer in this package, as a plain Flax Linen module, and in timm: speed side by side.
+"""The same model in this package, as a plain Flax Linen module, and in timm: speed side by side.
 
 Usage: python benchmarks/peers.py [--model=B/16] [--batch=16|auto] [--dtype=float32] [--rounds=7]
          [--what=forward,train] [--torch-python=PYTHON] [--output=benchmarks/results/peers]
 
-All have the same sizes, the same random weights and exact GELU, as in timm, and must agree on
-logits first. A training step is forward, backward, clipping by the global norm, and
-AdamW that decays kernels only. timm runs in a separate interpreter (PYTHON, with torch and timm),
+MODEL is a variant of any family: B/16, ViT-B/16, BiT-R50x1. All have the same sizes, the same
+random weights and exact GELU, as in timm, and must agree on logits first. A training step is
+forward, backward, clipping by the global norm, and AdamW that decays kernels only. The plain module
+is a textbook's (peers_plain.py). timm runs in a separate interpreter (PYTHON, with torch and timm),
 eager and through `torch.compile`, in `channels_last`, under autocast for bfloat16. All read the
 same uint8 images from the device; one that is not installed is left out, with a message.
 
@@ -31,11 +32,11 @@ from typing import Any
 
 os.environ.setdefault('XLA_PYTHON_CLIENT_PREALLOCATE', 'false')  # a GPU is shared with torch
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+import peers_plain
 
 from mixer_jax import checkpoints, models
 from mixer_jax.bench import batch_size, measure, programs
@@ -54,61 +55,13 @@ Run = Callable[[int], Any]
 """Runs this many steps, and waits for them."""
 
 
-class PlainMlp(nn.Module):
-  """Dense, GELU, Dense."""
-
-  width: int
-  dtype: Any
-
-  @nn.compact
-  def __call__(self, x):
-    hidden = nn.gelu(nn.Dense(self.width, dtype=self.dtype)(x), approximate=False)
-    return nn.Dense(x.shape[-1], dtype=self.dtype)(hidden)
-
-
-class PlainBlock(nn.Module):
-  """A block that mixes tokens, then channels."""
-
-  tokens_width: int
-  channels_width: int
-  dtype: Any
-
-  @nn.compact
-  def __call__(self, x):
-    y = nn.LayerNorm(dtype=self.dtype)(x)
-    y = jnp.swapaxes(y, 1, 2)
-    y = PlainMlp(self.tokens_width, self.dtype, name='token_mixing')(y)
-    x = x + jnp.swapaxes(y, 1, 2)
-    y = nn.LayerNorm(dtype=self.dtype)(x)
-    return x + PlainMlp(self.channels_width, self.dtype, name='channel_mixing')(y)
-
-
-class PlainMixer(nn.Module):
-  """A textbook Mixer; its parameters have the names of this package."""
-
-  config: models.MixerConfig
-
-  @nn.compact
-  def __call__(self, images):
-    c = self.config
-    x = images.astype(jnp.float32) / 127.5 - 1
-    patch = (c.patch_size, c.patch_size)
-    x = nn.Conv(c.hidden_dim, patch, strides=patch, dtype=c.dtype, name='stem')(x)
-    x = x.reshape(x.shape[0], -1, x.shape[-1])
-    for i in range(c.num_blocks):
-      widths = (c.tokens_mlp_dim, c.channels_mlp_dim)
-      x = PlainBlock(*widths, c.dtype, name=f'MixerBlock_{i}')(x)
-    x = nn.LayerNorm(dtype=c.dtype, name='pre_head_layer_norm')(x)
-    return nn.Dense(c.num_classes, name='head')(x.mean(axis=1).astype(jnp.float32))
-
-
 class Jax:
   """This package, or the plain module."""
 
-  def __init__(self, name: str, config: models.MixerConfig, params: dict):
+  def __init__(self, name: str, config: models.ModelConfig, params: dict):
     self.name, self.config, self.params = name, config, params
     self._mesh = meshes.make_mesh()
-    self._module = PlainMixer(config)
+    self._module = peers_plain.FORMS[config.family](config)
 
   def logits(self, images: np.ndarray) -> np.ndarray:
     """Return float32 logits."""
@@ -222,7 +175,7 @@ class Torch:
 Peer = Jax | Torch
 
 
-def random_weights(config: models.MixerConfig) -> dict:
+def random_weights(config: models.ModelConfig) -> dict:
   """Draw all parameters, so that no part is without effect; the head like the other kernels."""
   rng = np.random.default_rng(0)
 
@@ -236,7 +189,7 @@ def random_weights(config: models.MixerConfig) -> dict:
 
 
 def start_torch(
-  python: str, script: str, config: models.MixerConfig, params: dict, folder: str, *more: str
+  python: str, script: str, config: models.ModelConfig, params: dict, folder: str, *more: str
 ):
   """Start a script of this folder with WEIGHTS CONFIG and `more`; returns (process, first answer).
 
@@ -265,7 +218,7 @@ def start_torch(
   return process, ready
 
 
-def check_logits(peers: list[Peer], config: models.MixerConfig) -> dict[str, float]:
+def check_logits(peers: list[Peer], config: models.ModelConfig) -> dict[str, float]:
   """Return the largest difference to this package's logits, by peer; exits if they disagree."""
   size = config.image_size
   images = np.random.default_rng(1).integers(0, 256, (2, size, size, 3), np.uint8)
@@ -399,7 +352,9 @@ def main() -> None:
   parser.add_argument('--torch-python', default=sys.executable)
   parser.add_argument('--output', default='benchmarks/results/peers')
   args = parser.parse_args()
-  config = dataclasses.replace(models.VARIANTS[args.model], dtype=args.dtype, gelu='erf')
+  config = models.VARIANTS[args.model]
+  gelu = {'gelu': 'erf'} if hasattr(config, 'gelu') else {}
+  config = dataclasses.replace(config, dtype=args.dtype, **gelu)
   params = random_weights(config)
   with tempfile.TemporaryDirectory() as folder:
     process, versions = start_torch(args.torch_python, 'peers_torch.py', config, params, folder)

@@ -1,4 +1,4 @@
-"""timm's Mixer for peers.py, in an interpreter that has torch and timm but not this package.
+"""timm's models for peers.py, in an interpreter that has torch and timm but not this package.
 
 Usage: python peers_torch.py WEIGHTS CONFIG
 
@@ -6,6 +6,7 @@ A line of JSON on stdin is a request; a line of JSON on stdout is its answer.
 """
 
 import contextlib
+import functools
 import json
 import os
 import sys
@@ -23,10 +24,22 @@ def answer(**fields) -> None:
 
 try:
   import numpy as np
-  import timm  # pyright: ignore[reportMissingImports]
   import torch  # pyright: ignore[reportMissingImports]
+
+  try:
+    import torchvision  # noqa: F401  # pyright: ignore[reportMissingImports]
+  except RuntimeError:  # it was built for another torch: declare the operators it misses
+    operators = torch.library.Library('torchvision', 'DEF')
+    for name in ('nms', 'qnms'):
+      operators.define(f'{name}(Tensor boxes, Tensor scores, float threshold) -> Tensor')
+  import timm  # pyright: ignore[reportMissingImports]
   from safetensors.torch import load_file
+  from timm.layers.std_conv import StdConv2d  # pyright: ignore[reportMissingImports]
   from timm.models.mlp_mixer import MlpMixer  # pyright: ignore[reportMissingImports]
+  from timm.models.resnetv2 import ResNetV2  # pyright: ignore[reportMissingImports]
+  from timm.models.vision_transformer import (  # pyright: ignore[reportMissingImports]
+    VisionTransformer,
+  )
 except ImportError as error:
   answer(missing=str(error))
   raise SystemExit(0) from None
@@ -35,11 +48,17 @@ DEVICE = 'cuda' if torch.cuda.is_available() else 'cpu'
 
 
 def make_model(weights: str, config: dict) -> torch.nn.Module:
-  """Return an MlpMixer of these sizes and weights, on the device."""
+  """Return timm's model of these sizes and weights, on the device."""
+  model = MODELS[config['family']](config)
+  model.load_state_dict(load_file(weights))
+  return model.to(DEVICE, memory_format=torch.channels_last)
+
+
+def _mixer(config: dict) -> torch.nn.Module:
   ratio = tuple(
     config[f'{which}_mlp_dim'] / config['hidden_dim'] for which in ('tokens', 'channels')
   )
-  model = MlpMixer(
+  return MlpMixer(
     num_classes=config['num_classes'],
     img_size=config['image_size'],
     patch_size=config['patch_size'],
@@ -47,11 +66,35 @@ def make_model(weights: str, config: dict) -> torch.nn.Module:
     embed_dim=config['hidden_dim'],
     mlp_ratio=ratio,
   )
-  model.load_state_dict(load_file(weights))
-  return model.to(DEVICE, memory_format=torch.channels_last)
 
 
-class Mixer:
+def _vit(config: dict) -> torch.nn.Module:
+  return VisionTransformer(
+    num_classes=config['num_classes'],
+    img_size=config['image_size'],
+    patch_size=config['patch_size'],
+    depth=config['num_blocks'],
+    embed_dim=config['hidden_dim'],
+    num_heads=config['num_heads'],
+    mlp_ratio=config['mlp_dim'] / config['hidden_dim'],
+  )
+
+
+def _bit(config: dict) -> torch.nn.Module:
+  return ResNetV2(
+    [int(count) for count in config['stages'].split(',')],
+    num_classes=config['num_classes'],
+    width_factor=int(config['width']),
+    stem_type='fixed',  # BiT's max-pool, in a frame of zeros
+    conv_layer=functools.partial(StdConv2d, eps=1e-10),
+  )
+
+
+MODELS = {'mixer': _mixer, 'vit': _vit, 'resnet': _bit}
+"""Family -> function of the config's fields."""
+
+
+class Model:
   """The model with its steps; with `compile` through torch.compile."""
 
   def __init__(self, weights: str, config: dict, compile: bool):
@@ -113,25 +156,25 @@ def main(weights: str, text: str) -> None:
   """Answer requests until the input ends."""
   config = json.loads(text)
   torch.backends.cuda.matmul.allow_tf32 = True  # as JAX does
-  made: dict[bool, Mixer] = {}
+  made: dict[bool, Model] = {}
   answer(torch=torch.__version__, timm=timm.__version__)
   for line in sys.stdin:
     asked = json.loads(line)
     is_compiled = asked['compile']
     try:
       if is_compiled not in made:
-        made[is_compiled] = Mixer(weights, config, is_compiled)
-      mixer = made[is_compiled]
+        made[is_compiled] = Model(weights, config, is_compiled)
+      model = made[is_compiled]
       if asked['do'] == 'logits':
-        mixer.model.eval()
+        model.model.eval()
         images = torch.from_numpy(np.load(asked['images'])).to(DEVICE)
         with torch.inference_mode():
-          np.save(asked['logits'], mixer.forward(images).cpu().numpy())
+          np.save(asked['logits'], model.forward(images).cpu().numpy())
       elif asked['do'] == 'prepare':
-        mixer.prepare(asked['what'], asked['batch'])
-        mixer.run(asked['what'], 1)
+        model.prepare(asked['what'], asked['batch'])
+        model.run(asked['what'], 1)
       else:
-        mixer.run(asked['what'], asked['times'])
+        model.run(asked['what'], asked['times'])
       answer()
     except torch.OutOfMemoryError as error:
       torch.cuda.empty_cache()

@@ -2,10 +2,12 @@
 
 Usage: python benchmarks/tpu.py [VARIANT[:IMAGES]…]   (all of them; needs the compiler, no TPU)
 
+VARIANT is one of any family: B/16, ViT-B/16, BiT-R50x1.
 Both steps are those of `mixer-jax evaluate` and `mixer-jax train` at 224 px and 1000 classes,
 bfloat16 with float32 parameters, Adam with clipping and decay, on the eight cores of v3:2x2. The
 batch per core is doubled from 32 on while that helps and fits; then 1.5 times and 0.75 times the
-best are tried. VARIANT:IMAGES adds one batch size per core.
+best are tried. VARIANT:IMAGES adds one batch size per core; it is the way for models that take less
+than 32 images.
 
 The compiler's times are optimistic estimates: use them for a ranking only. The paper's images/s per
 core (Table 3) were measured. Writes benchmarks/results/tpu_v3.json after each compilation, and
@@ -94,7 +96,11 @@ def _compiled(variant: str, per_core: int) -> Row:
 
 
 def search(results: Results, variant: str) -> None:
-  """Compile the rows of a variant that are missing."""
+  """Compile the rows of a variant that are missing.
+
+  Raises:
+    DoesNotFitError: not even the smallest batch fits.
+  """
 
   def rate(images: int) -> float:
     row = results.row(variant, images // TOPOLOGY.devices)
@@ -111,6 +117,10 @@ def best(rows: dict[str, Row], what: str) -> tuple[int, Row]:
   """Return (images per core, numbers of that step) of the row with the most images/s."""
   fitting = {int(per_core): row[what] for per_core, row in rows.items() if what in row}
   return max(fitting.items(), key=lambda item: item[1]['images_per_second'])
+
+
+def _rate(results: Results, variant: str, what: str) -> float:
+  return best(results.rows[variant], what)[1]['images_per_second']
 
 
 def measured(variant: str) -> int | None:
@@ -144,24 +154,27 @@ def plot(results: Results, variants: Sequence[str]) -> bytes:
   """Draw images/s per core by variant; returns a PNG."""
   from matplotlib.figure import Figure
 
-  figure = Figure(figsize=(9, 4.5), layout='constrained')
-  axis = figure.subplots()
-  series = {
-    'training step, estimated': [best(results.rows[v], 'train')[1] for v in variants],
-    'forward pass, estimated': [best(results.rows[v], 'forward')[1] for v in variants],
-  }
-  bars = {name: [row['images_per_second'] for row in rows] for name, rows in series.items()}
-  bars["the paper's inference, measured"] = [measured(v) or float('nan') for v in variants]
-  for number, (name, heights) in enumerate(bars.items()):
-    places = [place + (number - 1) * 0.27 for place in range(len(variants))]
-    drawn = axis.bar(places, heights, 0.25, label=name)
-    axis.bar_label(drawn, [f'{h:,.0f}' if h == h else '' for h in heights], fontsize=6)
-  axis.set(yscale='log', ylabel='images/s per core', xticks=range(len(variants)))
-  axis.set_xticklabels(variants)
-  axis.set_title(
+  families: dict[str, list[str]] = {}
+  for variant in variants:
+    families.setdefault(models.VARIANTS[variant].family, []).append(variant)
+  figure = Figure(figsize=(9, 3.5 * len(families)), layout='constrained')
+  axes = figure.subplots(len(families), squeeze=False)[:, 0]
+  for axis, shown in zip(axes, families.values(), strict=True):
+    bars = {
+      'training step, estimated': [_rate(results, v, 'train') for v in shown],
+      'forward pass, estimated': [_rate(results, v, 'forward') for v in shown],
+      "the paper's inference, measured": [measured(v) or float('nan') for v in shown],
+    }
+    for number, (name, heights) in enumerate(bars.items()):
+      places = [place + (number - 1) * 0.27 for place in range(len(shown))]
+      drawn = axis.bar(places, heights, 0.25, label=name)
+      axis.bar_label(drawn, [f'{h:,.0f}' if h == h else '' for h in heights], fontsize=6)
+    axis.set(yscale='log', ylabel='images/s per core', xticks=range(len(shown)))
+    axis.set_xticklabels(shown)
+  figure.suptitle(
     'TPU v3, 224 px, bfloat16: estimates of its compiler next to the paper', fontsize=10
   )
-  axis.legend(fontsize=8)
+  axes[0].legend(fontsize=8)
   file = io.BytesIO()
   figure.savefig(file, format='png', dpi=120)
   return file.getvalue()
@@ -172,11 +185,13 @@ def main(*chosen: str) -> None:
   results = Results(RESULTS / 'tpu_v3.json')
   for word in chosen or models.VARIANTS:
     variant, _, per_core = word.partition(':')
-    if per_core:
-      results.row(variant, int(per_core))
-    else:
-      search(results, variant)
-  shown = [variant for variant in models.VARIANTS if variant in results.rows]
+    try:
+      results.row(variant, int(per_core)) if per_core else search(results, variant)
+    except DoesNotFitError as error:
+      print(f'{variant}: {LEAST} images per core do not fit: {error}', file=sys.stderr)
+  shown = [
+    v for v in models.VARIANTS if any(row['fits'] for row in results.rows.get(v, {}).values())
+  ]
   text = table(results, shown)
   (RESULTS / 'tpu_v3.md').write_text(text)
   (RESULTS / 'tpu_v3.png').write_bytes(plot(results, shown))

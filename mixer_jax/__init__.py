@@ -25,6 +25,7 @@ if TYPE_CHECKING:
   )
   from mixer_jax.models import register as register_family
   from mixer_jax.planning.plan import plan
+  from mixer_jax.runs.attention import measure_attention
   from mixer_jax.runs.evaluation import evaluate
   from mixer_jax.runs.loaded_model import load_for_evaluation
   from mixer_jax.runs.predictions import embed, predict
@@ -54,6 +55,7 @@ __all__ = [
   'load',
   'load_config',
   'load_for_evaluation',
+  'measure_attention',
   'plan',
   'predict',
   'register_family',
@@ -83,6 +85,7 @@ _HOMES = {
   'load': 'mixer_jax.checkpoints',
   'load_config': 'mixer_jax.api',
   'load_for_evaluation': 'mixer_jax.runs.loaded_model',
+  'measure_attention': 'mixer_jax.runs.attention',
   'plan': 'mixer_jax.planning.plan',
   'predict': 'mixer_jax.runs.predictions',
   'register_family': 'mixer_jax.models:register',

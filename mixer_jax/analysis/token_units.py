@@ -25,9 +25,13 @@ def token_units(config: models.ModelConfig, params: dict, block: int) -> np.ndar
   return kernel_ST.T.reshape(-1, side, side)
 
 
-def stem_patches(params: dict) -> np.ndarray:
-  """Return the weights of each channel of the stem over a patch, (C, P, P, 3), RGB."""
-  return np.moveaxis(np.asarray(params['stem']['kernel']), -1, 0)
+def stem_patches(config: models.ModelConfig, params: dict) -> np.ndarray:
+  """Return the weights of each channel of the stem over a patch, (C, P, P, 3), RGB.
+
+  Raises:
+    UserError: the family of the model names no stem.
+  """
+  return np.moveaxis(models.capability(config, 'stem_kernel')(config, params), -1, 0)
 
 
 def frequencies(pictures: np.ndarray) -> np.ndarray:

@@ -10,7 +10,7 @@ from typing import Any
 from mixer_jax import __version__
 from mixer_jax.errors import UserError
 
-FORMAT = 2
+FORMAT = 3
 """Format that this version writes. It reads this one and all earlier ones."""
 
 

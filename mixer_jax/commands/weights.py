@@ -1,4 +1,8 @@
-"""`mixer-jax weights`: what token mixing and the stem of a checkpoint have learned, as pictures."""
+"""`mixer-jax weights`: what a checkpoint has learned, as pictures.
+
+Token mixing and the stem of a Mixer, position embeddings and the stem of a ViT, the stem of a
+ResNet.
+"""
 
 from mixer_jax.commands import flags
 from mixer_jax.paths import user_path, write_whole
@@ -8,7 +12,7 @@ from mixer_jax.runs.weight_pictures import learned_weights
 
 
 def main(argv: list[str]) -> None:
-  """Write OUTPUT_tokens.png, OUTPUT_stem.png, and OUTPUT.npz with orders and frequencies."""
+  """Write a picture of each part that the model has, and OUTPUT.npz with the numbers."""
   parser = flags.Parser('weights', __doc__ or '')
   parser.add_argument('--checkpoint', required=True, help=flags.CHECKPOINT)
   parser.add_argument('--blocks', help='whose token mixing is shown, as in 0,1,2 (the first three)')
@@ -18,16 +22,18 @@ def main(argv: list[str]) -> None:
   parser.add_argument(
     '--output',
     default='weights',
-    help='OUTPUT_tokens.png, OUTPUT_stem.png and OUTPUT.npz are written (weights)',
+    help='OUTPUT.npz and, of what the model has, OUTPUT_tokens.png, OUTPUT_positions.png and '
+    'OUTPUT_stem.png are written (weights)',
   )
   args = parser.parse_flags(argv)
   console.setup_console()
-  for file in (f'{args.output}.npz', f'{args.output}_tokens.png', f'{args.output}_stem.png'):
-    flags.check_targets({'output': file})
+  for file in ('.npz', '_tokens.png', '_positions.png', '_stem.png'):
+    flags.check_targets({'output': f'{args.output}{file}'})
   blocks = None if args.blocks is None else parse_numbers('--blocks', args.blocks, int)
   found = learned_weights(args.checkpoint, blocks=blocks, units=args.units)
-  write_whole(user_path(f'{args.output}.npz'), found.npz())
-  for kind, png in {'tokens': found.tokens, 'stem': found.stem}.items():
-    write_whole(user_path(f'{args.output}_{kind}.png'), png)
+  files = {f'{args.output}_{kind}.png': png for kind, png in found.pictures.items()}
+  files[f'{args.output}.npz'] = found.npz()
+  for file, data in files.items():
+    write_whole(user_path(file), data)
   flags.show('\n'.join(found.titles))
-  flags.show(f'{args.output}_tokens.png, {args.output}_stem.png, {args.output}.npz')
+  flags.show(', '.join(files))

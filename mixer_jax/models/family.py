@@ -43,7 +43,12 @@ module for another use):
     without_head (config, params) -> (config, params) without the layers that a new head replaces,
                  except `head` itself
     keep_blocks  (config, params, blocks) -> (config, params) with some of the blocks
+    stem_kernel  (config, params) -> the kernel of its first convolution, (P, P, 3, C)
     token_mixing (config, params, block) -> the kernel (S, T) that mixes tokens
+    position_embeddings (config, params) -> that of each patch, (G, G, C), G patches per side
+    attention_weights (config, features, block) -> (B, heads, S, S) float32, of each query's keys.
+                 The G² patches are the last tokens, in raster order; others, such as a class
+                 token, are fewer than 2G + 1; traceable
     match_permutation (config, params, patches, within) -> params for permuted images
     LAYOUTS      tuple of `models.files.Layout`: its weights files; with `from_file`
                  (`models.files.Found`) -> Config, and `places` (config) -> [(stage, place)] of
@@ -135,7 +140,10 @@ _SPLIT_AXES = ('model', 'fsdp')
 _NEEDED_FOR = {
   'grow': 'cannot be given another image size',
   'keep_blocks': 'does not define keep_blocks: none of its blocks can be left out',
-  'token_mixing': 'mixes no tokens',
+  'stem_kernel': 'has no stem whose kernel could be drawn',
+  'token_mixing': 'mixes no tokens by weights',
+  'position_embeddings': 'has no position embeddings',
+  'attention_weights': 'has no attention: mixer-jax weights draws the weights that it has',
   'match_permutation': 'cannot be matched to permuted images',
   'LAYOUTS': 'has no layout of weights files',
 }

@@ -33,9 +33,11 @@ def _count(jaxpr) -> int:
       total += _dot(equation)
     elif name == 'conv_general_dilated':
       total += _convolution(equation)
-    times = equation.params['length'] if name == 'scan' else 1
-    for inner in jaxprs_in_params(equation.params):
-      total += times * _count(inner)
+    inner = [_count(jaxpr) for jaxpr in jaxprs_in_params(equation.params)]
+    if name == 'cond':  # one of the branches runs, such as that of the platform
+      total += max(inner)
+    else:
+      total += sum(inner) * (equation.params['length'] if name == 'scan' else 1)
   return total
 
 

@@ -16,7 +16,13 @@ import jax.numpy as jnp
 from mixer_jax.errors import UserError
 from mixer_jax.models import layers, validation
 from mixer_jax.models.files import Found
-from mixer_jax.models.mixer_changes import grow, keep_blocks, match_permutation, token_mixing
+from mixer_jax.models.mixer_changes import (
+  grow,
+  keep_blocks,
+  match_permutation,
+  stem_kernel,
+  token_mixing,
+)
 from mixer_jax.models.mixer_files import LAYOUTS, PUBLISHED
 from mixer_jax.models.parameters import Param, head_bias, ones, zeros
 
@@ -28,6 +34,7 @@ __all__ = [
   'grow',
   'keep_blocks',
   'match_permutation',
+  'stem_kernel',
   'token_mixing',
 ]
 

@@ -76,6 +76,12 @@ def keep_blocks(config, params: dict, blocks: tuple[int, ...]) -> tuple:
   return dataclasses.replace(config, num_blocks=len(blocks)), kept
 
 
+def stem_kernel(config, params: dict) -> np.ndarray:
+  """Return the kernel of the stem, (P, P, 3, C)."""
+  del config
+  return np.asarray(params['stem']['kernel'])
+
+
 def token_mixing(config, params: dict, block: int) -> np.ndarray:
   """First kernel of a block's token MLP, (S, T): what each unit weighs of each token.
 

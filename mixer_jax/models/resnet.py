@@ -15,6 +15,7 @@ import re
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mixer_jax.errors import UserError
 from mixer_jax.models import layers, validation
@@ -239,6 +240,16 @@ def activation(config: ResNetConfig) -> str:
 def grow(config: ResNetConfig, params: dict, image_size: int) -> tuple[ResNetConfig, dict]:
   """Return the same ResNet for images of another size: its parameters fit any."""
   return dataclasses.replace(config, image_size=image_size), params
+
+
+def stem_kernel(config: ResNetConfig, params: dict) -> np.ndarray:
+  """Return the kernel of the stem with mean 0 for each channel, (K, K, 3, W).
+
+  That is what the convolution applies, but for a factor of each channel.
+  """
+  del config
+  kernel = np.asarray(params['stem']['kernel'])
+  return kernel - kernel.mean((0, 1, 2))
 
 
 def run(config: ResNetConfig, params: dict, images, *, state: dict, train: bool, key):

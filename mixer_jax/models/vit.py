@@ -15,7 +15,6 @@ import math
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import linen
 
 from mixer_jax.errors import UserError
@@ -24,6 +23,12 @@ from mixer_jax.models.files import Found
 from mixer_jax.models.parameters import Param, head_bias, ones, zeros
 from mixer_jax.models.vit_changes import grow, keep_blocks, match_permutation, without_head
 from mixer_jax.models.vit_files import LAYOUTS
+from mixer_jax.models.vit_inspection import (
+  attention_weights,
+  position_embeddings,
+  sincos2d,
+  stem_kernel,
+)
 from mixer_jax.models.vit_published import PUBLISHED, named_file
 
 __all__ = [
@@ -31,10 +36,13 @@ __all__ = [
   'PUBLISHED',
   'VARIANTS',
   'ViTConfig',
+  'attention_weights',
   'grow',
   'keep_blocks',
   'match_permutation',
   'named_file',
+  'position_embeddings',
+  'stem_kernel',
   'without_head',
 ]
 
@@ -440,17 +448,6 @@ def _with_positions(config: ViTConfig, params: dict, x_BSC):
   return x_BSC
 
 
-def sincos2d(config: ViTConfig) -> np.ndarray:
-  """Fixed position embeddings, (1, patches, C) float32: sin x, cos x, sin y and cos y.
-
-  Wavelengths grow geometrically from 2π to 2π·10,000 patches (Beyer et al. 2022).
-  """
-  side, quarter = config.image_size // config.patch_size, config.hidden_dim // 4
-  rate = 10_000.0 ** -(np.arange(quarter) / (quarter - 1))
-  y, x = (np.outer(axis.ravel(), rate) for axis in np.mgrid[:side, :side])
-  return np.concatenate([np.sin(x), np.cos(x), np.sin(y), np.cos(y)], 1)[None].astype(np.float32)
-
-
 @functools.partial(jax.jit, static_argnums=(0, 1), inline=True)  # traced once for equal blocks
 def _block(config: ViTConfig, rate: float, params: dict, x_BSC, key):
   """LayerNorm, attention, skip; LayerNorm, MLP, skip (the ViT paper's equations 2 and 3)."""
@@ -470,15 +467,21 @@ def _block(config: ViTConfig, rate: float, params: dict, x_BSC, key):
 
 
 def _attend(config: ViTConfig, params: dict, queries_BSC, x_BSC):
-  """Attention of tokens to tokens, (B, S, C), and its query, key and value, (B, S, h, d)."""
-  project = lambda name, x: layers.dense_general(params[name], x, config.dtype)
-  heads = {
-    'query': project('query', queries_BSC),
-    'key': project('key', x_BSC),
-    'value': project('value', x_BSC),
-  }
-  mixed_BShd = jax.nn.dot_product_attention(heads['query'], heads['key'], heads['value'])
-  return layers.dense_general(params['out'], mixed_BShd, config.dtype, axes=2), heads
+  """Attention of tokens to tokens, (B, S, C), and its query, key and value, (B, S, h, d).
+
+  Heads come before tokens, so that the multiplies of a head are of adjacent matrices.
+  """
+  project = lambda name, x: layers.heads(params[name], x, config.dtype)
+  query_BhSd, key_BhSd = project('query', queries_BSC), project('key', x_BSC)
+  value_BhSd = project('value', x_BSC)
+  logits_BhST = jnp.einsum(
+    'bhsd,bhtd->bhst', query_BhSd, key_BhSd, preferred_element_type=jnp.float32
+  )
+  weights_BhST = jax.nn.softmax(logits_BhST / math.sqrt(config.head_dim))
+  mixed_BhSd = jnp.einsum('bhst,bhtd->bhsd', weights_BhST.astype(config.dtype), value_BhSd)
+  out_BSC = layers.join_heads(params['out'], mixed_BhSd, config.dtype)
+  named = {'query': query_BhSd, 'key': key_BhSd, 'value': value_BhSd}
+  return out_BSC, {name: x.swapaxes(1, 2) for name, x in named.items()}
 
 
 def _mlp(config: ViTConfig, params: dict, x, keys):

@@ -67,6 +67,8 @@ _ADDED: Mapping[int, Mapping[str, Any]] = types.MappingProxyType(
     2: {
       'data.workers': 'auto',
       'data.decode_scale': 'none',
+    },
+    3: {
       'data.crop_resize': 0,
       'optimizer.decay_at': '',
       'optimizer.sam_rho': 0.0,
@@ -124,7 +126,7 @@ def stored_config(name, stored: Mapping[str, Any]) -> dict[str, Any]:
     for field, value in _ADDED.get(added, {}).items():
       _set_missing(fields, field, value)
   optimizer = fields.get('optimizer')
-  if number < 2 and isinstance(optimizer, dict) and optimizer.get('name') == 'adam':
+  if number < 3 and isinstance(optimizer, dict) and optimizer.get('name') == 'adam':
     optimizer['momentum_dtype'] = 'float32'  # the field was of SGD alone
   return fields
 

@@ -65,8 +65,8 @@ def _paper_figures(values: Mapping[str, Any]) -> dict[str, str]:
 def _paper_text(values: Mapping[str, Any]) -> str:
   lines = []
   for row in (paper.Published(**row) for row in values['paper']):
-    figures = f'ImageNet {row.imagenet:.2f}, Avg 5 {row.avg5:.2f}'
-    figures += '' if row.vtab is None else f', VTAB-1k {row.vtab:.2f}'
+    found = {'ImageNet': row.imagenet, 'Avg 5': row.avg5, 'VTAB-1k': row.vtab}
+    figures = ', '.join(f'{name} {v:.2f}' for name, v in found.items() if v is not None)
     lines.append(
       f"the paper's {row.variant} of {row.data} ({row.epochs} epochs), {row.size} px: {figures} "
       f'(Table {row.table})\n'

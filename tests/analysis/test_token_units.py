@@ -9,8 +9,9 @@ import pytest
 from mixer_jax import models
 from mixer_jax.analysis import token_units
 from mixer_jax.errors import UserError
-from mixer_jax.models import MixerConfig
+from mixer_jax.models import MixerConfig, ResNetConfig
 from mixer_jax.models.resolution import grow
+from tests.helpers.factories import tiny_vit
 
 GRID = 14
 CONFIG = MixerConfig(16, 2, 8, 24, 8)  # 14×14 tokens
@@ -135,12 +136,22 @@ def test_a_part_of_an_order_is_complete_pairs_from_beginning_to_end():
   np.testing.assert_array_equal(token_units.spread(order, 3, group=1), order[[0, 10, 20]])
 
 
-def test_the_stem_is_a_patch_for_each_channel():
-  params = models.shapes(CONFIG)
-  kernel = np.random.default_rng(0).normal(size=params['stem']['kernel'].shape)
-  patches = token_units.stem_patches({'stem': {'kernel': kernel}})
-  assert patches.shape == (8, 16, 16, 3)
-  np.testing.assert_array_equal(patches[3], kernel[..., 3])
+@pytest.mark.parametrize(
+  ('config', 'name', 'side'),
+  [
+    (CONFIG, 'stem', 16),
+    (tiny_vit(hidden_dim=8), 'embedding', 4),
+    (ResNetConfig('1', width=0.5), 'stem', 7),
+  ],
+)
+def test_the_stem_is_a_patch_for_each_channel(config, name, side):
+  shape = models.shapes(config)[name]['kernel'].shape
+  kernel = np.random.default_rng(0).normal(size=shape)
+  patches = token_units.stem_patches(config, {name: {'kernel': kernel}})
+  assert patches.shape == (shape[-1], side, side, 3)
+  shift = kernel[..., 3] - patches[3]  # a ResNet standardises its kernels
+  wanted = kernel[..., 3].mean() if isinstance(config, ResNetConfig) else 0
+  np.testing.assert_allclose(shift, wanted, atol=1e-12)
 
 
 @pytest.mark.parametrize('block', [-1, 2])

@@ -155,8 +155,8 @@ def test_a_model_of_another_family_is_damage(store, text, stages):
 
 
 def test_a_family_that_is_not_installed_is_named(store, text):
-  said = refused(store, text, tampered(text, {'model': {'family': 'vit'}}))
-  assert "not 'vit', which is not registered here" in said
+  said = refused(store, text, tampered(text, {'model': {'family': 'cnn'}}))
+  assert "not 'cnn', which is not registered here" in said
 
 
 TEXTS = {

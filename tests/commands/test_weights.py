@@ -8,9 +8,11 @@ from PIL import Image
 import mixer_jax
 from mixer_jax import models
 from mixer_jax.__main__ import main
-from mixer_jax.analysis import token_units
-from mixer_jax.models import MixerConfig
+from mixer_jax.analysis import position_embeddings, token_units
+from mixer_jax.models import MixerConfig, ResNetConfig
 from mixer_jax.models.resolution import grow
+from tests.docs.file_keys import assert_documented
+from tests.helpers.factories import random_params, tiny_vit
 
 CONFIG = MixerConfig(4, 4, 12, 10, 8, image_size=16, num_classes=3)
 
@@ -52,6 +54,43 @@ def test_blocks_and_units_are_chosen(folder, tmp_path, capsys):
   assert capsys.readouterr().out.startswith('block 3: 4 of 10 units')
   with np.load(tmp_path / 'out.npz') as found:
     assert sorted(found['block_3/order']) == list(range(10))  # all of them are in the file
+
+
+@pytest.mark.parametrize('pooling', ['token', 'gap'])
+def test_positions_and_the_stem_of_a_vit_are_drawn(pooling, tmp_path, capsys):
+  config = tiny_vit(pooling=pooling, image_size=40)
+  params = random_params(config)
+  mixer_jax.save(tmp_path / 'vit.npz', config, params)
+  out = tmp_path / 'out'
+  assert main(['weights', f'--checkpoint={tmp_path / "vit.npz"}', f'--output={out}']) == 0
+  first, second, files = capsys.readouterr().out.splitlines()
+  assert first == 'position embeddings of 10×10 patches: cosine of each with all'
+  assert second.startswith('stem: 16 units, from ')
+  assert files == f'{out}_positions.png, {out}_stem.png, {out}.npz'
+  assert_documented('weights.npz', tmp_path / 'out.npz')
+  with np.load(f'{out}.npz') as found:
+    assert set(found) == {'positions/similarity', 'stem/order', 'stem/frequency'}
+    wanted = position_embeddings.similarity(config, params)
+    np.testing.assert_array_equal(found['positions/similarity'], wanted)
+  for name in ('positions', 'stem'):
+    with Image.open(f'{out}_{name}.png') as image:
+      assert min(image.size) > 150
+  names = sorted(path.name for path in tmp_path.iterdir())
+  assert names == ['out.npz', 'out_positions.png', 'out_stem.png', 'vit.npz']
+  argv = ['weights', f'--checkpoint={tmp_path / "vit.npz"}', f'--output={out}', '--blocks=0']
+  assert main(argv) == 2
+  assert capsys.readouterr().err == 'mixer-jax: a ViT mixes no tokens by weights\n'
+
+
+def test_of_a_resnet_the_stem_is_drawn(tmp_path, capsys):
+  config = ResNetConfig('1', width=0.5, image_size=32, num_classes=3)
+  mixer_jax.save(tmp_path / 'bit.npz', config, random_params(config))
+  out = tmp_path / 'out'
+  assert main(['weights', f'--checkpoint={tmp_path / "bit.npz"}', f'--output={out}']) == 0
+  assert capsys.readouterr().out.startswith('stem: 32 units, from ')
+  with np.load(f'{out}.npz') as found:
+    assert found['stem/order'].shape == (32,)
+  assert sorted(path.name for path in tmp_path.iterdir()) == ['bit.npz', 'out.npz', 'out_stem.png']
 
 
 @pytest.mark.parametrize(

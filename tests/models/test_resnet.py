@@ -13,6 +13,7 @@ from scipy.signal import correlate
 import mixer_jax
 from mixer_jax import ResNetConfig, models
 from mixer_jax.errors import UserError
+from mixer_jax.models import layers
 from mixer_jax.models.parameters import flatten, unflatten
 from mixer_jax.models.resolution import grow
 from mixer_jax.parallel import mesh as meshes
@@ -98,6 +99,28 @@ def test_logits_features_and_gradients_equal_the_authors():
     scale = np.abs(expected[name]).max()
     np.testing.assert_allclose(seen[name], expected[name], atol=1e-5 * scale, rtol=0, err_msg=name)
   golden_models.check_gradients(config, params, expected)
+
+
+def test_the_forms_for_accelerators_have_the_same_logits(monkeypatch):
+  def elsewhere(_, form, params, x):
+    return form(params, x)
+
+  monkeypatch.setattr(layers, '_by_platform', elsewhere)
+  config = dataclasses.replace(TINY, num_classes=6)  # no other test has compiled it
+  params, batch = random_params(config), images(config)
+  wanted = reference(config, params, batch)
+  logits = mixer_jax.apply(config, params, batch)
+  np.testing.assert_allclose(logits, wanted, atol=2e-5 * np.abs(wanted).max(), rtol=0)
+
+
+def test_programs_for_accelerators_have_convolutions():
+  weights = models.shapes(TINY)
+  pixels = jax.ShapeDtypeStruct((2, 10, 10, 3), jnp.float32)
+  traced = jax.jit(functools.partial(models.apply, TINY)).trace(weights, pixels)
+  count = lambda platform: (
+    traced.lower(lowering_platforms=(platform,)).as_text().count('stablehlo.convolution')
+  )
+  assert (count('cpu'), count('tpu'), count('cuda')) == (4, 12, 12)  # 3×3 alone, or all
 
 
 def test_parameters_and_flops_are_those_of_bit():

@@ -7,7 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from mixer_jax.pictures import comparisons, contact_sheets, heatmaps, mosaics, run_pictures
+from mixer_jax.pictures import (
+  attention_pictures,
+  comparisons,
+  contact_sheets,
+  heatmaps,
+  mosaics,
+  run_pictures,
+)
 from mixer_jax.pictures.contact_sheets import Band
 from mixer_jax.pictures.heatmaps import Panel
 from mixer_jax.studies import permutation_report, pruning_report, scaling_report
@@ -83,6 +90,18 @@ def _plain_prune() -> bytes:
   report = results('prune_digits')
   row = {**report['rows'][0], 'after_recovery': []}
   return pruning_report.picture({**report, 'rows': [row]})
+
+
+def distance_by_depth(blocks: int, heads: int) -> np.ndarray:
+  """Attention distances as they look: the deeper, the farther."""
+  depth = np.arange(blocks)[:, None] / blocks
+  random = np.random.default_rng(0).uniform(5, 100, (blocks, heads))
+  return 95 * depth + random * (1 - depth)
+
+
+def tiles(rows: int, columns: int, side: int) -> np.ndarray:
+  """Maps of numbers in [0, 1]."""
+  return np.random.default_rng(0).uniform(size=(rows, columns, side, side))
 
 
 LAYERS = [f'block_{i}/{part}' for i in range(12) for part in ('token_mixing', 'channel_mixing')]
@@ -269,6 +288,27 @@ CASES: dict[str, Callable[[], bytes]] = {
     LONG,
     paired=False,
   ),
+  'attention usual': lambda: attention_pictures.distances(
+    distance_by_depth(12, 3), 'ViT-Ti/16 of build/vit, 128 images of digits/test', 224, 117.0
+  ),
+  'attention large': lambda: attention_pictures.distances(
+    distance_by_depth(32, 16), f'ViT-H/14 of {LONG}, 128 images of {FOREIGN}', 518, 270.0
+  ),
+  'attention many heads': lambda: attention_pictures.distances(
+    distance_by_depth(100, 48), LONG, 224, 117.0
+  ),
+  'attention one': lambda: attention_pictures.distances(np.zeros((1, 1)), 'one', 16, 0.0),
+  'class token usual': lambda: attention_pictures.class_token(tiles(12, 3, 14), 'ViT-Ti/16'),
+  'class token large': lambda: attention_pictures.class_token(
+    tiles(32, 16, 37), f'ViT-H/14 of {LONG}, 128 images of {FOREIGN}'
+  ),
+  'class token one': lambda: attention_pictures.class_token(np.zeros((1, 1, 1, 1)), LONG),
+  'positions usual': lambda: attention_pictures.position_similarity(
+    2 * tiles(7, 7, 7) - 1, 'build/vit\nposition embeddings of 7×7 patches'
+  ),
+  'positions large': lambda: attention_pictures.position_similarity(tiles(48, 48, 48), LONG),
+  'positions one': lambda: attention_pictures.position_similarity(np.ones((1, 1, 1, 1)), FOREIGN),
+  'positions NaN': lambda: attention_pictures.position_similarity(np.full((2,) * 4, NAN), LONG),
   'contact sheet usual': lambda: contact_sheets.contact_sheet(
     [
       Band(
@@ -295,6 +335,8 @@ FAST = (
     'prune usual',
     'mosaics long names',
     'contact sheet long names',
+    'attention large',
+    'class token one',
   ),
 )
 """Cases that every test run draws; the others are for the long one."""

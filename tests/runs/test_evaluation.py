@@ -156,11 +156,12 @@ def test_a_model_is_compared_and_identified_with_itself(loaded):
   )
 
 
-def test_only_a_model_that_mixes_tokens_has_pictures_of_it(tmp_path):
+def test_only_a_model_that_mixes_tokens_by_weights_has_pictures_of_it(tmp_path):
   with tarfile.open(reference.DATA / 'run_0.1.0_resnet.tar.gz') as files:
     files.extractall(tmp_path, filter='data')
   with pytest.raises(UserError, match='ResNet mixes no tokens'):
-    learned_weights(f'{tmp_path}/run')
+    learned_weights(f'{tmp_path}/run', blocks=[0])
+  assert set(learned_weights(f'{tmp_path}/run').pictures) == {'stem'}
   with pytest.raises(UserError, match='no blocks: name at least one'):
     learned_weights(str(TINY), blocks=[])
 
@@ -171,7 +172,8 @@ def test_learned_weights_of_a_file():
     *('block_1/order', 'block_1/frequency', 'block_1/pair_cosine', 'stem/order', 'stem/frequency'),
   }
   assert found.titles[0].startswith('block 1: 4 of 12 units')
-  assert found.tokens.startswith(b'\x89PNG')
+  assert list(found.pictures) == ['tokens', 'stem']
+  assert all(png.startswith(b'\x89PNG') for png in found.pictures.values())
 
 
 def test_no_evaluation_pads_a_small_split_and_its_figures_are_those_of_the_padded_one(
