@@ -7,7 +7,7 @@ from mixer_jax.checkpoints.load import Checkpoint
 from mixer_jax.models.parameters import flatten
 
 _LARGEST = 5
-_PUBLISHED = ('url', 'top1', 'real', 'recipe', 'note')
+_PUBLISHED = ('url', 'top1', 'real', 'recipe', 'note', 'training')
 
 
 def describe(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -34,6 +34,7 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
   if checkpoint.published:
     fields = {name: getattr(checkpoint.published, name) for name in _PUBLISHED}
     about['published'] = {name: value for name, value in fields.items() if value}
+    about['published'] |= about['published'].pop('training', {})
   stored = checkpoint.metadata
   return about | {name: stored[name] for name in ('step', 'data', 'origin') if name in stored}
 

@@ -55,6 +55,7 @@ module for another use):
                  (`models.files.Found`) -> Config, and `places` (config) -> [(stage, place)] of
                  each block where a layout numbers them so
     PUBLISHED    tuple of `models.files.PublishedFile`
+    named_file   (name or address) -> PublishedFile or None, where there are too many for a tuple
 """
 
 import dataclasses

@@ -44,16 +44,13 @@ def start_from(config: RunConfig, source: Source | None = None) -> tuple[ModelCo
   """
   path, fields = config.init_from, dict(config.model)
   image_size, num_classes = fields.pop('image_size', None), fields.pop('num_classes', None)
-  checkpoint = checkpoints.read(path)
+  checkpoint = checkpoints.read(path, num_heads=fields.get('num_heads'), image_size=image_size)
+  _check_same(path, fields, {'family': models.architecture(checkpoint.config)['family']})
   model, params = checkpoints.adapted(
     checkpoint, image_size=image_size, num_classes=None, blocks=config.init_blocks or None
   )
-  for name, value in models.architecture(model).items():
-    if fields.pop(name, value) != value:
-      raise UserError(
-        f'config.model.{name} cannot differ from the checkpoint {path}, where it is '
-        f'{value}: leave it out'
-      )
+  _check_same(path, fields, models.architecture(model))
+  fields = {k: v for k, v in fields.items() if k not in models.architecture(model)}
   own = {field.name for field in dataclasses.fields(model)}
   for name in [name for name in fields if name not in own and models.is_field(name)]:
     if value := fields.pop(name):
@@ -72,6 +69,23 @@ def start_from(config: RunConfig, source: Source | None = None) -> tuple[ModelCo
       "a new one, 'zero'"
     )
   return model, params
+
+
+def _check_same(path: str, fields: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+  """Check fields of `config.model` that the checkpoint decides.
+
+  Args:
+    own: their values in the checkpoint.
+
+  Raises:
+    UserError: one differs.
+  """
+  for name, value in own.items():
+    if fields.get(name, value) != value:
+      raise UserError(
+        f'config.model.{name} cannot differ from the checkpoint {path}, where it is '
+        f'{value}: leave it out'
+      )
 
 
 class InitialWeights:

@@ -66,6 +66,7 @@ def run(
   recipe: str | None = None,
   gelu: str | None = None,
   input_range: str | None = None,
+  num_heads: int | None = None,
 ) -> StudyReport | None:
   """Ranks the blocks of a model, removes some, and trains the others on.
 
@@ -74,15 +75,18 @@ def run(
 
   Args:
     checkpoint: a workdir, one of its steps, a weights file or a published name.
-    recipe, gelu, input_range: as in `load_for_evaluation`.
+    recipe, gelu, input_range, num_heads: as in `load_for_evaluation`.
   """
   config = study_config.typed(PruningStudyConfig, config)
   settings, limits = config.pruning, config.recovery.processes
-  reading_flags = {'recipe': recipe, 'gelu': gelu, 'input_range': input_range}
+  reading_flags: dict[str, Any] = {
+    'recipe': recipe,
+    'gelu': gelu,
+    'input_range': input_range,
+    'num_heads': num_heads,
+  }
   study.join('prune', config, workdir, limits, checkpoint=checkpoint, **reading_flags)
-  loaded = load_for_evaluation(
-    checkpoint, config.recovery, recipe=recipe, gelu=gelu, input_range=input_range
-  )
+  loaded = load_for_evaluation(checkpoint, config.recovery, **reading_flags)
   subject = _subject(config, checkpoint, loaded)
   if settings.recovery_seeds:  # a fault of one run is a fault of all
     blocks = tuple(range(subject.model.num_blocks - settings.counts[-1]))
