@@ -137,16 +137,18 @@ def read(
   Raises:
     UserError: there is no such checkpoint, it is damaged, or it has another number of heads.
   """
-  known = {'num_heads': num_heads, 'image_size': image_size}
-  checkpoint = _read(path_or_name, {k: v for k, v in known.items() if v is not None})
+  checkpoint = read_knowing(path_or_name, num_heads=num_heads, image_size=image_size)
   found = getattr(checkpoint.config, 'num_heads', None)
   if num_heads is not None and num_heads != found:
-    variant, count = (
-      variant_of(checkpoint.config),
-      'no heads' if found is None else f'{found} heads',
-    )
-    raise UserError(f'{checkpoint.file}: a {variant} with {count}, not num_heads={num_heads}')
+    model = variant_of(checkpoint.config)
+    count = 'no heads' if found is None else f'{found} heads'
+    raise UserError(f'{checkpoint.file}: a {model} with {count}, not num_heads={num_heads}')
   return checkpoint
+
+
+def read_knowing(path_or_name, **known: Any) -> Checkpoint:
+  """Read a checkpoint; `known` fields count where its file does not tell them, None does not."""
+  return _read(path_or_name, {k: v for k, v in known.items() if v is not None})
 
 
 def _read(path_or_name, known: Mapping[str, Any]) -> Checkpoint:

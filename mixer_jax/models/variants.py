@@ -22,7 +22,8 @@ def variants() -> dict[str, Any]:
 def find_variant(text: str) -> tuple[str, Any]:
   """Return name and config of the variant that a user means.
 
-  Upper and lower case are the same, as are '/' and '_'. 'Mixer-B/16' is 'B/16'.
+  Upper and lower case are the same; '/', '-' and '_' are the same or left out. 'Mixer-B/16' is
+  'B/16'.
 
   Raises:
     UserError: there is no such variant; the message names near ones.
@@ -38,4 +39,4 @@ def find_variant(text: str) -> tuple[str, Any]:
 
 
 def _plain(name: str) -> str:
-  return re.sub('_', '/', name.strip().lower())
+  return re.sub('[-/_]', '', name.strip().lower())

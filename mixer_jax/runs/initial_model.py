@@ -44,7 +44,8 @@ def start_from(config: RunConfig, source: Source | None = None) -> tuple[ModelCo
   """
   path, fields = config.init_from, dict(config.model)
   image_size, num_classes = fields.pop('image_size', None), fields.pop('num_classes', None)
-  checkpoint = checkpoints.read(path, num_heads=fields.get('num_heads'), image_size=image_size)
+  known = {'num_heads': fields.get('num_heads'), 'image_size': image_size}
+  checkpoint = checkpoints.read_knowing(path, **known)
   _check_same(path, fields, {'family': models.architecture(checkpoint.config)['family']})
   model, params = checkpoints.adapted(
     checkpoint, image_size=image_size, num_classes=None, blocks=config.init_blocks or None

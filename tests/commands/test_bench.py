@@ -171,7 +171,8 @@ def test_the_input_of_an_experiment_is_measured_with_threads_and_workers(
   assert counts == [(0, 1), (1, 1)]
   alone, worker = row['scaling']
   assert alone['feeding_seconds_per_image'] is None
-  assert 0 < worker['feeding_seconds_per_image'] < worker['cpu_seconds_per_image']
+  # A worker's own clock counts hundredths of a second: of a short round it may see nothing.
+  assert 0 < worker['feeding_seconds_per_image'] <= worker['cpu_seconds_per_image']
   assert row['cpu_seconds_per_image'] == worker['cpu_seconds_per_image']
   assert (row['workers'], row['threads']) == (0, 0)  # what the config says for tiny images
   assert min(row['images_per_second'], row['evaluation_images_per_second']) > 0

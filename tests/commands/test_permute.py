@@ -93,6 +93,7 @@ def test_complete_runs_are_summarised_and_drawn(digits_dir, tmp_path, capsys):
   finals = {
     ('mixer', 'none'): (90, 94), ('mixer', 'patches'): (91, 93), ('mixer', 'pixels'): (80, 81.6),
     ('resnet', 'none'): (96, 96), ('resnet', 'patches'): (72, 72), ('resnet', 'pixels'): (48, 48),
+    ('vit', 'none'): (80, 80), ('vit', 'patches'): (80, 80), ('vit', 'pixels'): (60, 60),
   }  # fmt: skip
   for (model, inputs), top1 in finals.items():
     for seed, last in enumerate(top1):
@@ -105,7 +106,7 @@ def test_complete_runs_are_summarised_and_drawn(digits_dir, tmp_path, capsys):
   assert main(flags(tmp_path, digits_dir, seeds=2)) == 0
   report = json.loads((tmp_path / 'permute.json').read_text())
   shares = [[kind['relative_loss'] for kind in own['inputs'].values()] for own in report.values()]
-  np.testing.assert_allclose(shares, [[0, 0, 11.2 / 92], [0, 0.25, 0.5]])
+  np.testing.assert_allclose(shares, [[0, 0, 11.2 / 92], [0, 0.25, 0.5], [0, 0, 0.25]])
   pixels = report['mixer']['inputs']['pixels']
   assert pixels['top1'] == [{'3': 10, '6': 80}, {'3': 10, '6': 81.6}]
   assert pixels['noise'] == pytest.approx(np.hypot(2, 0.8))
@@ -113,7 +114,7 @@ def test_complete_runs_are_summarised_and_drawn(digits_dir, tmp_path, capsys):
   assert '80.80 ± 1.13 11.20 ± 2.15 12.2 %' in ' '.join(shown.split())
   assert 'mixer: patches and pixels in them shuffled differs within noise' in shown
   assert 'resnet: patches and pixels in them shuffled differs beyond noise' in shown
-  assert 'all pixels shuffled: mixer loses the least, 12.2 %, resnet 50.0 %\n' in shown
+  assert 'all pixels shuffled: mixer loses the least, 12.2 %, vit 25.0 %, resnet 50.0 %\n' in shown
   with Image.open(tmp_path / 'permute.png') as picture:
     assert picture.size[0] > 2 * picture.size[1]
 

@@ -195,7 +195,7 @@ def test_a_head_is_kept_for_its_own_classes_only(trained, digits_dir, tmp_path, 
     build_experiment(config)
   read = checkpoints.read(trained)
   read.metadata['classes'] = read.metadata['classes'][::-1]
-  monkeypatch.setattr(checkpoints, 'read', lambda path: read)
+  monkeypatch.setattr(checkpoints, 'read_knowing', lambda path, **known: read)
   with pytest.raises(UserError, match=r"init_head='keep': the head .* has other classes"):
     build_experiment(start(trained, digits_dir, 'init_head=keep'))
 
@@ -236,7 +236,7 @@ def test_a_resnet_is_refused(trained, digits_dir, tmp_path, capsys, monkeypatch)
   monkeypatch.setattr(
     checkpoints,
     'read',
-    lambda path: checkpoints.Checkpoint(resnet, {}, 'x', 'x', metadata=read.metadata),
+    lambda path, **known: checkpoints.Checkpoint(resnet, {}, 'x', 'x', metadata=read.metadata),
   )
   assert main(flags(trained, tmp_path / 'study', digits_dir)) == 2
   assert (
