@@ -145,7 +145,7 @@ def read(
       variant_of(checkpoint.config),
       'no heads' if found is None else f'{found} heads',
     )
-    raise UserError(f'{checkpoint.file}: a {variant} with {count}, not num_heads={num_heads}')
+    raise UserError(f'{checkpoint.file}: a {variant} with {count}, not num_heads={num_heads!r}')
   return checkpoint
 
 
