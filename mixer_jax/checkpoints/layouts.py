@@ -250,7 +250,7 @@ class _File:
     return {
       name: [size(letter) for letter in axes]
       for name, axes in self._axes.items()
-      if optional.isdisjoint(axes)
+      if optional.isdisjoint(axes) or self._stored_name[name] in self._shapes
     }
 
   def wanted(self, expected: Mapping[str, Sequence]) -> dict[str, Sequence]:

@@ -142,7 +142,7 @@ def read(
   if num_heads is not None and num_heads != found:
     model = variant_of(checkpoint.config)
     count = 'no heads' if found is None else f'{found} heads'
-    raise UserError(f'{checkpoint.file}: a {model} with {count}, not num_heads={num_heads}')
+    raise UserError(f'{checkpoint.file}: a {model} with {count}, not num_heads={num_heads!r}')
   return checkpoint
 
 

@@ -90,8 +90,8 @@ def mixed_in(recognised: Recognised, strange: Mapping[str, Shape]) -> str:
   """Return the name of another layout of the family that some of these stored names belong to."""
   for layout in recognised.family.LAYOUTS:
     if layout.name != recognised.layout.name:
-      names = map(layout.rename, _rows(recognised.family, recognised.num_blocks))
-      if not set(strange).isdisjoint(names):
+      names = set(map(layout.rename, _rows(recognised.family, recognised.num_blocks)))
+      if names & set(strange) - set(recognised.stored_names().values()):
         return layout.name
   return ''
 

@@ -1,7 +1,7 @@
 """Models with only some of the blocks of another."""
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from mixer_jax.errors import UserError
@@ -24,6 +24,8 @@ def with_blocks(config, params: Any, blocks: Sequence[int]) -> tuple[Any, Any]:
       that does not define `keep_blocks`.
   """
   keep_blocks = family.capability(config, 'keep_blocks')
+  if isinstance(blocks, str) or not isinstance(blocks, Iterable):
+    raise UserError(f'blocks are numbers, as in (0, 1, 3), not {blocks!r}')
   blocks = tuple(blocks)
   last = config.num_blocks - 1
   if not blocks or any(type(block) is not int for block in blocks):

@@ -233,9 +233,16 @@ def faults(wanted: Mapping[str, Any], found: Mapping[str, Shape], model: str) ->
   listed += [
     f'{name} has shape {_text(found[name])}, expected {_text(shape)}'
     for name, shape in wanted.items()
-    if name in found and found[name] != shape
+    if name in found and not _fits(found[name], shape)
   ]
   return listed
+
+
+def _fits(found: Shape, wanted: Sequence) -> bool:
+  """Return True if a shape is as wanted; an axis whose size is not known may have any."""
+  return len(found) == len(wanted) and all(
+    isinstance(size, str) or size == other for size, other in zip(wanted, found, strict=True)
+  )
 
 
 def _text(shape: Iterable) -> str:

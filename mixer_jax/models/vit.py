@@ -390,7 +390,7 @@ def _heads(found: Found) -> int:
   if heads is None:
     raise UserError(
       f'the file does not tell how many heads share its {channels} channels: name them, as '
-      'num_heads=… of `load` or --num-heads=…'
+      'num_heads=… of `load` or --num-heads=…; `convert` keeps them for commands without this flag'
     )
   return heads
 

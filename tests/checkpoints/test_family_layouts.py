@@ -207,8 +207,11 @@ def test_bfloat16_becomes_float32(tmp_path, name, end, layout):
 
 def test_heads_that_nothing_tells(tmp_path):
   path = golden_models.DATA / 'vit_token.timm.safetensors'
-  with pytest.raises(UserError, match='how many heads share its 24 channels: name them, as num_'):
+  with pytest.raises(
+    UserError, match='how many heads share its 24 channels: name them, as num_'
+  ) as error:
     mixer_jax.load(path)
+  assert 'is not part of' not in str(error.value)  # the arrays whose sizes only heads tell
   with pytest.raises(UserError, match=r'24 cannot be shared by model\.num_heads=5: take 4 or 6'):
     mixer_jax.load(path, num_heads=5)
   for text, message in (('many', "num_heads='many', no number"), ('-3', 'positive whole number')):
@@ -236,6 +239,20 @@ def test_names_of_two_layouts_in_one_file(tmp_path):
   with pytest.raises(UserError, match='it mixes names of the layouts modern and linen') as error:
     mixer_jax.load(tmp_path / 'w.npz')
   assert '\n' not in str(error.value)
+
+
+def test_a_name_of_both_layouts_mixes_none(tmp_path):
+  stored = arrays('vit_token')
+  stored[POSITIONS] = stored[POSITIONS][0]
+  write(tmp_path / 'w.npz', stored)
+  with pytest.raises(UserError, match=r'pos_embedding \(17, 24\) is not part of a ViT') as error:
+    mixer_jax.load(tmp_path / 'w.npz')
+  assert 'mixes' not in str(error.value)
+
+
+def test_a_wrong_size_of_a_resnet_is_all_that_is_said():
+  with pytest.raises(UserError, match=r"npz: model\.image_size must be a positive .*, not '16'$"):
+    mixer_jax.load(golden_models.DATA / 'bit_tiny.npz', image_size='16')  # pyright: ignore
 
 
 def test_positions_that_fill_no_square(tmp_path):

@@ -122,6 +122,8 @@ def test_it_is_saved_and_loaded_like_any_other(suffix, tmp_path):
   ('blocks', 'message'),
   [
     ([], 'no blocks are left'),
+    (3, 'blocks are numbers, as in'),
+    ('01', 'blocks are numbers, as in'),
     ([0, 0], 'blocks 0,0 must ascend'),
     ([2, 1], 'blocks 2,1 must ascend'),
     ([0, 5], 'this Mixer has blocks 0 to 4'),
