@@ -63,6 +63,7 @@ EXTRA: tuple[tuple[str, tuple[str, ...]], ...] = (
   (r'train .*digits\.py.*fewshot', (*TINY, '--config.eval_every=2', '--config.fewshot.seeds=1')),
   (r'train .*digits\.py', TINY),
   (r'train .*digits_vit\.py', FEW_STEPS),
+  (r'train .*digits_bit\.py', (*FEW_STEPS, '--config.model.stages=1')),
   (r'train .*digits_finetune\.py', FEW_STEPS),
   (r'train .*identify\.py', (*SMALL, '--config.model.num_blocks=2')),
   (r'train .*folder:DIR', FOLDER),
