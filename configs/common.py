@@ -30,7 +30,7 @@ def get_config() -> ConfigDict:
   # that differ from the checkpoint.
   config.init_from = ''
   config.init_head = 'zero'  # a new head of zeros; or 'keep', if the classes are the same
-  config.init_blocks = values()  # blocks of a Mixer to keep, as in 0,1,3; empty: all
+  config.init_blocks = values()  # of a Mixer or ViT: blocks to keep, as in 0,1,3; empty: all
 
   config.log_every = 50  # steps between rows of metrics.jsonl
   config.eval_every = 1000  # steps between evaluations; 0: only at the end
@@ -64,7 +64,7 @@ def get_config() -> ConfigDict:
   config.evals = ConfigDict()
 
   config.model = ConfigDict()  # fields of mixer_jax.MixerConfig; see `use_family` for others
-  config.model.family = 'mixer'  # or 'resnet'
+  config.model.family = 'mixer'  # or 'vit', 'resnet'
   config.model.patch_size = 16  # pixels; this and the next four are B/16's of Table 1
   config.model.num_blocks = 12  # each a token-mixing and a channel-mixing MLP
   config.model.hidden_dim = 768  # channels

@@ -1,7 +1,7 @@
-"""Pruning of a trained Mixer, block by block: `configs/prune.py:SCALE`.
+"""Pruning of a trained Mixer or ViT, block by block: `configs/prune.py:SCALE`.
 
 SCALE is digits, which takes minutes on a laptop's CPU, or imagenet2012. For `mixer-jax prune`,
-which takes the Mixer from --checkpoint.
+which takes the model from --checkpoint.
 """
 
 from ml_collections import ConfigDict
@@ -11,7 +11,7 @@ from mixer_jax import UserError
 
 
 def get_config(arg: str) -> ConfigDict:
-  """Return the settings of pruning, and the experiment that trains pruned Mixers on."""
+  """Return the settings of pruning, and the experiment that trains pruned models on."""
   scales = {'digits': _digits, 'imagenet2012': _imagenet}
   if arg not in scales:
     raise UserError(f'configs/prune.py:{arg}: there are {" and ".join(scales)}')
@@ -31,7 +31,7 @@ def _study(recovery: ConfigDict) -> ConfigDict:
   study.pruning.removed = common.values(0, 1, 2, 3, 4)
   study.pruning.random_seeds = 5  # orders of random
   study.pruning.score_split = 'train'  # of recovery.data; its images score the blocks
-  study.pruning.recovery_seeds = 1  # recovery runs per pruned Mixer; 0: none
+  study.pruning.recovery_seeds = 1  # recovery runs per pruned model; 0: none
   study.pruning.latency_batch = 64  # images of a forward pass that is timed, on one device
   study.pruning.latency_rounds = 100  # times that each depth is timed, in turn; the median counts
 

@@ -1,4 +1,4 @@
-"""MLP-Mixer in JAX and Flax: pre-train, fine-tune, evaluate and analyse.
+"""MLP-Mixer, ViT and BiT in JAX and Flax: pre-train, fine-tune, evaluate and analyse.
 
 Everything that a command does can be called from Python; the public names are in `__all__`.
 """

@@ -18,7 +18,7 @@ import numpy as np
 from mixer_jax import models
 from mixer_jax.analysis.cka import MinibatchCKA, make_cka_step
 from mixer_jax.analysis.hsic import Method
-from mixer_jax.analysis.layers import layer_names
+from mixer_jax.analysis.layers import block_stream, layer_names
 from mixer_jax.data.batch import Batch
 from mixer_jax.errors import UserError
 from mixer_jax.evaluation import classify
@@ -111,7 +111,7 @@ def _leave_one_out(config: BlockModelConfig, params: dict, images: Images) -> Va
 
 
 def _block_cka(config: BlockModelConfig, params: dict, images: Images) -> Values:
-  names = _residual_stream(config)
+  names = block_stream(config)
   total = MinibatchCKA(len(names), len(names), names_x=names, names_y=names)
   step = make_cka_step(config, names, images.mesh, Method())
   for batch in images.batches():
@@ -138,7 +138,7 @@ def _cosine(config: BlockModelConfig, params: dict, images: Images) -> Values:
   def distances(params, batch):
     """Return 1 − cosine at each block, summed over the images, and the number of images."""
     features = _features(config, params, batch)
-    stream = [features[name].astype(jnp.float32) for name in _residual_stream(config)]
+    stream = [features[name].astype(jnp.float32) for name in block_stream(config)]
 
     def distance(x_BSC, y_BSC):
       norms_BS = jnp.linalg.norm(x_BSC, axis=-1) * jnp.linalg.norm(y_BSC, axis=-1)
@@ -167,11 +167,6 @@ MEASURES: dict[str, Callable[[BlockModelConfig, dict, Images], Values]] = {
   'leave_one_out': _leave_one_out,
 }
 """By name; the block with the lowest value is removed first."""
-
-
-def _residual_stream(config: BlockModelConfig) -> list[str]:
-  """Names of the features before the first block and after each block."""
-  return ['stem', *(f'block_{i}' for i in range(config.num_blocks))]
 
 
 def _without_ties(values: np.ndarray) -> Values:

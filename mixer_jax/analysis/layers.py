@@ -18,6 +18,17 @@ def layer_names(config) -> tuple[str, ...]:
   return tuple(feature_shapes(config))
 
 
+def block_stream(config) -> list[str]:
+  """Return the names of what the first block is given, and of the output of each block.
+
+  What it is given comes right before the features of the first block: `stem` of a Mixer,
+  `embedded` of a ViT, which has positions and the class token.
+  """
+  names = layer_names(config)
+  first = next(i for i, name in enumerate(names) if name.split('/')[0] == 'block_0')
+  return [names[first - 1], *(f'block_{i}' for i in range(config.num_blocks))]
+
+
 def choose(names: Sequence[str], patterns: Sequence[str]) -> list[str]:
   """Return the names that match any of the patterns, in the order of `names`: by depth.
 

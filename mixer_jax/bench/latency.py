@@ -22,20 +22,19 @@ class Latency(NamedTuple):
 
 
 def latencies(
-  mixers: Sequence[tuple[ModelConfig, dict]], *, batch_size: int, rounds: int
+  timed: Sequence[tuple[ModelConfig, dict]], *, batch_size: int, rounds: int
 ) -> list[Latency]:
   """Measure the seconds of a forward pass of each model.
 
   The models take turns in every round, so that other load on the machine affects all alike.
 
   Args:
-    mixers: models, and their params on one device; they may share arrays.
+    timed: models, and their params on one device; they may share arrays.
     batch_size: images per pass, uint8 noise.
     rounds: timed passes of each model, after one that compiles.
   """
   works = {
-    str(index): _forward(config, params, batch_size)
-    for index, (config, params) in enumerate(mixers)
+    str(index): _forward(config, params, batch_size) for index, (config, params) in enumerate(timed)
   }
   seconds = list(measure.interleaved(works, rounds).values())
   return [Latency(statistics.median(own), measure.ratio(own, seconds[0])) for own in seconds]

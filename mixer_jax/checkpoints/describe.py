@@ -7,7 +7,7 @@ from mixer_jax.checkpoints.load import Checkpoint
 from mixer_jax.models.parameters import flatten
 
 _LARGEST = 5
-_PUBLISHED = ('url', 'top1', 'real', 'recipe', 'note')
+_PUBLISHED = ('url', 'top1', 'real', 'recipe', 'note', 'training')
 
 
 def describe(checkpoint: Checkpoint) -> dict[str, Any]:
@@ -34,6 +34,7 @@ def describe(checkpoint: Checkpoint) -> dict[str, Any]:
   if checkpoint.published:
     fields = {name: getattr(checkpoint.published, name) for name in _PUBLISHED}
     about['published'] = {name: value for name, value in fields.items() if value}
+    about['published'] |= about['published'].pop('training', {})
   stored = checkpoint.metadata
   return about | {name: stored[name] for name in ('step', 'data', 'origin') if name in stored}
 
@@ -44,13 +45,15 @@ def as_text(about: dict[str, Any]) -> str:
   assumed = about.pop('assumed')
   if origin := about.get('origin'):
     about['origin'] = f'blocks {",".join(map(str, origin["blocks"]))} of {origin["checkpoint"]}'
+  width = max(17, *map(len, about))
   for name, value in about.items():
     if isinstance(value, dict):
-      lines += [f'{name}:', *(f'  {part:44} {_text(text)}' for part, text in value.items())]
+      wide = max(44, *map(len, value))
+      lines += [f'{name}:', *(f'  {part:{wide}} {_text(text)}' for part, text in value.items())]
     else:
       size = f' ({value / 2**20:.2f} MiB)' if name == 'bytes' else ''
       doubt = ' (assumed: not in a weights file)' if name in assumed else ''
-      lines.append(f'{name:17} {_text(value)}{size}{doubt}')
+      lines.append(f'{name:{width}} {_text(value)}{size}{doubt}')
   return '\n'.join(lines)
 
 

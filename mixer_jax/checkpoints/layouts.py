@@ -8,8 +8,7 @@ import contextlib
 import dataclasses
 import logging
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from types import ModuleType
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -17,17 +16,16 @@ from etils import epath
 
 from mixer_jax import models
 from mixer_jax.checkpoints.containers import Container, Spec, open_container
+from mixer_jax.checkpoints.recognition import Recognised, all_layouts, mixed_in, recognise
 from mixer_jax.errors import StorageError, UserError, one_line
 from mixer_jax.models import family as families
 from mixer_jax.models import parameters
 from mixer_jax.models.files import Found, Layout
+from mixer_jax.models.parameters import Shape
 from mixer_jax.paths import is_remote, user_path
 
 log = logging.getLogger(__name__)
 
-_WRAPPERS = ('opt/target/', 'params/')
-_PREFIXES = ('state_dict.', 'module.', 'model.', '_orig_mod.', 'backbone.', 'ema.')
-"""Names under which PyTorch's wrappers and training programs keep a model."""
 _LISTED = 2000
 """Maximum number of faults listed in one error message."""
 
@@ -72,7 +70,7 @@ def read(path, fields: Mapping[str, Any] | None = None) -> WeightsFile:
 
 
 def save(path, config, params: Mapping, layout: str | None = None) -> None:
-  """Write params as a weights file, for a Mixer: `modern` in `.npz`, `timm` in `.safetensors`.
+  """Write params as a weights file, by default `modern` in `.npz`, `timm` in `.safetensors`.
 
   The file appears when it is complete. Read again, it gives the same bits. Neither layout stores
   GELU, input range and the like.
@@ -136,7 +134,7 @@ def _write(path: epath.Path, arrays: dict[str, np.ndarray], about: Mapping[str, 
 
 def names_to_write() -> list[str]:
   """Names of the layouts that files are written in."""
-  return list(dict.fromkeys(layout.name for _, layout in _layouts() if layout.suffix))
+  return list(dict.fromkeys(layout.name for _, layout in all_layouts() if layout.suffix))
 
 
 def layout_to_write(path: epath.Path, name: str | None = None, config=None) -> Layout:
@@ -148,7 +146,7 @@ def layout_to_write(path: epath.Path, name: str | None = None, config=None) -> L
   Raises:
     UserError: name and suffix do not fit, or the model's family has no layouts.
   """
-  known = [layout for _, layout in _layouts()]
+  known = [layout for _, layout in all_layouts()]
   if config is not None:
     known = models.capability(config, 'LAYOUTS')
   written = {layout.name: layout for layout in known if layout.suffix}
@@ -161,146 +159,165 @@ def layout_to_write(path: epath.Path, name: str | None = None, config=None) -> L
   raise UserError(f'{path}: weights are written as {ways}')
 
 
-def _layouts() -> list[tuple[ModuleType, Layout]]:
-  """All layouts, each with its family."""
-  loaded = families.load_all().values()
-  return [(family, layout) for family in loaded for layout in getattr(family, 'LAYOUTS', ())]
+def told(config, layout: Layout) -> Any:
+  """Return the config that a reader of a file learns, which need not have all fields of this one.
+
+  Raises:
+    UserError: the file would not tell enough.
+  """
+  family, num_blocks = families.of(config), config.num_blocks
+  shapes = {
+    name: layout.parameter_shape(name, tuple(layout.stored_shape(name, shape)))
+    for name, shape in models.param_shapes(config).items()
+  }
+  sizes = parameters.read_sizes(family.PARAMETERS, family.SIZES, num_blocks, shapes)
+  return family.from_file(Found(num_blocks, sizes, shapes, layout.about(config)))
 
 
 def _read(container: Container, fields: Mapping[str, Any]) -> WeightsFile:
-  keys = _unwrap(container.specs)
-  family, layout, num_blocks = _recognise(keys)
-  keys = {flat: keys[name] for flat, name in layout.flattened(keys).items()}
-  axes = {name: row.axes for name, (row, _) in _rows(family, num_blocks).items()}
-  stored_name = {name: layout.rename(name) for name in axes}
-  rank = {stored_name[name]: len(layout.axes(name) or row) for name, row in axes.items()}
-  specs = {name: container.specs[key] for name, key in keys.items()}
-  found = {
-    name: layout.without_leading_ones(spec.shape, rank.get(name)) for name, spec in specs.items()
-  }
-  shapes = {n: layout.parameter_shape(n, found[s]) for n, s in stored_name.items() if s in found}
-  sizes = parameters.read_sizes(family.PARAMETERS, family.SIZES, num_blocks, shapes)
+  file = _File(container, recognise(container.specs))
+  sizes, shapes = file.sizes(), file.parameter_shapes()
   faults, config = [], None
-  optional = getattr(family, 'OPTIONAL', '')
-  if all(letter in sizes or letter in optional for letter in family.SIZES):
+  if file.tells_all(sizes):
+    family, num_blocks = file.recognised.family, file.recognised.num_blocks
     try:
-      config = family.from_file(Found(num_blocks, sizes, shapes, {**container.about, **fields}))
+      config = family.from_file(Found(num_blocks, sizes, shapes, container.about, fields))
     except UserError as error:
       faults.append(str(error))
-  if config is not None:
-    expected: Mapping[str, Sequence] = models.param_shapes(config)
-  else:  # as far as it is known
-    size = lambda letter: int(letter) if letter.isdecimal() else sizes.get(letter, letter)
-    is_known = lambda row: not any(x in optional and x not in sizes for x in row)
-    expected = {n: [size(x) for x in row] for n, row in axes.items() if is_known(row)}
-  wanted = {stored_name[n]: layout.stored_shape(n, shape) for n, shape in expected.items()}
-  in_file = lambda name: keys.get(name) or _in_stages(layout, family, config, name)
-  short = stored_name.get(layout.first_row)
-  lacks_row = short in wanted and found.get(short) == (1, wanted[short][1] - 1, *wanted[short][2:])
-  if lacks_row:
-    wanted[short] = found[short]
-  faults = (
-    parameters.faults(
-      {in_file(name): shape for name, shape in wanted.items()},
-      {in_file(name): shape for name, shape in found.items()},
-      f'a {family.NAME}',
-    )
-    + faults
-  )
-  faults += [
-    f'{in_file(name)} holds {specs[name].dtype}, expected floats'
-    for name in wanted
-    if name in specs and not specs[name].is_float
-  ]
-
+  expected = file.expected(sizes) if config is None else models.param_shapes(config)
+  wanted = file.wanted(expected)
+  faults = [*file.faults(wanted, config), *faults]
   params = {}
-  for stored, names in _by_stored_name(stored_name, expected).items():
-    if found.get(stored) != wanted[stored] or not specs[stored].is_float:
-      continue
-    array = container.read(keys[stored]).reshape(wanted[stored])
-    if lacks_row and stored == short:
-      array = np.concatenate([np.zeros_like(array[:, :1]), array], axis=1)
-    array = _as_float32(array)
+  for stored, array in file.arrays(wanted):
     if not _is_finite(array):
-      faults.append(f'{in_file(stored)} is not finite')
-    if faults or config is None:
-      params.clear()
-      continue
-    for name in names:
-      params[name] = layout.parameter(name, array, tuple(expected[name]))
+      faults.append(f'{file.key(stored, config)} is not finite')
+    if not faults:
+      params.update(file.parameters(stored, array, expected))
   if faults or config is None:
     more = f'; and {len(faults) - _LISTED} more' if len(faults) > _LISTED else ''
     raise UserError('; '.join(faults[:_LISTED]) + more)
-  dtypes = tuple(sorted({specs[stored].dtype for stored in wanted}))
-  in_order = {name: params[name] for name in expected}
-  return WeightsFile(config, parameters.unflatten(in_order), layout.name, dtypes)
+  in_order = parameters.unflatten({name: params[name] for name in expected})
+  return WeightsFile(config, in_order, file.recognised.layout.name, file.dtypes(wanted))
 
 
-def _in_stages(layout: Layout, family: ModuleType, config, name: str) -> str:
-  """Name in a file of an array that it should have."""
-  return layout.in_stages(name, family.places(config)) if layout.stages and config else name
+class _File:
+  """Arrays of a weights file by their stored names, in which blocks have flat numbers.
 
+  Where a file tells too little for a config, shapes that are expected have letters in the place of
+  sizes, so that all that is wrong with it can be said at once.
+  """
 
-def _by_stored_name(stored_name: Mapping[str, str], names: Iterable[str]) -> dict[str, list[str]]:
-  """Stored name -> the parameters in this array."""
-  listed: dict[str, list[str]] = {}
-  for name in names:
-    listed.setdefault(stored_name[name], []).append(name)
-  return listed
+  def __init__(self, container: Container, recognised: Recognised):
+    self.recognised = recognised
+    self._container = container
+    self._family, self._layout = recognised.family, recognised.layout
+    rows = parameters.rows(self._family.PARAMETERS, recognised.num_blocks)
+    self._axes = {name: row.axes for name, (row, _) in rows.items()}
+    self._stored_name = recognised.stored_names()
+    self._parameters: dict[str, list[str]] = {}
+    for name, stored in self._stored_name.items():
+      self._parameters.setdefault(stored, []).append(name)
+    rank = {s: len(self._layout.axes(n) or self._axes[n]) for n, s in self._stored_name.items()}
+    self._shapes = {
+      name: self._layout.without_leading_ones(shape, rank.get(name))
+      for name, shape in ((name, self._spec(name).shape) for name in recognised.places)
+    }
 
+  def parameter_shapes(self) -> dict[str, Shape]:
+    """Parameter -> its shape, as far as the stored one tells it."""
+    return {
+      name: self._layout.parameter_shape(name, self._shapes[stored])
+      for name, stored in self._stored_name.items()
+      if stored in self._shapes
+    }
 
-def _rows(family: ModuleType, num_blocks: int) -> dict:
-  return parameters.rows(family.PARAMETERS, num_blocks)
+  def sizes(self) -> dict[str, int]:
+    """Letter of an axis -> the size that most arrays agree on."""
+    table, letters = self._family.PARAMETERS, self._family.SIZES
+    return parameters.read_sizes(
+      table, letters, self.recognised.num_blocks, self.parameter_shapes()
+    )
 
+  def tells_all(self, sizes: Mapping[str, int]) -> bool:
+    """Return True if no size is missing that the family needs for a config."""
+    optional = getattr(self._family, 'OPTIONAL', '')
+    return all(letter in sizes or letter in optional for letter in self._family.SIZES)
 
-def _unwrap(specs: Mapping[str, Spec]) -> dict[str, str]:
-  """Name in its layout -> name in the file, which may put a prefix before all."""
-  keys = {name: name for name in specs}
-  for prefix in _WRAPPERS:
-    if any(name.startswith(prefix) for name in keys):
-      kept = [name for name in keys if not _is_of_optimizer(name, prefix)]
-      twice = [name for name in kept if prefix + name in keys]
-      if twice:
-        raise UserError(f'array {twice[0]} is in it twice: also as {prefix}{twice[0]}')
-      keys = {name.removeprefix(prefix): keys[name] for name in kept}
-  while keys and (
-    shared := [prefix for prefix in _PREFIXES if all(name.startswith(prefix) for name in keys)]
-  ):
-    keys = {name.removeprefix(shared[0]): key for name, key in keys.items()}
-  return keys
+  def expected(self, sizes: Mapping[str, int]) -> dict[str, Sequence]:
+    """Parameter -> shape of a model with these sizes; letters stand for those that are missing."""
+    optional = set(getattr(self._family, 'OPTIONAL', '')) - set(sizes)
+    size = lambda letter: int(letter) if letter.isdecimal() else sizes.get(letter, letter)
+    return {
+      name: [size(letter) for letter in axes]
+      for name, axes in self._axes.items()
+      if optional.isdisjoint(axes)
+    }
 
+  def wanted(self, expected: Mapping[str, Sequence]) -> dict[str, Sequence]:
+    """Parameter -> shape to stored name -> shape."""
+    return {
+      stored: self._layout.stored_shape(name, shape, self._shapes.get(stored))
+      for name, shape in expected.items()
+      for stored in [self._stored_name[name]]
+    }
 
-def _is_of_optimizer(name: str, prefix: str) -> bool:
-  """Return True for an array of an optimizer, which may be stored next to wrapped params."""
-  return name.startswith('opt/') and not name.startswith(prefix)
+  def faults(self, wanted: Mapping[str, Sequence], config) -> list[str]:
+    """List what is wrong with names, shapes and dtypes, under the names of the file."""
+    strange = {name: shape for name, shape in self._shapes.items() if name not in wanted}
+    other = mixed_in(self.recognised, strange)
+    mixed = f'it mixes names of the layouts {self._layout.name} and {other}'
+    return [
+      *([mixed] if other else []),
+      *parameters.faults(
+        {self.key(name, config): shape for name, shape in wanted.items()},
+        {self.key(name, config): shape for name, shape in self._shapes.items()},
+        f'a {self._family.NAME}',
+      ),
+      *(
+        f'{self.key(name, config)} holds {self._spec(name).dtype}, expected floats'
+        for name in wanted
+        if name in self._shapes and not self._spec(name).is_float
+      ),
+    ]
 
+  def key(self, stored: str, config) -> str:
+    """Name in the file of an array that it has or, if it is of this config, should have."""
+    if place := self.recognised.places.get(stored):
+      return place.name
+    if self._layout.stages and config is not None:
+      return self._layout.in_stages(stored, self._family.places(config))
+    return stored
 
-def _recognise(names: Mapping[str, str]) -> tuple[ModuleType, Layout, int]:
-  """Return the layout that most of these names belong to, its family, and the number of blocks."""
-  best: tuple[int, ModuleType | None, Layout | None, int] = (0, None, None, 0)
-  broken: UserError | None = None
-  for family, layout in _layouts():
-    try:
-      flat = layout.flattened(names)
-    except UserError as error:
-      broken = error
-      continue
-    indices = {int(match[1]) for name in flat if (match := layout.block.match(name))}
-    if indices:
-      # One stray number must not make thousands of blocks missing.
-      count = max(indices) + 1
-      num_blocks = count if count <= 2 * len(indices) else len(indices)
-      score = sum(layout.rename(name) in flat for name in _rows(family, num_blocks))
-      best = max(best, (score, family, layout, num_blocks), key=lambda found: found[0])
-  _, family, layout, num_blocks = best
-  if broken and (family is None or layout is None):
-    raise broken
-  if family is None or layout is None:
-    some = ', '.join(list(names)[:3]) or 'no arrays at all'
-    names_of = list(dict.fromkeys(f'a {family.NAME}' for family, _ in _layouts()))
-    known = ' or '.join(filter(None, (', '.join(names_of[:-1]), names_of[-1])))
-    raise UserError(f'these are not the weights of {known}: it holds {some}')
-  return family, layout, num_blocks
+  def arrays(self, wanted: Mapping[str, Sequence]) -> Iterator[tuple[str, np.ndarray]]:
+    """Yield the stored arrays that are as wanted, float32; each is read once."""
+    by_key: dict[str, list[str]] = {}
+    for name, shape in wanted.items():
+      if self._shapes.get(name) == shape and self._spec(name).is_float:
+        by_key.setdefault(self.recognised.places[name].name, []).append(name)
+    for key, names in by_key.items():
+      array = _as_float32(self._container.read(key))
+      for name in names:
+        number = self.recognised.places[name].number
+        yield name, (array if number is None else array[number]).reshape(self._shapes[name])
+
+  def parameters(
+    self, stored: str, array: np.ndarray, expected: Mapping[str, Sequence]
+  ) -> dict[str, np.ndarray]:
+    """Return the parameters that are in a stored array."""
+    return {
+      name: self._layout.parameter(name, array, tuple(expected[name]))
+      for name in self._parameters[stored]
+      if name in expected
+    }
+
+  def dtypes(self, wanted: Mapping[str, Sequence]) -> tuple[str, ...]:
+    """Dtypes of the arrays of the model."""
+    return tuple(sorted({self._spec(name).dtype for name in wanted}))
+
+  def _spec(self, stored: str) -> Spec:
+    name, number = self.recognised.places[stored]
+    spec = self._container.specs[name]
+    return spec if number is None else dataclasses.replace(spec, shape=spec.shape[1:])
 
 
 def _as_float32(array: np.ndarray) -> np.ndarray:

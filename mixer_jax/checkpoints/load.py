@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from etils import epath
@@ -13,7 +13,7 @@ from mixer_jax.checkpoints import layouts, published
 from mixer_jax.checkpoints.containers import SUFFIXES
 from mixer_jax.checkpoints.published import Released
 from mixer_jax.errors import UserError
-from mixer_jax.models import Weights, config_from, dispatch, with_zero_head
+from mixer_jax.models import Weights, config_from, dispatch, split, variant_of, with_zero_head
 from mixer_jax.models.depth import with_blocks
 from mixer_jax.models.resolution import grow
 from mixer_jax.parallel import platforms
@@ -46,6 +46,11 @@ class Checkpoint:
     """True if its arithmetic is only what most files take: a weights file does not hold it."""
     return not self.metadata and not self.published
 
+  @property
+  def has_zero_head(self) -> bool:
+    """True if all images have the same logits, as the head of some published files has it."""
+    return not split(self.params)[0]['head']['kernel'].any()
+
 
 def load(
   path_or_name,
@@ -55,13 +60,14 @@ def load(
   blocks: Sequence[int] | None = None,
   gelu: str = '',
   input_range: str = '',
+  num_heads: int | None = None,
 ) -> tuple[Any, Weights]:
   """Return the config and params (nested dict of float32 NumPy arrays) of a checkpoint.
 
-  The config is a `MixerConfig`, or that of the family which the run trained; for a
-  weights file it is read from the arrays. GELU and input range are not in them: they are
-  the run's for a state of this project, the table's for a published name, else 'tanh' and
-  '[-1, 1]'. For a family with model state, `models.Variables` is in the place of the params.
+  The config is that of the family which the run trained; for a weights file, family and sizes are
+  read from the arrays. GELU and input range are not in them: they are the run's for a state of
+  this project, the table's for a published name, else 'tanh' and '[-1, 1]'. For a family with
+  model state, `models.Variables` is in the place of the params.
 
   Args:
     path_or_name: a `.npz` or `.safetensors` weights file; a workdir of this project, local or
@@ -69,16 +75,20 @@ def load(
       it: `WORKDIR/best`, `WORKDIR/newest` or `WORKDIR/STEP`; or a name in `mixer_jax.released`,
       which is downloaded once.
     image_size: pixels; for a Mixer an integer multiple of the checkpoint's: the token MLPs are
-      grown block-diagonally (section 3, Appendix C).
+      grown block-diagonally (section 3, Appendix C). For a ViT any multiple of the patch: its
+      learned positions are resized as the authors do. A ResNet takes any size.
     num_classes: gives the model a new head, of zeros.
-    blocks: numbers of the blocks of a Mixer to keep, ascending; the others are left out.
+    blocks: numbers of the blocks of a Mixer or ViT to keep, ascending; the others are left out.
     gelu: 'tanh' or 'erf' (as timm computes), in place of what is known.
     input_range: '[-1, 1]' or '[0, 1]', likewise.
+    num_heads: attention heads of a ViT in a file that does not tell them, as timm's.
 
   Raises:
-    UserError: there is no such checkpoint, it is damaged, or it cannot be changed so.
+    UserError: there is no such checkpoint, it is damaged, it cannot be changed so, or it has
+      another number of heads.
   """
-  checkpoint = with_arithmetic(read(path_or_name), gelu, input_range)
+  checkpoint = read(path_or_name, num_heads=num_heads, image_size=image_size)
+  checkpoint = with_arithmetic(checkpoint, gelu, input_range)
   return adapted(checkpoint, image_size=image_size, num_classes=num_classes, blocks=blocks)
 
 
@@ -114,12 +124,32 @@ def adapted(
   return config, params
 
 
-def read(path_or_name) -> Checkpoint:
+def read(
+  path_or_name, *, num_heads: int | None = None, image_size: int | None = None
+) -> Checkpoint:
   """Read what `load` does, with all that is known. A path that exists is preferred to a name.
 
+  Args:
+    path_or_name: as for `load`.
+    num_heads: likewise.
+    image_size: of a model whose arrays do not tell it; others keep theirs.
+
   Raises:
-    UserError: there is no such checkpoint, or it is damaged.
+    UserError: there is no such checkpoint, it is damaged, or it has another number of heads.
   """
+  known = {'num_heads': num_heads, 'image_size': image_size}
+  checkpoint = _read(path_or_name, {k: v for k, v in known.items() if v is not None})
+  found = getattr(checkpoint.config, 'num_heads', None)
+  if num_heads is not None and num_heads != found:
+    variant, count = (
+      variant_of(checkpoint.config),
+      'no heads' if found is None else f'{found} heads',
+    )
+    raise UserError(f'{checkpoint.file}: a {variant} with {count}, not num_heads={num_heads}')
+  return checkpoint
+
+
+def _read(path_or_name, known: Mapping[str, Any]) -> Checkpoint:
   text = str(path_or_name)
   path = None if text.startswith(('https://', 'http://')) else user_path(path_or_name)
   entry = published.find(text)
@@ -138,7 +168,7 @@ def read(path_or_name) -> Checkpoint:
       f'published file (`mixer-jax models` lists them){published.near(text)}'
     )
   if not path.is_dir():
-    weights = layouts.read(path)
+    weights = layouts.read(path, known)
     return Checkpoint(weights.config, weights.params, weights.layout, str(path), weights.dtypes)
   from mixer_jax.checkpoints import run_states
 

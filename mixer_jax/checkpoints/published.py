@@ -6,6 +6,8 @@ import logging
 import os
 import pathlib
 import re
+from collections.abc import Mapping
+from types import ModuleType
 from typing import Any
 
 from mixer_jax.checkpoints import layouts
@@ -31,10 +33,12 @@ class Released:
   """Sizes of its arrays, and its arithmetic, which the file does not hold."""
   mebibytes: float | None
   recipe: str = 'resmall-crop'
+  crop_fraction: float = 0.875
   top1: float | None = None
   real: float | None = None
   note: str = ''
   pretrained_on: str | None = None
+  training: Mapping[str, Any] = dataclasses.field(default_factory=dict, hash=False)
 
   @property
   def file(self) -> str:
@@ -82,24 +86,40 @@ def __getattr__(name: str):
   raise AttributeError(f'module {__name__!r} has no attribute {name!r}')
 
 
+def of_family(module: ModuleType) -> list[Released]:
+  """Return the files of one family."""
+  return [entry for entry in table().values() if isinstance(entry.config, module.Config)]
+
+
 def find(text: str) -> Released | None:
-  """Return the entry that a user means by its name or address; None if there is none."""
+  """Return the entry that a user means by its name or address; None if there is none.
+
+  Raises:
+    UserError: a family knows the name, and that it cannot load such a file.
+  """
   released = table()
   name = text.removesuffix('.npz').removeprefix('hf-hub:')
-  for candidate in (name, f'timm/{name}'):
+  for candidate in (name, f'timm/{name}', f'bit/{name}'):
     if candidate in released:
       return released[candidate]
   address = re.sub('^gs://', 'https://storage.googleapis.com/', name)
-  same = (entry for entry in released.values() if entry.url.removesuffix('.npz') == address)
-  return next(same, None)
+  for entry in released.values():
+    if entry.url.removesuffix('.npz') == address:
+      return entry
+  for module in family.load_all().values():
+    named = getattr(module, 'named_file', lambda name: None)
+    if file := named(address):
+      return _released(module, file)
+  return None
 
 
 def near(text: str) -> str:
   """Return the end of a message about an unknown name: names that it may mean."""
   released, last = table(), text.removesuffix('.npz').rpartition('/')[2]
   same = [name for name in released if name.rpartition('/')[2] == last]
-  same += [name for name, entry in released.items() if entry.variant == text.upper()]
+  same += [name for name, entry in released.items() if entry.variant.lower() == text.lower()][:6]
   same = same or [name for name in released if last and last in name]
+  same = same[:6]
   close = same or difflib.get_close_matches(text, released, n=3)
   return f'; did you mean {" or ".join(close)}?' if close else ''
 
@@ -198,7 +218,7 @@ def _check_length(entry: Released, url: str, length: int) -> None:
 
 
 def _checked(entry: Released, path: pathlib.Path) -> layouts.WeightsFile:
-  weights = layouts.read(path)
+  weights = layouts.read(path, dataclasses.asdict(entry.config))
   found = weights.config
   if type(found) is type(entry.config):
     own = {name: getattr(entry.config, name) for name in arithmetic(entry.config)}

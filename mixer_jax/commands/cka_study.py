@@ -1,4 +1,4 @@
-"""`mixer-jax cka-study`: CKA and probes of Mixers of several depths, widths and seeds."""
+"""`mixer-jax cka-study`: CKA and probes of models of several depths, widths and seeds."""
 
 from mixer_jax.commands.flags import Parser, show
 

@@ -22,9 +22,12 @@ def main(argv: list[str]) -> None:
     choices=layouts.names_to_write(),
     help='default: modern for .npz, timm for .safetensors',
   )
-  parser.add_argument('--image-size', type=int, help='grow to this multiple of its image size')
+  parser.add_argument(
+    '--image-size', type=int, help='give it this image size, pixels; of a Mixer a multiple'
+  )
   parser.add_argument('--num-classes', type=int, help='replace the head by a new one of zeros')
   parser.add_argument('--blocks', help='keep only these blocks, as in 0,1,3')
+  parser.add_heads()
   args = parser.parse_flags(argv)
   console.setup_console()
   written = convert(
@@ -34,6 +37,7 @@ def main(argv: list[str]) -> None:
     image_size=args.image_size,
     num_classes=args.num_classes,
     blocks=None if args.blocks is None else parse_numbers('--blocks', args.blocks, int),
+    num_heads=args.num_heads,
   )
   log.info('%s: %s, %s layout', written.file, variant_of(written.config), written.layout)
   for warning in written.warnings:

@@ -83,6 +83,16 @@ class Parser(argparse.ArgumentParser):
     known = "default: the checkpoint's, as far as known"
     self.add_argument('--gelu', choices=('tanh', 'erf'), help=f'erf is exact; {known}')
     self.add_argument('--input-range', choices=('[-1, 1]', '[0, 1]'), help=f'of pixels; {known}')
+    self.add_heads()
+
+  def add_heads(self):
+    """Add the flag --num-heads, for files that do not tell it."""
+    self.add_argument(
+      '--num-heads',
+      type=int,
+      metavar='N',
+      help="attention heads of a ViT in timm's layout, which need not tell them",
+    )
 
   def add_evaluated(
     self,
@@ -145,11 +155,14 @@ class Reading(TypedDict):
   recipe: str | None
   gelu: str | None
   input_range: str | None
+  num_heads: int | None
 
 
 def reading(args: argparse.Namespace) -> Reading:
   """Return the flags of `Parser.add_reading` by name."""
-  return Reading(recipe=args.recipe, gelu=args.gelu, input_range=args.input_range)
+  return Reading(
+    recipe=args.recipe, gelu=args.gelu, input_range=args.input_range, num_heads=args.num_heads
+  )
 
 
 def check_targets(files: dict[str, str | None]) -> None:

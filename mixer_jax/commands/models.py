@@ -1,4 +1,4 @@
-"""`mixer-jax models`: the paper's variants and what they cost; the published files."""
+"""`mixer-jax models`: the papers' variants and what they cost; the published files."""
 
 from mixer_jax.checkpoints import catalogue
 from mixer_jax.checkpoints.published import MIRROR_SETTING
@@ -7,17 +7,23 @@ from mixer_jax.pictures.text_tables import aligned
 
 
 def main(argv: list[str]) -> None:
-  """Prints Table 1 of the paper, counted from the models here, and the files to load by name."""
+  """Prints the papers' tables, counted from the models here, and the files to load by name."""
   parser = Parser('models', __doc__ or '')
-  parser.parse_flags(argv)
-  for header, *rows in catalogue.variants():
-    show(aligned(header, rows, left=0))
-  show('224 px, 1000 classes. GFLOP: matrix multiplies of one forward pass, 2 per multiply-add.\n')
-  header, *rows = catalogue.published_files()
-  show(aligned(header, rows, left=len(header)))
+  parser.add_argument('family', nargs='?', help='mixer, resnet or vit; default: all')
+  args = parser.parse_flags(argv)
+  for chapter in catalogue.chapters(args.family):
+    show(f'{chapter.title}\n')
+    for (header, *rows), left in ((chapter.variants, 1), (chapter.files, len(chapter.files[0]))):
+      if rows:
+        show(aligned(header, rows, left=left))
   show(
-    'Accuracies as published, on ImageNet at 224 px, percent. Load a file by its name, as in\n'
+    'Variants: 224 px, 1000 classes; GFLOP: matrix multiplies of a forward pass, 2 per '
+    'multiply-add.\n'
+    'Files: accuracies as published, on ImageNet at px, percent; ~ is the size of the arrays. Load '
+    'a file\n'
+    'by its name, as in\n'
     '`mixer-jax evaluate --checkpoint=imagenet1k/Mixer-B_16 '
     '--config=configs/evaluate.py:imagenet2012`;\n'
-    f'it comes from the network, or from the folder that ${MIRROR_SETTING} names.'
+    f'it comes from the network, or from the folder that ${MIRROR_SETTING} names.\n'
+    "Any other of AugReg's files is loaded by its name as well: augreg/B_16-i21k-300ep-….\n"
   )

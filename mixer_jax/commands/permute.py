@@ -1,4 +1,4 @@
-"""`mixer-jax permute`: what shuffled pixels cost a Mixer and a ResNet (section 3.4)."""
+"""`mixer-jax permute`: what shuffled pixels cost models of several families (section 3.4)."""
 
 from mixer_jax.commands.flags import Parser, show
 

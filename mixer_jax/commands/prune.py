@@ -1,4 +1,4 @@
-"""`mixer-jax prune`: what a Mixer loses without some blocks, and what training on recovers."""
+"""`mixer-jax prune`: what a model loses without some blocks, and what training on recovers."""
 
 from mixer_jax.commands.flags import CHECKPOINT, Parser, reading, show
 
@@ -7,7 +7,7 @@ def main(argv: list[str]) -> None:
   """Ranks the blocks, removes some, and trains the others on; a table and its picture.
 
   The same command again resumes. WORKDIR holds `prune.json`, `prune.png`, `measured.json`, and in
-  `recovery` a run for each pruned Mixer.
+  `recovery` a run for each pruned model.
   """
   parser = Parser('prune', __doc__ or '')
   parser.add_argument('--checkpoint', required=True, help=CHECKPOINT)

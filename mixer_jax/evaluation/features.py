@@ -54,11 +54,19 @@ def spatial_axes(config) -> dict[str, tuple[int, ...]]:
 def pooled_features(config, params, batch: Mapping[str, Any], names: Sequence[str]) -> dict:
   """Return these of `models.features` for a batch of `eval_batches`, (B, C) float32; traceable.
 
-  Features with spatial axes, such as (B, S, C), are averaged over them in float32.
+  Features of every place in the image are averaged over the places in float32: (B, S, C), a class
+  token among the S, and (B, H, W, C). Heads of attention stay apart: (B, S, heads, d) becomes
+  (B, heads · d). Without such an axis, all axes between the first and the last are averaged.
   """
   features = models.features(config, params, models.as_input(config, batch['image']))
-  mean = lambda x: jnp.mean(x, axis=tuple(range(1, x.ndim - 1)), dtype=jnp.float32)
-  return {name: mean(features[name]) for name in names}
+
+  def pooled(name):
+    x = features[name]
+    axes = spatial_axes(config)[name] if x.ndim > 3 else ()  # which traces the model once more
+    axes = axes or tuple(range(1, x.ndim - 1))
+    return jnp.mean(x, axis=axes, dtype=jnp.float32).reshape(len(x), -1)
+
+  return {name: pooled(name) for name in names}
 
 
 def make_feature_step(config, mesh, names: Sequence[str]):

@@ -1,7 +1,8 @@
 """Linear probes: accuracy of a linear classifier on the features after every block.
 
 Multinomial logistic regression on frozen features, averaged over the tokens of an image in float32
-and standardised; all layers at once and all images in every step, on the devices of a mesh. The
+and standardised; all layers of one width at once and all images in every step, on the devices of a
+mesh. A class token is one of the tokens: `pre_logits` has it alone. The
 objective is convex: mean cross-entropy + l2/2·|kernel|², with a free bias. It equals that of
 scikit-learn's `LogisticRegression` with C = 1 / (examples · l2).
 """
@@ -26,6 +27,7 @@ from mixer_jax.errors import UserError
 from mixer_jax.evaluation.batches import Progress, read
 from mixer_jax.evaluation.features import (
   HIGHEST,
+  Features,
   count,
   feature_shapes,
   gather,
@@ -123,8 +125,7 @@ def linear_probe(
     progress: shows how far each split is read.
 
   Raises:
-    UserError: the splits have different classes, a layer is not in the model, layers differ in
-      width, or no image decodes.
+    UserError: the splits have different classes, a layer is not in the model, or no image decodes.
   """
   names = block_layers(config) if layers is None else list(layers)
   if not names:
@@ -137,7 +138,7 @@ def linear_probe(
   meshes.check_batch(mesh, batch_size)
   step = make_feature_step(config, mesh, names)
 
-  def features_of(source):
+  def features_of(source) -> Features:
     batches = read(
       source, data, config.image_size, mesh,
       batch_size=batch_size, process=process, progress=progress,
@@ -145,18 +146,28 @@ def linear_probe(
     features = gather(step, params, batches, mesh, size=len(source))
     if not features.mask.any():
       raise UserError(f'probe: none of the {len(source)} images of {source.name} decodes')
-    if len({features.layers[name].shape for name in names}) > 1:
-      raise UserError('probe: the layers differ in width: probe those of one width at a time')
-    return np.stack([features.layers[name] for name in names]), features.labels, features.mask
+    return features
 
-  rows_train, rows_test = features_of(train), features_of(test)
-  probes = fit(settings, *rows_train, mesh, num_classes=len(train.classes))
-  train_top1, test_top1 = (accuracy(probes, *rows, mesh) for rows in (rows_train, rows_test))
-  objective, gradient = jax.device_get((probes.objective, probes.gradient))
-  return [
-    LayerProbe(name, *map(float, (test_top1[i], train_top1[i], objective[i], gradient[i])))
-    for i, name in enumerate(names)
-  ]
+  of_train, of_test = features_of(train), features_of(test)
+  found = {}
+  for same in _by_width(of_train, names):  # the stages of a ResNet differ in width
+    stacked = lambda of, same=same: np.stack([of.layers[name] for name in same])
+    rows_train, rows_test = ((stacked(of), of.labels, of.mask) for of in (of_train, of_test))
+    probes = fit(settings, *rows_train, mesh, num_classes=len(train.classes))
+    train_top1, test_top1 = (accuracy(probes, *rows, mesh) for rows in (rows_train, rows_test))
+    objective, gradient = jax.device_get((probes.objective, probes.gradient))
+    for i, name in enumerate(same):
+      figures = map(float, (test_top1[i], train_top1[i], objective[i], gradient[i]))
+      found[name] = LayerProbe(name, *figures)
+  return [found[name] for name in names]
+
+
+def _by_width(features: Features, names: Sequence[str]) -> list[list[str]]:
+  """Group layers by the number of their features."""
+  groups: dict[int, list[str]] = {}
+  for name in names:
+    groups.setdefault(features.layers[name].shape[1], []).append(name)
+  return list(groups.values())
 
 
 def fit(

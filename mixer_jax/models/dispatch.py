@@ -144,6 +144,12 @@ def features(config, params: Weights, images) -> dict[str, jax.Array]:
   `block_i/channel_mixing/hidden` (B, S, channels_mlp_dim), both after the GELU;
   `pre_logits` is (B, C) float32 and `logits` (B, num_classes) float32. S = tokens.
 
+  For a ViT: `stem`, the patches before positions are added, (B, patches, C); `embedded`, what the
+  first block is given, and in each block `block_i/attention/{norm,residual}`, `block_i/mlp/norm`
+  and `block_i` are (B, S, C); `block_i/attention/{query,key,value}` are (B, S, heads, C / heads)
+  and `block_i/mlp/hidden`, after the GELU, (B, S, mlp_dim). S = tokens, of which a class token is
+  the first; `pre_logits` and `logits` as a Mixer's.
+
   For a ResNet: `stem` and `block_i`, the output of each bottleneck unit, (B, H, W, C);
   `pre_logits` and `logits` as a Mixer's.
   """
@@ -178,6 +184,12 @@ def _ask(module, name: str, config, default):
 def architecture(config) -> dict[str, Any]:
   """The fields that the weights decide, except the image size and the number of classes."""
   return {name: getattr(config, name) for name in ('family', *family.of(config).ARCHITECTURE)}
+
+
+def is_field(name: str) -> bool:
+  """Return True if the configs of some family have a field of this name."""
+  configs = [module.Config for module in family.load_all().values()]
+  return any(field.name == name for config in configs for field in dataclasses.fields(config))
 
 
 def fields_of_weights(fields: Mapping[str, Any]) -> tuple[str, ...]:

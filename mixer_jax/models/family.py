@@ -19,8 +19,9 @@ The module defines
     ARCHITECTURE the fields that the weights decide, except `image_size` and `num_classes`
     run          (config, params, images, *, state, train, key) -> (features, new state). Images are
                  floats in the input range. `features` is an ordered dict with `pre_logits`
-                 (B, C) and `logits` (B, N), float32; `state` is returned as it was given where
-                 nothing changes it
+                 (B, C) and `logits` (B, N), float32; with repeated blocks also `block_0`, … and
+                 right before the features of the first what it is given. `state` is returned as
+                 it was given where nothing changes it
 
 and may define
 
@@ -54,6 +55,7 @@ module for another use):
                  (`models.files.Found`) -> Config, and `places` (config) -> [(stage, place)] of
                  each block where a layout numbers them so
     PUBLISHED    tuple of `models.files.PublishedFile`
+    named_file   (name or address) -> PublishedFile or None, where there are too many for a tuple
 """
 
 import dataclasses
@@ -338,6 +340,11 @@ def capability(config, name: str):
 def has_capability(config, name: str) -> bool:
   """Return True if `capability` would find it."""
   return getattr(of(config), name, None) is not None
+
+
+def families_with(name: str) -> list[str]:
+  """Names, as people call them, of the families that define a capability."""
+  return [family.NAME for family in load_all().values() if getattr(family, name, None) is not None]
 
 
 def tables(family: ModuleType) -> dict[str, parameters.Param]:

@@ -22,8 +22,9 @@ from mixer_jax.models import layers, validation
 from mixer_jax.models.files import Found
 from mixer_jax.models.parameters import Param, head_bias, ones, zeros
 from mixer_jax.models.resnet_files import LAYOUTS
+from mixer_jax.models.resnet_published import PUBLISHED
 
-__all__ = ['LAYOUTS', 'VARIANTS', 'ResNetConfig', 'grow']
+__all__ = ['LAYOUTS', 'PUBLISHED', 'VARIANTS', 'ResNetConfig', 'grow']
 
 NAME = 'ResNet'
 ARCHITECTURE = ('stages', 'width', 'stem', 'groups')
@@ -210,7 +211,7 @@ def places(config: ResNetConfig) -> list[tuple[int, int]]:
 
 
 def from_file(found: Found) -> ResNetConfig:
-  """Return the config of a weights file; BiT's 32 groups, which no file tells.
+  """Return the config of a weights file; with BiT's 32 groups, unless the file tells others.
 
   Raises:
     UserError: there is no such ResNet.
@@ -225,7 +226,8 @@ def from_file(found: Found) -> ResNetConfig:
     width=found.sizes['W'] / 64,
     stem=_stem_of(found.sizes['K']),
     num_classes=found.sizes['N'],
-    **{k: v for k, v in found.fields.items() if k in ('groups', 'image_size')},
+    groups=found.number('groups') or 32,
+    image_size=found.number('image_size') or 224,
   )
 
 

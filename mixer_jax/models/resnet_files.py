@@ -54,6 +54,17 @@ def _timm_axes(name: str) -> Axes:
   return (3, 2, 0, 1) if name.endswith('kernel') else ()
 
 
+def _groups_refusal(config) -> str:
+  if config.groups != 32:
+    return f"a reader takes BiT's 32 groups, not {config.groups}: write it as *.safetensors"
+  return ''
+
+
+def _about(config) -> dict[str, str]:
+  """Fields that no array tells."""
+  return {'image_size': str(config.image_size), 'groups': str(config.groups)}
+
+
 _BLOCK = re.compile(r'block_([0-9]{1,6})[/.]')
 
 _NUMBERS = r'([0-9]{1,6})'
@@ -75,9 +86,16 @@ _TIMM_STAGES = Stages(
 
 LAYOUTS = (
   Layout(
-    'modern', '.npz', _BLOCK, _TENSORFLOW, _NUMBERED, _tensorflow_axes, stages=_TENSORFLOW_STAGES
+    'modern',
+    '.npz',
+    _BLOCK,
+    _TENSORFLOW,
+    _NUMBERED,
+    _tensorflow_axes,
+    stages=_TENSORFLOW_STAGES,
+    refusal=_groups_refusal,
   ),
   Layout('big_vision', '', _BLOCK, _BIG_VISION, leading_ones=True, stages=_BIG_VISION_STAGES),
-  Layout('timm', '.safetensors', _BLOCK, _TIMM, axes=_timm_axes, stages=_TIMM_STAGES),
+  Layout('timm', '.safetensors', _BLOCK, _TIMM, axes=_timm_axes, stages=_TIMM_STAGES, about=_about),
 )
 """modern: the authors' published files, by TensorFlow. timm: timm and hubs."""

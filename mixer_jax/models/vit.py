@@ -29,15 +29,18 @@ from mixer_jax.models.vit_inspection import (
   sincos2d,
   stem_kernel,
 )
+from mixer_jax.models.vit_published import PUBLISHED, named_file
 
 __all__ = [
   'LAYOUTS',
+  'PUBLISHED',
   'VARIANTS',
   'ViTConfig',
   'attention_weights',
   'grow',
   'keep_blocks',
   'match_permutation',
+  'named_file',
   'position_embeddings',
   'stem_kernel',
   'without_head',
@@ -368,7 +371,7 @@ def from_file(found: Found) -> ViTConfig:
     representation_size=sizes.get('R', 0),
   )
   if 'S' not in sizes:  # such a model takes any size
-    size = found.fields.get('image_size') or sizes['P'] * max(224 // sizes['P'], 1)
+    size = found.number('image_size') or sizes['P'] * max(224 // sizes['P'], 1)
     return make(position='sincos2d', image_size=size)
   side = _side(sizes['S'], pooling == 'token')
   return make(image_size=sizes['P'] * side)
@@ -382,13 +385,14 @@ def _pooling(found: Found) -> str:
 
 def _heads(found: Found) -> int:
   channels = found.sizes['C']
-  heads = found.sizes.get('H') or found.fields.get('num_heads') or _HEADS.get(channels)
+  heads = found.sizes.get('H') or found.number('num_heads')
+  heads = _HEADS.get(channels) if heads is None else heads
   if heads is None:
     raise UserError(
       f'the file does not tell how many heads share its {channels} channels: name them, as '
       'num_heads=… of `load` or --num-heads=…'
     )
-  return int(heads)
+  return heads
 
 
 def _side(positions: int, has_class_token: bool) -> int:

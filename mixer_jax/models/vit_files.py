@@ -6,7 +6,7 @@ as Flax did before Linen; those of big_vision count each type. timm joins query,
 
 import re
 
-from mixer_jax.models.files import Axes, Layout
+from mixer_jax.models.files import Axes, Layout, Stack
 
 _POSITIONS = 'Transformer/posembed_input/pos_embedding'
 
@@ -63,21 +63,43 @@ def _timm_refusal(config) -> str:
   return ''
 
 
+def _about(config) -> dict[str, str]:
+  """Fields that no array tells."""
+  about = {'num_heads': str(config.num_heads)}
+  return about if config.num_positions else {**about, 'image_size': str(config.image_size)}
+
+
 def _timm_caveat(config) -> str:
   if config.gelu == 'tanh':
     return 'timm computes the exact GELU; these weights were trained with tanh'
   return ''
 
 
+_HYBRID = 'a hybrid of ResNet and ViT, which is no family here: take a ViT without R in its name'
+
+_STRANGERS = ((re.compile(r'conv_root/|gn_root/|block[0-9]+/unit[0-9]+/'), _HYBRID),)
+_TIMM_STRANGERS = (
+  (re.compile(r'patch_embed\.backbone\.'), _HYBRID),
+  (re.compile(r'fc_norm\.'), 'a norm after the mean over tokens, where the ViT here has it before'),
+  (re.compile(r'norm_pre\.'), 'a norm before the first block, which the ViT here does not have'),
+  (
+    re.compile(r'blocks\.[0-9]+\.ls[12]\.'),
+    'a scale per channel, which the ViT here does not have',
+  ),
+  (re.compile(r'reg_token'), 'register tokens, which the ViT here does not have'),
+)
+
 LAYOUTS = (
-  Layout('modern', '.npz', _BLOCK, first_row=_POSITIONS),
+  Layout('modern', '.npz', _BLOCK, first_row=_POSITIONS, strangers=_STRANGERS),
   Layout(
     'linen',
     '',
     _BLOCK,
     _LINEN,
     aliases=((re.compile('^(Transformer/)?pos_embedding$'), _POSITIONS),),
+    stack=Stack('Transformer/encoderblock/', 'Transformer/encoderblock_{}/'),
     first_row=_POSITIONS,
+    strangers=_STRANGERS,
   ),
   Layout(
     'timm',
@@ -87,9 +109,10 @@ LAYOUTS = (
     axes=_timm_axes,
     pieces=_timm_pieces,
     first_row=_POSITIONS,
+    strangers=_TIMM_STRANGERS,
     refusal=_timm_refusal,
     caveat=_timm_caveat,
-    about=lambda config: {'num_heads': str(config.num_heads)},
+    about=_about,
   ),
 )
 """modern: the authors' published files. linen: big_vision's. timm: timm and hubs."""

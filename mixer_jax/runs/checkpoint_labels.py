@@ -27,7 +27,8 @@ def known_recipe(checkpoint: Checkpoint) -> tuple[str, float] | None:
   metadata = checkpoint.metadata
   if 'eval_recipe' in metadata:
     return metadata['eval_recipe'], metadata['eval_crop_fraction']
-  return (checkpoint.published.recipe, CROP_FRACTION) if checkpoint.published else None
+  entry = checkpoint.published
+  return (entry.recipe, entry.crop_fraction) if entry else None
 
 
 def evaluation_recipe(checkpoint: Checkpoint) -> tuple[str, float]:
@@ -43,6 +44,15 @@ def trained_loss(checkpoint: Checkpoint) -> str:
   if 'config' not in checkpoint.metadata:
     return 'softmax'
   return stored_config(checkpoint.file, checkpoint.metadata)['loss']
+
+
+def check_head(checkpoint: Checkpoint) -> None:
+  """Raise `UserError` if the head of a weights file has still to be trained."""
+  if not checkpoint.metadata and checkpoint.has_zero_head:
+    raise UserError(
+      f'{checkpoint.file}: its head is all zeros, so every image has the same logits: fine-tune it '
+      '(--config.init_from), or measure its features with fewshot, probe or embed'
+    )
 
 
 def permutation_fields(checkpoint: Checkpoint) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from mixer_jax.pictures.text_tables import comma_separated
 from mixer_jax.runlog.progress import reading
 from mixer_jax.runs.checkpoint_labels import (
   align_classes,
+  check_head,
   class_names,
   known_recipe,
   readable_names,
@@ -127,6 +128,7 @@ def evaluate(loaded: LoadedModel | str | os.PathLike) -> EvaluationReport:
   """
   loaded = loaded_model(loaded)
   checkpoint, model = loaded.checkpoint, loaded.model
+  check_head(checkpoint)
   source = align_classes(checkpoint, loaded.setup.source)
   warn_if_run_trained_on(checkpoint, source, loaded.setup.data.data_dir)
   setup = dataclasses.replace(loaded.setup, source=source)

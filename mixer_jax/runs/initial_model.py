@@ -33,7 +33,8 @@ def start_from(config: RunConfig, source: Source | None = None) -> tuple[ModelCo
   """Return model and params (on the host) of the checkpoint `init_from`, ready to be trained.
 
   It has the blocks of `init_blocks`, is grown, and its head is new and zero (Appendix C) or, with
-  `init_head='keep'`, its own. The fields of `config.model` replace those of the checkpoint.
+  `init_head='keep'`, its own. The fields of `config.model` replace those of the checkpoint; a field
+  that its family does not have may be there if it is off, such as a dropout of 0.
 
   Args:
     source: the training data, whose classes a head that is kept must have.
@@ -43,15 +44,19 @@ def start_from(config: RunConfig, source: Source | None = None) -> tuple[ModelCo
   """
   path, fields = config.init_from, dict(config.model)
   image_size, num_classes = fields.pop('image_size', None), fields.pop('num_classes', None)
-  checkpoint = checkpoints.read(path)
+  checkpoint = checkpoints.read(path, num_heads=fields.get('num_heads'), image_size=image_size)
+  _check_same(path, fields, {'family': models.architecture(checkpoint.config)['family']})
   model, params = checkpoints.adapted(
     checkpoint, image_size=image_size, num_classes=None, blocks=config.init_blocks or None
   )
-  for name, value in models.architecture(model).items():
-    if fields.pop(name, value) != value:
+  _check_same(path, fields, models.architecture(model))
+  fields = {k: v for k, v in fields.items() if k not in models.architecture(model)}
+  own = {field.name for field in dataclasses.fields(model)}
+  for name in [name for name in fields if name not in own and models.is_field(name)]:
+    if value := fields.pop(name):
       raise UserError(
-        f'config.model.{name} cannot differ from the checkpoint {path}, where it is '
-        f'{value}: leave it out'
+        f'config.model.{name}={value}: the checkpoint {path} is {models.variant_of(model)}, which '
+        'has no such field: leave it out'
       )
   model = build(type(model), {**dataclasses.asdict(model), **fields}, 'model')
   num_classes = num_classes or model.num_classes
@@ -64,6 +69,23 @@ def start_from(config: RunConfig, source: Source | None = None) -> tuple[ModelCo
       "a new one, 'zero'"
     )
   return model, params
+
+
+def _check_same(path: str, fields: Mapping[str, Any], own: Mapping[str, Any]) -> None:
+  """Check fields of `config.model` that the checkpoint decides.
+
+  Args:
+    own: their values in the checkpoint.
+
+  Raises:
+    UserError: one differs.
+  """
+  for name, value in own.items():
+    if fields.get(name, value) != value:
+      raise UserError(
+        f'config.model.{name} cannot differ from the checkpoint {path}, where it is '
+        f'{value}: leave it out'
+      )
 
 
 class InitialWeights:

@@ -71,6 +71,7 @@ def load_for_evaluation(
   recipe: str | None = None,
   gelu: str | None = None,
   input_range: str | None = None,
+  num_heads: int | None = None,
   source: Source | None = None,
 ) -> LoadedModel:
   """Read a checkpoint and open its evaluation data. All processes call it alike.
@@ -86,6 +87,7 @@ def load_for_evaluation(
       config leaves it open.
     gelu: 'tanh' or 'erf'; None: as far as the checkpoint contains it.
     input_range: '[-1, 1]' or '[0, 1]'; None: likewise.
+    num_heads: attention heads of a ViT in a file that does not tell them; None: as it tells.
     source: the evaluation images, if they are open already.
 
   Raises:
@@ -94,7 +96,9 @@ def load_for_evaluation(
   """
   if config is not None and not isinstance(config, RunConfig):
     raise UserError(f'config is a RunConfig, as load_config returns, not {config!r:.80}')
-  return _load(os.fspath(checkpoint), config, None, overrides, recipe, gelu, input_range, source)
+  return _load(
+    os.fspath(checkpoint), config, None, overrides, recipe, gelu, input_range, num_heads, source
+  )
 
 
 def _load(
@@ -105,11 +109,12 @@ def _load(
   recipe: str | None,
   gelu: str | None,
   input_range: str | None,
+  num_heads: int | None,
   source: Source | None,
 ) -> LoadedModel:
   """As `load_for_evaluation`; `default` is for a checkpoint that no run has saved."""
   overrides = dict(overrides or {})
-  read = processes.together(lambda: _with_config(checkpoints.read(path)))
+  read = processes.together(lambda: _with_config(checkpoints.read(path, num_heads=num_heads)))
   if config is None and 'config' not in read.metadata:
     config = default
   read = checkpoints.with_arithmetic(read, gelu or '', input_range or '')
@@ -192,6 +197,7 @@ def open_for_command(
   recipe: str | None = None,
   gelu: str | None = None,
   input_range: str | None = None,
+  num_heads: int | None = None,
 ) -> list[LoadedModel]:
   """Join the other processes of a command and load its checkpoints, all on the same images.
 
@@ -202,7 +208,7 @@ def open_for_command(
     spec: config file, FILE[:ARG]; None: the config of each checkpoint's run.
     overrides: `--config.field=value`.
     settings: flags that all processes must agree on, by name.
-    recipe, gelu, input_range: see `load_for_evaluation`.
+    recipe, gelu, input_range, num_heads: see `load_for_evaluation`.
 
   Raises:
     UserError: as `load_for_evaluation`; the data that is named is opened before any download.
@@ -218,7 +224,7 @@ def open_for_command(
   loaded: list[LoadedModel] = []
   default = None
   for path in checkpoints:
-    model = _load(path, config, default, changes, recipe, gelu, input_range, source)
+    model = _load(path, config, default, changes, recipe, gelu, input_range, num_heads, source)
     source = model.setup.source
     default = model.config.with_fields({'data.eval_recipe': 'checkpoint'})
     loaded.append(model)

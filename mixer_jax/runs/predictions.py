@@ -24,6 +24,7 @@ from mixer_jax.parallel import mesh as meshes
 from mixer_jax.parallel import processes
 from mixer_jax.runs.checkpoint_labels import (
   CROP_FRACTION,
+  check_head,
   evaluation_recipe,
   output_names,
   permutation_fields,
@@ -92,6 +93,7 @@ def predict(
   recipe: str | None = None,
   gelu: str | None = None,
   input_range: str | None = None,
+  num_heads: int | None = None,
   loss: str | None = None,
 ) -> Iterator[Prediction]:
   """Predict the classes of image files, in their order. All processes call it alike.
@@ -103,7 +105,7 @@ def predict(
     labels: class names, or a text file with one per line, a JSON list, or a TFDS data set; None:
       those of the checkpoint.
     recipe: name of the evaluation recipe; None: that of the checkpoint.
-    gelu, input_range: see `load_for_evaluation`.
+    gelu, input_range, num_heads: see `load_for_evaluation`.
     loss: 'softmax' or 'sigmoid', which decides what a probability is; None: that of its run, or
       'softmax' if the checkpoint does not contain it.
 
@@ -113,7 +115,8 @@ def predict(
   if type(top) is not int or top < 1:
     raise UserError(f'top must be a whole number, at least 1, is {top!r}')
   files = _find(images)
-  checkpoint = _read(model, gelu, input_range)
+  checkpoint = _read(model, gelu, input_range, num_heads)
+  check_head(checkpoint)
   names = processes.together(lambda: output_names(checkpoint, labels))
   opened = _open(model, checkpoint, recipe)
   loss = loss or (model.loss if isinstance(model, LoadedModel) else trained_loss(checkpoint))
@@ -153,6 +156,7 @@ def embed(
   recipe: str | None = None,
   gelu: str | None = None,
   input_range: str | None = None,
+  num_heads: int | None = None,
 ) -> Embeddings:
   """Compute features of images, averaged over the places in an image. All processes call it alike.
 
@@ -160,7 +164,7 @@ def embed(
     model: as for `predict`.
     images: as for `predict`; None: the evaluation split of a `LoadedModel`.
     layer: name in `models.features`.
-    recipe, gelu, input_range: as for `predict`.
+    recipe, gelu, input_range, num_heads: as for `predict`.
 
   Returns:
     Names and features of the images that decode; the log has the others.
@@ -171,14 +175,14 @@ def embed(
   if images is None:
     if not isinstance(model, LoadedModel):
       raise UserError('embed: give images, or a model from load_for_evaluation')
-    if recipe or gelu or input_range:
-      raise UserError('embed: set recipe, gelu and input_range in load_for_evaluation')
+    if recipe or gelu or input_range or num_heads:
+      raise UserError('embed: set recipe, gelu, input_range and num_heads in load_for_evaluation')
     source = model.setup.source
     names, batches = [f'{source.name}#{i}' for i in range(len(source))], model.batches()
-    opened = _open(model, _read(model, None, None), None)
+    opened = _open(model, _read(model, None, None, None), None)
   else:
     files = _find(images)
-    opened = _open(model, _read(model, gelu, input_range), recipe)
+    opened = _open(model, _read(model, gelu, input_range, num_heads), recipe)
     names, batches = [str(file) for file in files], opened.batches(files)
   step = make_feature_step(opened.checkpoint.config, opened.mesh, [layer])
   params = meshes.put_replicated(opened.mesh, opened.checkpoint.params)
@@ -222,14 +226,16 @@ class _Opened:
     return setup.batches(self.checkpoint.config.image_size)
 
 
-def _read(model: Model, gelu: str | None, input_range: str | None) -> Checkpoint:
+def _read(
+  model: Model, gelu: str | None, input_range: str | None, num_heads: int | None
+) -> Checkpoint:
   """Return the checkpoint, with the arithmetic that is chosen."""
   if isinstance(model, LoadedModel):
     checkpoint = dataclasses.replace(model.checkpoint, config=model.model)
   elif isinstance(model, Checkpoint):
     checkpoint = model
   else:
-    checkpoint = processes.together(lambda: checkpoints.read(model))
+    checkpoint = processes.together(lambda: checkpoints.read(model, num_heads=num_heads))
   return checkpoints.with_arithmetic(checkpoint, gelu or '', input_range or '')
 
 

@@ -75,7 +75,8 @@ def compare(
   Args:
     x: a loaded model, or a checkpoint that `load_for_evaluation` reads.
     y: the second one, on the same images; None: the layers of `x` with each other.
-    layers: patterns of layer names, see `analysis.layers.choose`.
+    layers: patterns of layer names, see `analysis.layers.choose`; of two models of different
+      families each pattern has to match layers of one.
     method: kernel and estimator; None: linear and unbiased.
     features: 'flatten' or 'tokens', see `analysis.layers.reduced`.
 
@@ -85,8 +86,7 @@ def compare(
   x, y = loaded_model(x), None if y is None else loaded_model(y)
   setup, method = x.setup, method or Method()
   check_images(len(setup.source), setup.batch_size)
-  names_x = choose_layers(x, layers)
-  names_y = choose_layers(y, layers) if y else names_x
+  names_x, names_y = _layers_of_both(x, y, layers)
   of_x, of_y = (f' of {x.path}', f' of {y.path}') if y else ('', '')
   total = cka.MinibatchCKA(
     len(names_x),
@@ -201,6 +201,19 @@ def identify(
 def choose_layers(loaded: LoadedModel, patterns: Sequence[str]) -> list[str]:
   """Return the layers of a model by patterns; raise `UserError` if a pattern matches none."""
   return choose(layer_names(loaded.model), patterns)
+
+
+def _layers_of_both(
+  x: LoadedModel, y: LoadedModel | None, patterns: Sequence[str]
+) -> tuple[list[str], list[str]]:
+  """Return the layers of each model, those of x twice without y."""
+  if y is None:
+    return (names := choose_layers(x, patterns)), names
+  own_x, own_y = layer_names(x.model), layer_names(y.model)
+  matched = choose([*dict.fromkeys([*own_x, *own_y])], patterns)
+  # Patterns of which none matches are refused by the names of that model.
+  of = lambda names: [name for name in names if name in matched] or choose(names, patterns)
+  return of(own_x), of(own_y)
 
 
 def describe_noise(standard_error: np.ndarray, batches: int) -> str:

@@ -1,4 +1,4 @@
-"""Study of similarity: CKA and linear probes of Mixers of several depths, widths and seeds."""
+"""Study of similarity: CKA and linear probes of models of several depths, widths and seeds."""
 
 import dataclasses
 import functools

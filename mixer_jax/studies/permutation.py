@@ -1,4 +1,4 @@
-"""Study of shuffled pixels (section 3.4): their cost for a Mixer and a ResNet."""
+"""Study of shuffled pixels (section 3.4): their cost for models of several families."""
 
 import dataclasses
 import math

@@ -1,4 +1,4 @@
-"""Study of pruning: loss of a Mixer without some blocks, and recovery by more training."""
+"""Study of pruning: loss of a model without some blocks, and recovery by more training."""
 
 import dataclasses
 import hashlib
@@ -39,7 +39,7 @@ log = logging.getLogger(__name__)
 class PruningStudyConfig:
   """Attributes:
   pruning: which blocks are removed.
-  recovery: experiment that trains pruned Mixers on.
+  recovery: experiment that trains pruned models on.
   """
 
   pruning: PruningConfig
@@ -47,7 +47,7 @@ class PruningStudyConfig:
 
   def __post_init__(self):
     if self.recovery.init_from:
-      raise UserError('config.recovery.init_from is set: the Mixer is the one of --checkpoint')
+      raise UserError('config.recovery.init_from is set: the model is the one of --checkpoint')
 
   @classmethod
   def from_fields(cls, fields: Mapping[str, Any]) -> 'PruningStudyConfig':
@@ -66,23 +66,27 @@ def run(
   recipe: str | None = None,
   gelu: str | None = None,
   input_range: str | None = None,
+  num_heads: int | None = None,
 ) -> StudyReport | None:
-  """Ranks the blocks of a Mixer, removes some, and trains the others on.
+  """Ranks the blocks of a model, removes some, and trains the others on.
 
   Measurements and runs that are in `workdir` already are reused and resumed. Process 0 writes
   `prune.json` and `prune.png` there, and returns the report; other processes return None.
 
   Args:
     checkpoint: a workdir, one of its steps, a weights file or a published name.
-    recipe, gelu, input_range: as in `load_for_evaluation`.
+    recipe, gelu, input_range, num_heads: as in `load_for_evaluation`.
   """
   config = study_config.typed(PruningStudyConfig, config)
   settings, limits = config.pruning, config.recovery.processes
-  reading_flags = {'recipe': recipe, 'gelu': gelu, 'input_range': input_range}
+  reading_flags: dict[str, Any] = {
+    'recipe': recipe,
+    'gelu': gelu,
+    'input_range': input_range,
+    'num_heads': num_heads,
+  }
   study.join('prune', config, workdir, limits, checkpoint=checkpoint, **reading_flags)
-  loaded = load_for_evaluation(
-    checkpoint, config.recovery, recipe=recipe, gelu=gelu, input_range=input_range
-  )
+  loaded = load_for_evaluation(checkpoint, config.recovery, **reading_flags)
   subject = _subject(config, checkpoint, loaded)
   if settings.recovery_seeds:  # a fault of one run is a fault of all
     blocks = tuple(range(subject.model.num_blocks - settings.counts[-1]))
@@ -99,12 +103,12 @@ def run(
   )
 
 
-# --- The Mixer and its images.
+# --- The model and its images.
 
 
 @dataclasses.dataclass(frozen=True)
 class Subject:
-  """Mixer that is pruned, and the images that it is scored and tested on."""
+  """Model that is pruned, and the images that it is scored and tested on."""
 
   checkpoint: str
   start: str
@@ -175,14 +179,14 @@ class Measured:
   kept: Mapping[Method, Mapping[int, Blocks]]
   """Method -> number of removed blocks -> blocks that stay."""
   recovered: Sequence[Blocks]
-  """Blocks of each Mixer that is trained on, the complete one included where it is."""
+  """Blocks of each model that is trained on, the complete one included where it is."""
   values: ResultCache
   latency: Mapping[int, Mapping[str, float]]
-  """Number of removed blocks -> `seconds` of a forward pass and `ratio` to the complete Mixer."""
+  """Number of removed blocks -> `seconds` of a forward pass and `ratio` to the complete model."""
 
 
 def _measure(subject: Subject, settings: PruningConfig, path: epath.Path) -> Measured:
-  """Scores the blocks, evaluates each pruned Mixer and times each depth."""
+  """Scores the blocks, evaluates each pruned model and times each depth."""
   cache = ResultCache(path, subject.about)
   params = meshes.put_replicated(subject.scored.mesh, subject.params)
   complete = tuple(range(subject.model.num_blocks))
@@ -214,15 +218,15 @@ def _images(subject: Subject, setup: EvaluationSetup) -> Images:
 def _scores(subject: Subject, params: dict, measure: str, blocks: Blocks) -> dict[str, list]:
   """Returns `order`, the first to be removed first, and `values` of these blocks alone."""
   log.info('%s of %d blocks', measure, len(blocks))
-  mixer, images = with_blocks(subject.model, params, blocks), _images(subject, subject.scored)
+  pruned, images = with_blocks(subject.model, params, blocks), _images(subject, subject.scored)
   try:
-    order, values = block_scores.order_of_removal(measure, *mixer, images)
+    order, values = block_scores.order_of_removal(measure, *pruned, images)
   except StorageError:
     raise
   except UserError as error:
     if len(blocks) == subject.model.num_blocks:
       raise
-    raise UserError(f'{_name("in the Mixer of blocks", blocks)}, renumbered: {error}') from error
+    raise UserError(f'{_name("in the model of blocks", blocks)}, renumbered: {error}') from error
   return {'order': [blocks[i] for i in order], 'values': values}
 
 
@@ -234,10 +238,10 @@ def _evaluate(
   variants: Sequence[Blocks],
   cache: ResultCache,
 ) -> None:
-  """Adds the accuracies of these Mixers, all of which are evaluated in one pass."""
+  """Adds the accuracies of these models, all of which are evaluated in one pass."""
   new = [blocks for blocks in variants if _name(name, blocks) not in cache]
   if new:
-    log.info('%d pruned Mixers on %s images', len(new), name)
+    log.info('%d pruned models on %s images', len(new), name)
     found = block_scores.evaluate(subject.model, params, new, _images(subject, setup))
     cache.add({_name(name, blocks): vars(one) for blocks, one in zip(new, found, strict=True)})
 
@@ -251,8 +255,8 @@ def _latencies(
   def measure() -> list[dict[str, float]]:
     log.info('forward passes of %s', about)
     placed = jax.device_put(subject.params, jax.local_devices()[0])
-    mixers = [with_blocks(model, placed, range(model.num_blocks - count)) for count in counts]
-    found = latencies(mixers, batch_size=settings.latency_batch, rounds=settings.latency_rounds)
+    pruned = [with_blocks(model, placed, range(model.num_blocks - count)) for count in counts]
+    found = latencies(pruned, batch_size=settings.latency_batch, rounds=settings.latency_rounds)
     return [latency._asdict() for latency in found]
 
   name = f'latency without {",".join(map(str, counts))} blocks, {about}'
@@ -260,7 +264,7 @@ def _latencies(
 
 
 def _name(kind: str, blocks: Blocks) -> str:
-  """Name of a measurement of the Mixer of these blocks."""
+  """Name of a measurement of the model of these blocks."""
   return f'{kind} {",".join(map(str, blocks))}'
 
 
@@ -270,7 +274,7 @@ def _name(kind: str, blocks: Blocks) -> str:
 def _recovery(
   subject: Subject, recovery: RunConfig, workdir: str, blocks: Blocks, number: int
 ) -> Run:
-  """Run that trains the Mixer of these blocks on, from seed `number` of those of the study."""
+  """Run that trains the model of these blocks on, from seed `number` of those of the study."""
   names, seed = [str(block) for block in blocks], recovery.seed + number
   data = subject.tested.data
   name = f'blocks {",".join(names)}, seed {seed}'

@@ -1,4 +1,4 @@
-"""Choice of the blocks of a Mixer that are removed: by which score, and how many at a time."""
+"""Choice of the blocks of a model that are removed: by which score, and how many at a time."""
 
 import dataclasses
 import difflib
@@ -24,7 +24,7 @@ class PruningConfig:
   """Attributes:
   scores: some of `SCORES`.
   ways: some of `WAYS`.
-  removed: numbers of blocks that are removed; with 0, the complete Mixer is trained on as well,
+  removed: numbers of blocks that are removed; with 0, the complete model is trained on as well,
     for comparison.
   random_seeds: orders of random, 0 to `random_seeds` - 1.
   score_split: images that blocks are scored on, of the data that recovery trains on.
@@ -75,13 +75,15 @@ class PruningConfig:
   def checked(self, config: Any) -> Any:
     """Returns the config; raises `UserError` unless these blocks can be removed from its model."""
     if not models.has_capability(config, 'keep_blocks'):
+      can = ' or a '.join(models.families_with('keep_blocks'))
       raise UserError(
-        f'{models.variant_of(config)} is no Mixer: only of a Mixer can any block be left out'
+        f'{models.variant_of(config)} cannot be pruned, as none of its blocks can be left out: '
+        f'take a {can}'
       )
     most = config.num_blocks - 1
     if self.counts[-1] > most:
       raise UserError(
-        f'pruning.removed={",".join(map(str, self.removed))}: this Mixer has {config.num_blocks} '
+        f'pruning.removed={",".join(map(str, self.removed))}: the model has {config.num_blocks} '
         f'block(s), and one must stay: take 0 to {most}'
       )
     return config
@@ -110,7 +112,7 @@ class Method:
 
 
 Rank = Callable[[str, Blocks], Sequence[int]]
-"""(one of `MEASURES`, blocks of a Mixer) -> these blocks, the first to be removed first."""
+"""(one of `MEASURES`, blocks of a model) -> these blocks, the first to be removed first."""
 
 
 def kept_blocks(

@@ -67,7 +67,7 @@ def verdict(report: Report) -> str:
       recovered = float(np.mean(row['after_recovery']))
       lost = report['whole']['top1'] - recovered
       line += f'; recovered {recovered:.2f} %, {abs(lost):.2f} points '
-      line += f'{"less" if lost > 0 else "more"} than the complete Mixer'
+      line += f'{"less" if lost > 0 else "more"} than the complete model'
       trained = [value for other in report['rows'] if not other['blocks_removed']
                  for value in other['after_recovery']]  # fmt: skip
       if trained:
@@ -103,8 +103,8 @@ def picture(report: Report) -> bytes:
   for axis in axes:
     axis.set_xlabel('blocks left out')
     axis.set_xticks(counts if axis is not axes[-1] else [0, *counts])
-  blocks, about = report['model']['num_blocks'], f'scored on {report["scored_on"]}'
-  title = f'a Mixer of {blocks} blocks, without those of the lowest score; {about}'
+  about = f'scored on {report["scored_on"]}'
+  title = f'{report["variant"]}, without the blocks of the lowest score; {about}'
   figure.suptitle(fitted(title, 90, 2))
   figure.legend(
     list(handles.values()), list(handles), loc='outside lower center', ncols=5, fontsize=9
@@ -151,7 +151,7 @@ def _draw_cost(axis, report: Report) -> None:
     shares = [share(row) for row in counts.values()]
     axis.plot(list(counts), shares, style, ms=size, mfc=face, lw=1.2, label=name)
   axis.set_title(fitted(f'cost; {report["latency_batch"]} images on one {report["device"]}', 40, 2))
-  axis.set_ylabel('share of the complete Mixer')
+  axis.set_ylabel('share of the complete model')
   axis.set_ylim(0, max(1.1, axis.get_ylim()[1]))
   axis.grid(alpha=0.3)
   legend_below(axis, ncols=3)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 
 import jax
 import numpy as np
@@ -15,6 +16,7 @@ from mixer_jax.models import MixerConfig
 from mixer_jax.models.depth import with_blocks, without
 from mixer_jax.models.parameters import flatten
 from mixer_jax.parallel import mesh as meshes
+from tests.helpers.factories import random_params, tiny_vit
 
 CONFIG = MixerConfig(4, 3, 16, 8, 24, image_size=16, num_classes=3)
 EVERY = (0, 1, 2)
@@ -86,6 +88,12 @@ def losses(blocks) -> tuple[float, float]:
   return 100 * np.mean(logits.argmax(1) == LABELS), -log_p[np.arange(SIZE), LABELS].mean()
 
 
+def cosine(before: np.ndarray, after: np.ndarray) -> float:
+  """1 − the cosine of each token before and after a block, averaged."""
+  norms = np.linalg.norm(before, axis=-1) * np.linalg.norm(after, axis=-1)
+  return np.mean(1 - (before * after).sum(-1) / norms)
+
+
 def wanted(measure: str, block: int) -> float:
   before = features()['stem' if block == 0 else f'block_{block - 1}']
   after, others = features()[f'block_{block}'], without(EVERY, [block])
@@ -94,8 +102,7 @@ def wanted(measure: str, block: int) -> float:
   if measure == 'output_cka':
     return 1 - cka(features()['pre_logits'], features(others)['pre_logits'])
   if measure == 'cosine':
-    norms = np.linalg.norm(before, axis=-1) * np.linalg.norm(after, axis=-1)
-    return np.mean(1 - (before * after).sum(-1) / norms)
+    return cosine(before, after)
   return losses(EVERY)[0] - losses(others)[0]
 
 
@@ -117,6 +124,19 @@ def test_scores_equal_those_of_numpy(measure, images, params):
   if measure == 'leave_one_out':
     expected = [losses(without(EVERY, [block]))[1] for block in EVERY]
     np.testing.assert_allclose(ties, expected, rtol=1e-5)
+
+
+def test_the_first_block_of_a_vit_is_given_positions_and_the_class_token(images):
+  config = tiny_vit(num_classes=3)
+  params = random_params(config)
+  arrays = mixer_jax.features(config, params, LEVELS)
+  stream = [np.asarray(arrays[name], np.float64) for name in ('embedded', 'block_0', 'block_1')]
+  assert stream[0].shape == (SIZE, 17, 16)
+  placed = meshes.put_replicated(images.mesh, params)
+  for measure, of in {'cosine': cosine, 'block_cka': lambda x, y: 1 - cka(x, y)}.items():
+    values, _ = MEASURES[measure](config, placed, images)
+    expected = [of(before, after) for before, after in itertools.pairwise(stream)]
+    np.testing.assert_allclose(values, expected, rtol=0, atol=1e-5)
 
 
 def test_every_variant_is_evaluated_in_one_pass(images, params):

@@ -16,7 +16,7 @@ import mixer_jax
 from mixer_jax import checkpoints, models
 from mixer_jax.checkpoints import download, published
 from mixer_jax.errors import StorageError, UserError
-from tests.helpers import reference
+from tests.helpers import golden_models, reference
 from tests.helpers.file_server import serving
 
 TINY = published.Released(
@@ -87,13 +87,82 @@ def test_the_table_tells_what_the_paper_and_the_hubs_tell():
   assert 'is imagenet1k/Mixer-L_16' in goog.note
 
 
-@pytest.mark.parametrize('entry', published.released.values(), ids=lambda entry: entry.name)
+@pytest.mark.parametrize(
+  'entry',
+  [entry for entry in published.released.values() if entry.mebibytes is not None],
+  ids=lambda entry: entry.name,
+)
 def test_published_sizes_are_those_of_the_arrays(entry):
-  if entry.mebibytes is None:
-    pytest.skip('its size is not published')
-  arrays = 4 * models.num_params(entry.config) / 2**20
+  copies = 3 if 'optimizer' in entry.note else 1  # Adam's moments are as large as the params
+  arrays = copies * 4 * models.num_params(entry.config) / 2**20
   # A member of a zip costs some three hundred bytes beside its array.
-  assert 0 < entry.mebibytes - arrays < 350 * 12 * (entry.config.num_blocks + 1) / 2**20 + 0.01
+  members = copies * len(models.param_shapes(entry.config))
+  assert 0 < entry.mebibytes - arrays < 350 * members / 2**20 + 0.02
+
+
+def test_the_table_tells_what_the_authors_of_vit_and_bit_tell():
+  table = published.released
+  old = table['imagenet21k/ViT-B_16']
+  assert models.num_params(old.config) == 103_186_515  # with its representation layer
+  assert (old.config.representation_size, old.recipe, old.crop_fraction) == (768, 'vit-jax', 1.0)
+  assert 'head is zeros' in old.note
+  assert table['gsam/ViT-S_16'].config.pooling == 'gap'
+  assert table['imagenet21k+imagenet2012/ViT-L_16'].top1 == 85.05
+  timm = table['timm/vit_base_patch16_224.augreg_in21k_ft_in1k']
+  assert (timm.config.gelu, timm.recipe, timm.crop_fraction) == ('erf', 'timm', 0.9)
+  assert table['timm/vit_base_patch16_384.augreg_in21k_ft_in1k'].crop_fraction == 1.0
+  bit = table['timm/resnetv2_152x4_bit.goog_in21k_ft_in1k']
+  assert (bit.config.image_size, bit.top1, bit.recipe) == (480, 84.936, 'timm-bilinear')
+  assert models.variant_of(bit.config) == 'BiT-R152x4'
+  assert table['bit/BiT-M-R50x1'].config.num_classes == 21_843
+  assert table['bit/BiT-M-R50x1'].classes is None
+
+
+AUGREG = 'R-i21k-300ep-lr_0.001-aug_light1-wd_0.1-do_0.1-sd_0.1'
+
+
+@pytest.mark.parametrize(
+  ('end', 'classes', 'size'),
+  [
+    ('', 21_843, 224),
+    ('--cifar100-steps_10k-lr_0.003-res_384', 100, 384),
+    ('--oxford_iiit_pet-steps_0k-lr_0.003-res_224', 37, 224),
+    ('--resisc45-steps_2k-lr_0.01-res_224', 45, 224),
+    ('--imagenet2012-steps_20k-lr_0.03-res_384', 1000, 384),
+  ],
+)
+def test_any_file_of_augreg_is_known_by_its_name(end, classes, size):
+  name = AUGREG.replace('R', 'B_32', 1) + end
+  entry = published.find(f'augreg/{name}')
+  assert entry is not None
+  assert entry.file == f'augreg/{name}.npz'
+  assert entry == published.find(name)
+  assert entry == published.find(f'gs://vit_models/augreg/{name}.npz')
+  assert (entry.config.num_classes, entry.config.image_size) == (classes, size)
+  assert models.base_variant(entry.config) == 'ViT-B/32'
+  assert entry.training['augmentation'] == 'light1'
+  assert entry.training['dropout'] == 0.1
+  if 'steps_0k' in end:
+    assert (entry.training['fine_tuned_on'], entry.training['steps']) == ('oxford_iiit_pet', 500)
+
+
+@pytest.mark.parametrize(
+  'name',
+  [
+    'augreg/' + AUGREG.replace('R', 'R50_L_32', 1),
+    AUGREG.replace('R', 'R_Ti_16', 1) + '--cifar100-steps_10k-lr_0.003-res_384.npz',
+    'imagenet21k/R50+ViT-B_16',
+    'timm/vit_small_r26_s32_384.augreg_in21k_ft_in1k',
+  ],
+)
+def test_hybrids_are_refused_by_name(name):
+  with pytest.raises(UserError, match='is a hybrid of ResNet and ViT, which is no family here'):
+    mixer_jax.load(name)
+
+
+@pytest.mark.parametrize('name', ['B_32-i21k', 'B_9' + AUGREG[1:], 'B_32' + AUGREG[1:] + '--mnist'])
+def test_other_names_are_none_of_augreg(name):
+  assert published.find(name) is None
 
 
 def test_no_two_files_share_a_place():
@@ -110,6 +179,10 @@ def test_no_two_files_share_a_place():
     ('https://storage.googleapis.com/mixer_models/gsam/Mixer-S_8.npz', 'gsam/Mixer-S_8'),
     ('mixer_b16_224.goog_in21k', 'timm/mixer_b16_224.goog_in21k'),
     ('hf-hub:timm/mixer_b16_224.goog_in21k', 'timm/mixer_b16_224.goog_in21k'),
+    ('gs://vit_models/sam/ViT-B_32.npz', 'sam/ViT-B_32'),
+    ('imagenet21k+imagenet2012/ViT-B_16.npz', 'imagenet21k+imagenet2012/ViT-B_16'),
+    ('BiT-M-R50x1', 'bit/BiT-M-R50x1'),
+    ('gs://bit_models/BiT-S-R101x3.npz', 'bit/BiT-S-R101x3'),
   ],
 )
 def test_names_and_addresses_of_a_file(text, name):
@@ -149,6 +222,21 @@ def test_files_of_one_base_name_are_kept_apart(server, cache, monkeypatch):
   assert_loads()
   assert_loads(other.name)
   assert files(cache) == ['other/Mixer-B_16.npz', 'tiny/Mixer-B_16.npz']
+
+
+def test_a_vits_name_may_have_a_plus_and_its_file_tell_no_heads(server, cache, monkeypatch):
+  config = dataclasses.replace(golden_models.read('vit_token')[0], gelu='erf')
+  url = 'https://vits.invalid/w.safetensors'
+  entry = published.Released('imagenet21k+imagenet2012/ViT', url, config, None)
+  monkeypatch.setitem(published.released, entry.name, entry)
+  (server.folder / 'imagenet21k+imagenet2012').mkdir()
+  file = golden_models.DATA / 'vit_token.timm.safetensors'
+  shutil.copy(file, server.folder / entry.file)
+  assert mixer_jax.load(entry.name)[0] == config
+  assert files(cache) == ['imagenet21k+imagenet2012/ViT.safetensors']
+  assert server.requests[0][0] == f'/{entry.file}'
+  with pytest.raises(UserError, match='with 3 heads, not num_heads=4'):
+    mixer_jax.load(entry.name, num_heads=4)
 
 
 def test_a_broken_connection_is_gone_on_with(server, cache, monkeypatch):

@@ -7,6 +7,7 @@ import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import mixer_jax
 from mixer_jax.__main__ import COMMANDS, main
@@ -29,6 +30,68 @@ def test_any_layout_is_converted_to_any_that_can_be_written(tmp_path, name, targ
   errors = capsys.readouterr().err
   assert 'does not hold' not in errors
   assert ('timm computes the exact GELU' in errors) == target.endswith('safetensors')
+
+
+@pytest.mark.parametrize(
+  ('name', 'more', 'warned'),
+  [
+    ('vit_token.npz', (), False),
+    ('vit_gap.linen.npz', (), False),
+    ('vit_token.timm.safetensors', ('--num-heads=3',), False),
+    ('vit_representation.npz', ('--num-classes=3',), False),
+    ('vit_token.npz', ('--image-size=32', '--blocks=0,2'), False),
+    ('bit_tiny.npz', ('--image-size=32',), True),
+    ('bit_tiny.big_vision.npz', (), False),
+  ],
+)
+@pytest.mark.parametrize('target', ['out.npz', 'out.safetensors'])
+def test_files_of_each_family_are_converted(tmp_path, name, more, warned, target, capsys):
+  source = f'{reference.DATA}/{name}'
+  assert main(['convert', source, f'{tmp_path}/{target}', *more]) == 0
+  errors = capsys.readouterr().err
+  is_lost = warned and target == 'out.npz'  # no array of a ResNet tells its image size
+  assert ('does not hold image_size: load(…, image_size=32)' in errors) == is_lost
+  assert main(['inspect', f'{tmp_path}/{target}', '--json']) == 0
+  found = json.loads(capsys.readouterr().out)
+  assert main(['convert', f'{tmp_path}/{target}', f'{tmp_path}/again.npz']) == 0
+  again = flatten(mixer_jax.load(tmp_path / 'again.npz')[1])
+  for key, array in flatten(mixer_jax.load(tmp_path / target)[1]).items():
+    np.testing.assert_array_equal(again[key], array)
+  if '--image-size=32' in more and not is_lost:
+    assert found['image_size'] == 32
+  if '--num-classes=3' in more:
+    assert (found['num_classes'], found['representation_size']) == (3, 0)
+
+
+def test_a_head_of_zeros_predicts_nothing(tmp_path, capsys):
+  target, image = f'{tmp_path}/w.npz', f'{tmp_path}/a.png'
+  source = f'{reference.DATA}/vit_representation.npz'
+  assert main(['convert', source, target, '--num-classes=3']) == 0
+  Image.new('RGB', (16, 16)).save(image)
+  capsys.readouterr()
+  for argv in (
+    ['predict', f'--checkpoint={target}', image],
+    ['evaluate', f'--checkpoint={target}', f'--config=configs/evaluate.py:folder:{tmp_path}/in'],
+  ):
+    folder = tmp_path / 'in' / 'class'
+    folder.mkdir(parents=True, exist_ok=True)
+    Image.new('RGB', (16, 16)).save(folder / 'a.png')
+    assert main(argv) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert f'{target}: its head is all zeros, so every image has the same logits' in error
+  assert mixer_jax.embed(target, image).features.shape == (1, 16)
+
+
+def test_heads_are_named_by_a_flag(capsys):
+  path = f'{reference.DATA}/vit_token.timm.safetensors'
+  assert main(['inspect', path]) == 2
+  assert '--num-heads=…' in capsys.readouterr().err
+  assert main(['inspect', path, '--num-heads=7']) == 2
+  error = capsys.readouterr().err
+  assert error.count('\n') == 1
+  assert 'model.hidden_dim 24 cannot be shared by model.num_heads=7: take 6 or 8 heads' in error
+  assert main(['inspect', path, '--num-heads=3', '--json']) == 0
+  assert json.loads(capsys.readouterr().out)['num_heads'] == 3
 
 
 def test_a_training_state_becomes_a_file_that_predicts_the_same(trained, tmp_path):
@@ -140,10 +203,10 @@ def test_models_prints_table_1_and_the_published_files(tmp_path, monkeypatch, ca
   assert row[1:] == wanted
   files = {row[0]: row for row in rows if row and row[0] in published.released}
   assert files.keys() == published.released.keys()
-  assert files['imagenet1k/Mixer-B_16'][1:7] == [
-    '1,000', '228.47', '76.44', '82.36', 'resmall-crop', 'no',
+  assert files['imagenet1k/Mixer-B_16'][1:9] == [
+    'B/16', '224', '1,000', '228.47', '76.44', '82.36', 'resmall-crop', 'no',
   ]  # fmt: skip
-  assert files['sam/Mixer-B_32'][6] == 'yes'
+  assert files['sam/Mixer-B_32'][8] == 'yes'
 
 
 @pytest.mark.parametrize('command', COMMANDS)

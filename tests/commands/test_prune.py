@@ -201,7 +201,7 @@ def test_a_head_is_kept_for_its_own_classes_only(trained, digits_dir, tmp_path, 
 
 
 BAD = [
-  (['--config.pruning.removed=2'], 'this Mixer has 2 block(s), and one must stay: take 0 to 1'),
+  (['--config.pruning.removed=2'], 'the model has 2 block(s), and one must stay: take 0 to 1'),
   (['--config.pruning.removed=-1'], 'pruning.removed are numbers of blocks'),
   (['--config.pruning.scores=cosin'], "pruning.scores has no 'cosin': the nearest are cosine"),
   (['--config.pruning.score_split=trian'], "no split 'trian'"),
@@ -239,7 +239,10 @@ def test_a_resnet_is_refused(trained, digits_dir, tmp_path, capsys, monkeypatch)
     lambda path: checkpoints.Checkpoint(resnet, {}, 'x', 'x', metadata=read.metadata),
   )
   assert main(flags(trained, tmp_path / 'study', digits_dir)) == 2
-  assert 'is no Mixer: only of a Mixer can any block be left out' in capsys.readouterr().err
+  assert (
+    'cannot be pruned, as none of its blocks can be left out: take a Mixer or a ViT'
+    in capsys.readouterr().err
+  )
 
 
 def test_the_other_scale_is_the_papers_fine_tuning():

@@ -15,11 +15,12 @@ import pytest
 from PIL import Image
 
 import mixer_jax
+from mixer_jax.__main__ import main
 from mixer_jax.checkpoints.run_states import read_params
 from mixer_jax.checkpoints.store import Store
 from mixer_jax.runlog.metrics import read_metrics
 from mixer_jax.runs.base_hooks import BaseHooks
-from tests.helpers import reference, train_runs
+from tests.helpers import factories, golden_models, reference, train_runs
 
 
 @pytest.fixture(scope='module')
@@ -178,6 +179,44 @@ def finetune(workdir, data_dir, source, *more):
   return train_runs.train(
     workdir, data_dir, f'--config.init_from={source}', *more, config='configs/digits_finetune.py'
   )
+
+
+@pytest.mark.long
+def test_a_vit_is_fine_tuned_at_a_larger_size_without_its_representation(digits_dir, tmp_path):
+  small = factories.tiny_vit(representation_size=12)
+  params = factories.random_params(small)
+  mixer_jax.save(tmp_path / 'vit.npz', small, params)
+  frozen = ('--config.optimizer.learning_rate=0', '--config.total_steps=2')
+  assert finetune(tmp_path / 'run', digits_dir, tmp_path / 'vit.npz', *frozen) == 0
+  config, found = mixer_jax.load(tmp_path / 'run')
+  assert (config.image_size, config.representation_size, config.family) == (32, 0, 'vit')
+  assert 'pre_logits' not in found
+  assert not found['head']['kernel'].any()
+  wanted = mixer_jax.load(tmp_path / 'vit.npz', image_size=32)[1]
+  positions = found['Transformer']['posembed_input']['pos_embedding']
+  np.testing.assert_array_equal(positions, wanted['Transformer']['posembed_input']['pos_embedding'])
+  np.testing.assert_array_equal(found['cls'], params['cls'])
+
+
+def test_a_file_of_another_family_than_the_config_names_is_refused(digits_dir, tmp_path, capsys):
+  source = golden_models.DATA / 'mixer_tiny.npz'
+  vit = tmp_path / 'vit.py'
+  vit.write_text(
+    'from configs import common, digits_finetune\n'
+    'def get_config():\n'
+    '  config = digits_finetune.get_config()\n'
+    "  config.model.family = 'vit'\n"
+    '  config.model.image_size = 24\n'
+    '  return config\n'
+  )
+  argv = train_runs.flags(
+    tmp_path / 'run', digits_dir, f'--config.init_from={source}', config=str(vit)
+  )
+  assert main(argv) == 2
+  line = capsys.readouterr().err.splitlines()[-1]
+  assert f'config.model.family cannot differ from the checkpoint {source}' in line
+  assert 'where it is mixer: leave it out' in line
+  assert not (tmp_path / 'run').exists()
 
 
 def test_states_without_a_config_are_left_alone(trained, digits_dir, tmp_path, capsys):

@@ -11,6 +11,7 @@ from mixer_jax.evaluation import features
 from mixer_jax.evaluation.pipelined import pipelined
 from mixer_jax.parallel import mesh as meshes
 from tests.helpers import reference
+from tests.helpers.factories import random_params, tiny_vit
 
 
 @pytest.mark.parametrize('sizes', [(8, 1, 1), (2, 2, 2)])
@@ -40,6 +41,26 @@ def test_features_are_gathered_in_order_whatever_the_mesh(sizes):
   assert found.layers['pre_logits'].dtype == np.float32
   np.testing.assert_allclose(found.layers['pre_logits'], expected['pre_logits'], atol=1e-5)
   np.testing.assert_allclose(found.layers['block_1'], expected['block_1'].mean(1), atol=1e-5)
+
+
+def test_tokens_are_averaged_and_heads_of_attention_stay_apart():
+  vit = tiny_vit()
+  resnet = models.ResNetConfig('1,1', 0.125, stem='cifar', groups=4, image_size=16, num_classes=10)
+  images = np.random.default_rng(0).integers(0, 256, (3, 16, 16, 3)).astype(np.uint8)
+  for config, names in (
+    (vit, ['stem', 'block_1', 'block_0/attention/query', 'pre_logits']),
+    (resnet, ['stem', 'block_1', 'pre_logits']),
+  ):
+    params = random_params(config)
+    found = features.pooled_features(config, params, {'image': images}, names)
+    expected = models.features(config, params, images)
+    for name in names:
+      rows = np.asarray(expected[name], np.float64)
+      if config is vit and rows.ndim > 2:
+        rows = rows.mean(1).reshape(3, -1)  # over the 17 tokens, or the 16 of the stem
+      elif rows.ndim > 2:
+        rows = rows.mean((1, 2))
+      np.testing.assert_allclose(found[name], rows, rtol=1e-5, atol=1e-5, err_msg=name)
 
 
 def test_an_unknown_layer_is_refused():

@@ -85,17 +85,19 @@ MIXER = mixer_jax.MixerConfig(
   image_size=16,
   num_classes=10,
 )
+RESNET = models.ResNetConfig('1,1', 0.125, stem='cifar', groups=4, image_size=16, num_classes=10)
 SETTINGS = probe.ProbeConfig(l2=1e-2, iterations=100)
 
 
-def test_digits_after_every_block(digits_dir):
+@pytest.mark.parametrize('config', [MIXER, RESNET], ids=['mixer', 'resnet'])
+def test_digits_after_every_block(config, digits_dir):
   mesh = meshes.make_mesh(devices=jax.devices()[:1])
-  params = mixer_jax.init(MIXER, jax.random.key(0))
+  params = mixer_jax.init(config, jax.random.key(0))
   train, test = (
     open_source('digits', split, str(digits_dir)) for split in ('train[:300]', 'test[:150]')
   )
   rows = probe.linear_probe(
-    MIXER, SETTINGS, meshes.put_replicated(mesh, params), train, test, DATA, mesh, batch_size=64
+    config, SETTINGS, meshes.put_replicated(mesh, params), train, test, DATA, mesh, batch_size=64
   )
   assert [row.layer for row in rows] == ['block_0', 'block_1', 'pre_logits']
   for row in rows:
@@ -108,8 +110,9 @@ def test_digits_after_every_block(digits_dir):
     batch = next(pipeline.eval_batches(part, DATA, image_size=16, batch_size=len(part)))
     images.append(batch['image'])
     labels.append(batch['label'])
-  outputs = models.features(MIXER, params, np.concatenate(images))
-  x = np.split(np.mean(outputs['block_1'], axis=1), [len(train)])
+  outputs = models.features(config, params, np.concatenate(images))
+  block = np.asarray(outputs['block_1'])  # of the ResNet twice as wide as block_0
+  x = np.split(block.mean(axis=tuple(range(1, block.ndim - 1))), [len(train)])
   whiten, model, objective = logistic(x[0], labels[0], SETTINGS.l2)
   assert rows[1].objective == pytest.approx(objective, abs=1e-3)
   expected = 100 * model.score(whiten(x[1]), labels[1])

@@ -9,6 +9,7 @@ import pytest
 import mixer_jax
 from mixer_jax import ViTConfig, models
 from mixer_jax.errors import UserError
+from mixer_jax.models import vit
 from mixer_jax.models.parameters import flatten
 from mixer_jax.models.resolution import grow
 from tests.helpers import factories, golden_models
@@ -51,7 +52,7 @@ COUNTS = {  # parameters with 1000 classes and GFLOP of a forward pass, by the a
 }
 
 
-@pytest.mark.parametrize('name', models.family.load('vit').VARIANTS)
+@pytest.mark.parametrize('name', vit.VARIANTS)
 def test_parameter_counts_and_flops(name):
   config = models.VARIANTS[name]
   assert models.num_params(config) == COUNTS[name][0]

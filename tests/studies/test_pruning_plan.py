@@ -102,10 +102,11 @@ def test_other_settings_are_refused(change, message):
     PruningConfig.from_fields({**FIELDS, **change})
 
 
-def test_a_block_must_stay_and_the_model_be_a_mixer():
+def test_a_block_must_stay_and_the_model_do_without_the_others():
   eight = VARIANTS['S/32']
   assert dataclasses.replace(SETTINGS, removed=(7,)).checked(eight) is eight
+  assert SETTINGS.checked(VARIANTS['ViT-S/32']) is VARIANTS['ViT-S/32']
   with pytest.raises(UserError, match=r'has 8 block.*one must stay: take 0 to 7'):
     dataclasses.replace(SETTINGS, removed=(2, 8)).checked(eight)
-  with pytest.raises(UserError, match='BiT-R50x1 is no Mixer'):
+  with pytest.raises(UserError, match=r'BiT-R50x1 cannot be pruned.*: take a Mixer or a ViT'):
     SETTINGS.checked(ResNetConfig())

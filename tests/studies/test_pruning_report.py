@@ -22,6 +22,7 @@ def row(score, way, seed, gone, after, recovered, loss=1.0):
 def report(recovered=True) -> dict:
   back = lambda *values: list(values) if recovered else []
   return {
+    'variant': 'Mixer of 8 blocks, width 64',
     'model': {'num_blocks': 8},
     'scored_on': 'digits/train',
     'tested_on': 'digits/test',
@@ -60,7 +61,7 @@ def test_the_verdict_chooses_by_the_images_that_were_scored():
   one, two = pruning_report.verdict(report()).splitlines()
   assert one == (
     '1 of 8 blocks: the least loss on digits/train is by cosine: top-1 98.00 %, at random '
-    '40.00 ± 28.28 %; recovered 98.50 %, 0.50 points less than the complete Mixer'
+    '40.00 ± 28.28 %; recovered 98.50 %, 0.50 points less than the complete model'
   )
   assert 'is by cosine, one by one: top-1 88.00 %; recovered 99.50 %, 0.50 points more' in two
   assert 'recovered' not in pruning_report.verdict(report(recovered=False))
