@@ -11,6 +11,7 @@ the MLP.
 import collections
 import dataclasses
 import functools
+import logging
 import math
 
 import jax
@@ -30,6 +31,8 @@ from mixer_jax.models.vit_inspection import (
   stem_kernel,
 )
 from mixer_jax.models.vit_published import PUBLISHED, named_file
+
+log = logging.getLogger(__name__)
 
 __all__ = [
   'LAYOUTS',
@@ -372,6 +375,9 @@ def from_file(found: Found) -> ViTConfig:
   )
   if 'S' not in sizes:  # such a model takes any size
     size = found.number('image_size') or sizes['P'] * max(224 // sizes['P'], 1)
+    log.warning(
+      'the file has no position embeddings: they are taken as fixed (sincos2d), at %d px', size
+    )
     return make(position='sincos2d', image_size=size)
   side = _side(sizes['S'], pooling == 'token')
   return make(image_size=sizes['P'] * side)

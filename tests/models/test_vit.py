@@ -111,3 +111,11 @@ def test_a_new_head_drops_the_representation_layer():
 def test_a_config_that_is_written_down_is_read_back():
   config = ViTConfig(16, 2, 32, 64, 4, pooling='map', position='sincos2d')
   assert models.config_from(dataclasses.asdict(config)) == config
+
+
+def test_a_file_without_positions_is_read_with_a_warning(tmp_path, caplog):
+  config = factories.tiny_vit(pooling='gap', position='sincos2d', image_size=16)
+  mixer_jax.save(tmp_path / 'w.npz', config, factories.random_params(config))
+  found, _ = mixer_jax.load(tmp_path / 'w.npz')
+  assert (found.position, found.image_size) == ('sincos2d', 224)
+  assert 'no position embeddings: they are taken as fixed (sincos2d), at 224 px' in caplog.text
