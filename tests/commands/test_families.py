@@ -228,7 +228,7 @@ REFUSED = [
     [*FINETUNE, '--workdir={out}', '--config.init_from={run}', '--config.model.dropout=0.1'],
     'config.model.dropout=0.1: the checkpoint {run} is ResNet-8x0.125',
   ),
-  ('vit', ['bench', '--model=ViT-B16'], "no model 'ViT-B16', did you mean ViT-B/16"),
+  ('vit', ['bench', '--model=ViT-B17'], "no model 'ViT-B17', did you mean ViT-B/16"),
   ('resnet', ['bench', '--model=R50x1'], "no model 'R50x1', did you mean BiT-R50x1"),
 ]
 

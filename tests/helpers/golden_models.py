@@ -33,7 +33,7 @@ def check_gradients(config, params: dict, expected: dict[str, np.ndarray]) -> No
     logits = mixer_jax.apply(config, params, expected['images'])
     return optax.softmax_cross_entropy_with_integer_labels(logits, expected['labels']).mean()
 
-  value, gradients = jax.value_and_grad(loss)(params)
+  value, gradients = jax.jit(jax.value_and_grad(loss))(params)
   np.testing.assert_allclose(value, expected['loss'], atol=1e-6)
   gradients = {name: np.asarray(gradient) for name, gradient in flatten(gradients).items()}
   largest = max(np.abs(gradient).max() for gradient in gradients.values())
