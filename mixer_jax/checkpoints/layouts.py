@@ -48,7 +48,7 @@ def read(path, fields: Mapping[str, Any] | None = None) -> WeightsFile:
 
   Args:
     fields: of the config, what is known from elsewhere, such as `num_heads` of a ViT; it counts
-      where the file does not tell it.
+      where the file does not store it.
 
   Raises:
     UserError: not such a file; or arrays are missing, superfluous, of the wrong
@@ -163,7 +163,7 @@ def told(config, layout: Layout) -> Any:
   """Return the config that a reader of a file learns, which need not have all fields of this one.
 
   Raises:
-    UserError: the file would not tell enough.
+    UserError: the file would not determine a config.
   """
   family, num_blocks = families.of(config), config.num_blocks
   shapes = {
@@ -203,7 +203,7 @@ def _read(container: Container, fields: Mapping[str, Any]) -> WeightsFile:
 class _File:
   """Arrays of a weights file by their stored names, in which blocks have flat numbers.
 
-  Where a file tells too little for a config, shapes that are expected have letters in the place of
+  Where a file does not determine a config, shapes that are expected have letters in the place of
   sizes, so that all that is wrong with it can be said at once.
   """
 
@@ -224,7 +224,7 @@ class _File:
     }
 
   def parameter_shapes(self) -> dict[str, Shape]:
-    """Parameter -> its shape, as far as the stored one tells it."""
+    """Parameter -> its shape, as far as it follows from the stored one."""
     return {
       name: self._layout.parameter_shape(name, self._shapes[stored])
       for name, stored in self._stored_name.items()

@@ -81,7 +81,7 @@ def load(
     blocks: numbers of the blocks of a Mixer or ViT to keep, ascending; the others are left out.
     gelu: 'tanh' or 'erf' (as timm computes), in place of what is known.
     input_range: '[-1, 1]' or '[0, 1]', likewise.
-    num_heads: attention heads of a ViT in a file that does not tell them, as timm's.
+    num_heads: attention heads of a ViT in a file that does not store them, as timm's.
 
   Raises:
     UserError: there is no such checkpoint, it is damaged, it cannot be changed so, or it has
@@ -132,7 +132,7 @@ def read(
   Args:
     path_or_name: as for `load`.
     num_heads: likewise.
-    image_size: of a model whose arrays do not tell it; others keep theirs.
+    image_size: of a model whose arrays do not determine it; others keep theirs.
 
   Raises:
     UserError: there is no such checkpoint, it is damaged, or it has another number of heads.
@@ -147,7 +147,7 @@ def read(
 
 
 def read_knowing(path_or_name, **known: Any) -> Checkpoint:
-  """Read a checkpoint; `known` fields count where its file does not tell them, None does not."""
+  """Read a checkpoint; `known` fields count where its file does not store them; None is ignored."""
   return _read(path_or_name, {k: v for k, v in known.items() if v is not None})
 
 

@@ -48,7 +48,7 @@ def recognise(specs: Mapping[str, Spec]) -> Recognised:
   """Return the layout that most of the names in a file belong to.
 
   Raises:
-    UserError: they belong to none, or tell of a model that its family does not have.
+    UserError: they belong to none, or are of a model that its family does not have.
   """
   keys = _unwrapped(specs)
   shapes = {name: specs[key].shape for name, key in keys.items()}

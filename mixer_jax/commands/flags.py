@@ -86,12 +86,12 @@ class Parser(argparse.ArgumentParser):
     self.add_heads()
 
   def add_heads(self):
-    """Add the flag --num-heads, for files that do not tell it."""
+    """Add the flag --num-heads, for files that do not store it."""
     self.add_argument(
       '--num-heads',
       type=int,
       metavar='N',
-      help="attention heads of a ViT in timm's layout, which need not tell them",
+      help="attention heads of a ViT whose file does not store them (timm's layout)",
     )
 
   def add_evaluated(

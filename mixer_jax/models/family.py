@@ -28,7 +28,7 @@ and may define
     STATE        a table like PARAMETERS of arrays that training updates without a gradient, such
                  as the statistics of BatchNorm
     OPTIONAL     those letters of SIZES, as one text, whose size may be 0 (the model then has no
-                 parameter with such an axis), or that a weights file may not tell
+                 parameter with such an axis), or that a weights file may not store
     SUMMARY      the fields and properties that describe a model in words; else ARCHITECTURE
     ARITHMETIC   fields that change the result and that no weights file holds; else `input_range`
     VARIANTS     name -> Config

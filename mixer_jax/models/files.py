@@ -66,7 +66,7 @@ class Found:
 
   Attributes:
     num_blocks: number of blocks.
-    sizes: letter of an axis -> its size; a letter that the file does not tell is missing.
+    sizes: letter of an axis -> its size; without those it does not determine.
     shapes: parameter name -> shape; 0 for an axis that the layout merges with others.
     about: text fields of the file.
     fields: what is known about the config from elsewhere.
@@ -79,7 +79,7 @@ class Found:
   fields: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
   def number(self, name: str) -> int | None:
-    """Return a field that arrays do not tell: by the text of the file, else as it is known.
+    """Return a field that no array determines: from the text of the file, else as it is known.
 
     Raises:
       UserError: the text is no number.
@@ -109,7 +109,7 @@ class Layout:
     stages: how blocks are numbered, if not from 0 on; their flat names begin as `block` says.
     stack: how arrays of all blocks are stored as one, if a file may do so.
     first_row: name of a parameter, (1, N, …), whose first row may be missing; it is then zero.
-    strangers: (pattern, text) of stored names that tell of a model which the family does not have,
+    strangers: (pattern, text) of stored names of a model which the family does not have,
       and what that is.
     refusal: config -> why a model cannot be stored in it; '': it can.
     caveat: config -> a warning for who writes it; '': none.

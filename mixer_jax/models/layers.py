@@ -6,6 +6,7 @@ dtypes and float32 statistics.
 """
 
 import functools
+import math
 from collections.abc import Sequence
 
 import jax
@@ -30,6 +31,26 @@ def join_heads(params: dict, x_BhSd: jax.Array, dtype) -> jax.Array:
   """Linear map of all heads with a kernel (h, d, C), to (B, S, C)."""
   x_BhSd, kernel, bias = promote_dtype(x_BhSd, params['kernel'], params['bias'], dtype=dtype)
   return jnp.einsum('bhsd,hdc->bsc', x_BhSd, kernel) + bias
+
+
+def attention_weights(query_BhSd: jax.Array, key_BhTd: jax.Array) -> jax.Array:
+  """Return softmax(q·k / √d) over the keys, (B, h, S, T) float32."""
+  scores = jnp.einsum('bhsd,bhtd->bhst', query_BhSd, key_BhTd, preferred_element_type=jnp.float32)
+  return jax.nn.softmax(scores / math.sqrt(query_BhSd.shape[-1]))
+
+
+GELUS = ('tanh', 'erf')
+"""The approximation that the published weights were trained with, and the exact form."""
+
+
+def gelu(x: jax.Array, kind: str) -> jax.Array:
+  """GELU of one of the kinds."""
+  return jax.nn.gelu(x, approximate=kind == 'tanh')
+
+
+def skip_rate(config, block: int) -> float:
+  """Probability of skipping each branch of a block in training, linear in depth."""
+  return config.stochastic_depth * block / max(config.num_blocks - 1, 1)
 
 
 def conv(params: dict, x_BHWC: jax.Array, dtype, *, stride: int = 1, padding: int = 0) -> jax.Array:

@@ -75,8 +75,6 @@ PARAMETERS = {
 }
 """Under the names of the published files."""
 
-_GELU_APPROXIMATE = {'tanh': True, 'erf': False}
-
 
 @dataclasses.dataclass(frozen=True)
 class MixerConfig:
@@ -129,7 +127,7 @@ class MixerConfig:
     validation.check(self)
     validation.check_depth(self)
     validation.check_patches(self)
-    validation.check_choice(self, 'gelu', tuple(_GELU_APPROXIMATE))
+    validation.check_choice(self, 'gelu', layers.GELUS)
     validation.check_rates(self, ('stochastic_depth', 'dropout'))
 
   @property
@@ -230,7 +228,7 @@ def run(config: MixerConfig, params: dict, images, *, state: dict, train: bool, 
   x_BSC = x_BSC.reshape(x_BSC.shape[0], -1, x_BSC.shape[-1])  # tokens in raster order
   features = collections.OrderedDict(stem=x_BSC)  # a plain dict would leave jit sorted by name
   for i in range(config.num_blocks):
-    block = functools.partial(_block, config, skip_rate(config, i))
+    block = functools.partial(_block, config, layers.skip_rate(config, i))
     block = jax.checkpoint(block) if config.remat else block
     block_key = None if key is None else jax.random.fold_in(key, i)
     x_BSC, inside = block(params[f'MixerBlock_{i}'], x_BSC, block_key)
@@ -240,11 +238,6 @@ def run(config: MixerConfig, params: dict, images, *, state: dict, train: bool, 
   features['pre_logits'] = x_BSC.mean(axis=1, dtype=jnp.float32)
   features['logits'] = layers.dense(params['head'], features['pre_logits'], jnp.float32)
   return features, state
-
-
-def skip_rate(config: MixerConfig, block: int) -> float:
-  """Probability of skipping each branch of a block, linear in depth."""
-  return config.stochastic_depth * block / max(config.num_blocks - 1, 1)
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1), inline=True)  # traced once for equal blocks
@@ -272,7 +265,6 @@ def _block(config: MixerConfig, rate: float, params: dict, x_BSC, key):
 
 def _mlp(config: MixerConfig, params: dict, x, key):
   """Dense, GELU, Dense over the last axis: the output and the hidden activation."""
-  approximate = _GELU_APPROXIMATE[config.gelu]
-  hidden = jax.nn.gelu(layers.dense(params['Dense_0'], x, config.dtype), approximate=approximate)
+  hidden = layers.gelu(layers.dense(params['Dense_0'], x, config.dtype), config.gelu)
   dropped = layers.dropout(hidden, config.dropout, key)
   return layers.dense(params['Dense_1'], dropped, config.dtype), hidden

@@ -62,7 +62,7 @@ PUBLISHED = (
 )
 """Table 3 uses the recipe `resmall-crop`, Table 2 `resize-crop`.
 
-Sizes and epochs in Table 2 of ViT and BiT are those of their papers, as far as these tell: the 90
+Sizes and epochs in Table 2 of ViT and BiT are those of their papers, as far as these say: the 90
 epochs of ViT-L/16 on ImageNet-21k are taken from its core-days, and 480 px of R152x4 from BiT's own
 rule. The accuracies of the first four ViTs, whose weights are others than the ViT paper's, reached
 the authors by personal communication.

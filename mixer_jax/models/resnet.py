@@ -211,7 +211,7 @@ def places(config: ResNetConfig) -> list[tuple[int, int]]:
 
 
 def from_file(found: Found) -> ResNetConfig:
-  """Return the config of a weights file; with BiT's 32 groups, unless the file tells others.
+  """Return the config of a weights file; BiT's 32 groups, unless the file stores another number.
 
   Raises:
     UserError: there is no such ResNet.

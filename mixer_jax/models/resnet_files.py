@@ -61,7 +61,7 @@ def _groups_refusal(config) -> str:
 
 
 def _about(config) -> dict[str, str]:
-  """Fields that no array tells."""
+  """Fields that no array determines."""
   return {'image_size': str(config.image_size), 'groups': str(config.groups)}
 
 

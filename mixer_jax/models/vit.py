@@ -9,21 +9,26 @@ the MLP.
 """
 
 import collections
-import dataclasses
 import functools
-import logging
 import math
 
 import jax
 import jax.numpy as jnp
 from flax import linen
 
-from mixer_jax.errors import UserError
-from mixer_jax.models import layers, validation
-from mixer_jax.models.files import Found
-from mixer_jax.models.parameters import Param, head_bias, ones, zeros
+from mixer_jax.models import layers
+from mixer_jax.models.parameters import Initializer, Param, head_bias, ones, zeros
 from mixer_jax.models.vit_changes import grow, keep_blocks, match_permutation, without_head
-from mixer_jax.models.vit_files import LAYOUTS
+from mixer_jax.models.vit_config import (
+  COLUMNS,
+  VARIANTS,
+  ViTConfig,
+  activation,
+  base_variant,
+  is_stochastic,
+  variant_of,
+)
+from mixer_jax.models.vit_files import LAYOUTS, from_file
 from mixer_jax.models.vit_inspection import (
   attention_weights,
   position_embeddings,
@@ -32,24 +37,29 @@ from mixer_jax.models.vit_inspection import (
 )
 from mixer_jax.models.vit_published import PUBLISHED, named_file
 
-log = logging.getLogger(__name__)
-
 __all__ = [
+  'COLUMNS',
   'LAYOUTS',
   'PUBLISHED',
   'VARIANTS',
   'ViTConfig',
+  'activation',
   'attention_weights',
+  'base_variant',
+  'from_file',
   'grow',
+  'is_stochastic',
   'keep_blocks',
   'match_permutation',
   'named_file',
   'position_embeddings',
   'stem_kernel',
+  'variant_of',
   'without_head',
 ]
 
 NAME = 'ViT'
+Config = ViTConfig
 ARCHITECTURE = (
   'patch_size',
   'num_blocks',
@@ -85,45 +95,32 @@ OPTIONAL = 'STRHDqchdf'
 SPLIT = {**dict.fromkeys('HFhf', 'model'), **dict.fromkeys('CREc', 'fsdp')}
 
 
-def _attention_in(config, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-  """Glorot-uniform values of (C, heads · channels of a head)."""
-  del config
-  matrix = (shape[0], shape[1] * shape[2])
-  return linen.initializers.xavier_uniform()(key, matrix, jnp.float32).reshape(shape)
-
-
-def _attention_out(config, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-  """Glorot-uniform values of (heads · channels of a head, C)."""
-  del config
-  matrix = (shape[0] * shape[1], shape[2])
-  return linen.initializers.xavier_uniform()(key, matrix, jnp.float32).reshape(shape)
-
-
 def _glorot(config, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-  """Glorot-uniform values."""
+  """Glorot-uniform values of a matrix: the first axis goes in, the others come out."""
   del config
-  return linen.initializers.xavier_uniform()(key, shape, jnp.float32)
+  matrix = (shape[0], math.prod(shape[1:]))
+  return linen.initializers.xavier_uniform()(key, matrix, jnp.float32).reshape(shape)
 
 
-def _positions(config, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-  """Normal values of standard deviation .02."""
+def _glorot_out(config, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
+  """Likewise of (heads, channels of a head, C): the last axis comes out, the others go in."""
   del config
-  return 0.02 * jax.random.normal(key, shape, jnp.float32)
+  matrix = (math.prod(shape[:-1]), shape[-1])
+  return linen.initializers.xavier_uniform()(key, matrix, jnp.float32).reshape(shape)
 
 
-def _near_zero(config, key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-  """Normal values of standard deviation 1e-6."""
-  del config
-  return 1e-6 * jax.random.normal(key, shape, jnp.float32)
+def _normal(deviation: float) -> Initializer:
+  """Return an initialiser of normal values."""
+  return lambda config, key, shape: deviation * jax.random.normal(key, shape, jnp.float32)
 
 
 def _attention(prefix: str, width: str, heads: str, channels: str) -> dict[str, Param]:
   """Rows of a multi-head attention; its arguments are letters of axes."""
   rows = {}
   for part in ('query', 'key', 'value'):
-    rows[f'{prefix}/{part}/kernel'] = Param(width + heads + channels, _attention_in, decay=True)
+    rows[f'{prefix}/{part}/kernel'] = Param(width + heads + channels, _glorot, decay=True)
     rows[f'{prefix}/{part}/bias'] = Param(heads + channels, zeros)
-  rows[f'{prefix}/out/kernel'] = Param(heads + channels + width, _attention_out, decay=True)
+  rows[f'{prefix}/out/kernel'] = Param(heads + channels + width, _glorot_out, decay=True)
   rows[f'{prefix}/out/bias'] = Param(width, zeros)
   return rows
 
@@ -135,9 +132,9 @@ def _layer_norm(prefix: str, width: str) -> dict[str, Param]:
 def _mlp_rows(prefix: str, width: str, hidden: str) -> dict[str, Param]:
   return {
     f'{prefix}/Dense_0/kernel': Param(width + hidden, _glorot, decay=True),
-    f'{prefix}/Dense_0/bias': Param(hidden, _near_zero),
+    f'{prefix}/Dense_0/bias': Param(hidden, _normal(1e-6)),
     f'{prefix}/Dense_1/kernel': Param(hidden + width, _glorot, decay=True),
-    f'{prefix}/Dense_1/bias': Param(width, _near_zero),
+    f'{prefix}/Dense_1/bias': Param(width, _normal(1e-6)),
   }
 
 
@@ -147,7 +144,7 @@ PARAMETERS = {
   'embedding/kernel': Param('PP3C', decay=True),
   'embedding/bias': Param('C', zeros),
   'cls': Param('1TC', zeros),
-  'Transformer/posembed_input/pos_embedding': Param('1SC', _positions),
+  'Transformer/posembed_input/pos_embedding': Param('1SC', _normal(0.02)),
   **_layer_norm(f'{_BLOCK}/LayerNorm_0', 'C'),
   **_attention(f'{_BLOCK}/MultiHeadDotProductAttention_1', 'C', 'H', 'D'),
   **_layer_norm(f'{_BLOCK}/LayerNorm_2', 'C'),
@@ -164,252 +161,6 @@ PARAMETERS = {
 }
 """Under the names of the published files, in which the children of a block share one count."""
 
-_GELU_APPROXIMATE = {'tanh': True, 'erf': False}
-_POOLINGS = ('token', 'gap', 'map')
-_POSITIONS = ('learned', 'sincos2d')
-
-
-@dataclasses.dataclass(frozen=True)
-class ViTConfig:
-  """Fields of a ViT. Hashable, so that jit takes it as a static argument.
-
-  Attributes:
-    patch_size: side of a square patch, pixels (P).
-    num_blocks: number of encoder blocks.
-    hidden_dim: channels of a token (C).
-    mlp_dim: width of each MLP (F).
-    num_heads: attention heads; a divisor of `hidden_dim`.
-    image_size: side of the square input image, pixels; a multiple of `patch_size`.
-    num_classes: outputs of the linear head (N).
-    pooling: what the head sees: 'token', a class token; 'gap', the mean over tokens; or
-      'map', a learned probe that attends to the tokens (Zhai et al. 2022, arXiv 2106.04560).
-    position: 'learned' position embeddings, or 'sincos2d', fixed sines and cosines
-      (Beyer et al. 2022, arXiv 2205.01580).
-    representation_size: width of a layer with tanh before the head, as the files of
-      ImageNet-21k of the ViT paper have it; 0: none.
-    gelu: 'tanh', the approximation the published weights were trained with, or
-      'erf', the exact form that timm computes.
-    input_range: '[-1, 1]' or '[0, 1]', to which the pixels' 0..255 is mapped.
-    dtype: dtype of activations and matrix multiplies. Parameters, LayerNorm's
-      arithmetic, the softmax of attention and the head stay float32.
-    stochastic_depth: probability of skipping the last block's branches in training;
-      it grows linearly from 0 at the first block. A branch that is kept is not rescaled.
-    dropout: probability of dropping an activation in training: after the positions,
-      attention and both layers of each MLP (ViT paper, Appendix B.1).
-    head_bias: initial value of the head's bias.
-    remat: recompute each block in the backward pass instead of keeping its activations.
-    family: 'vit', so that a stored config names its family.
-
-  Raises:
-    UserError: a field of the wrong type or out of range.
-  """
-
-  patch_size: int
-  num_blocks: int
-  hidden_dim: int
-  mlp_dim: int
-  num_heads: int
-  image_size: int = 224
-  num_classes: int = 1000
-  pooling: str = 'token'
-  position: str = 'learned'
-  representation_size: int = dataclasses.field(default=0, metadata={'at_least': 0})
-  gelu: str = 'tanh'
-  input_range: str = '[-1, 1]'
-  dtype: str = 'float32'
-  stochastic_depth: float = 0.0
-  dropout: float = 0.0
-  head_bias: float = 0.0
-  remat: bool = False
-  family: str = dataclasses.field(default='vit', repr=False)
-
-  def __post_init__(self):
-    validation.check(self)
-    validation.check_depth(self)
-    validation.check_patches(self)
-    if self.hidden_dim % self.num_heads:
-      near = [n for n in range(1, self.hidden_dim + 1) if self.hidden_dim % n == 0]
-      near.sort(key=lambda n: (abs(n - self.num_heads), n))
-      raise UserError(
-        f'model.hidden_dim {self.hidden_dim} cannot be shared by model.num_heads='
-        f'{self.num_heads}: take {" or ".join(map(str, sorted(near[:2])))} heads'
-      )
-    validation.check_choice(self, 'pooling', _POOLINGS)
-    validation.check_choice(self, 'position', _POSITIONS)
-    validation.check_choice(self, 'gelu', tuple(_GELU_APPROXIMATE))
-    validation.check_rates(self, ('stochastic_depth', 'dropout'))
-    if self.position == 'sincos2d' and (self.hidden_dim % 4 or self.hidden_dim < 8):
-      raise UserError(
-        f"model.position='sincos2d' needs a model.hidden_dim that is a multiple of 4 and at least "
-        f'8, not {self.hidden_dim}'
-      )
-
-  @property
-  def num_patches(self) -> int:
-    """Number of patches of an image."""
-    return (self.image_size // self.patch_size) ** 2
-
-  @property
-  def num_class_tokens(self) -> int:
-    """1 if there is a class token, otherwise 0."""
-    return int(self.pooling == 'token')
-
-  @property
-  def num_tokens(self) -> int:
-    """Number of tokens, with the class token (S)."""
-    return self.num_patches + self.num_class_tokens
-
-  @property
-  def num_positions(self) -> int:
-    """Number of learned position embeddings."""
-    return self.num_tokens if self.position == 'learned' else 0
-
-  @property
-  def head_dim(self) -> int:
-    """Channels of each attention head (d)."""
-    return self.hidden_dim // self.num_heads
-
-  @property
-  def pre_logits_dim(self) -> int:
-    """Number of features that the head sees."""
-    return self.representation_size or self.hidden_dim
-
-  @property
-  def num_probes(self) -> int:
-    """1 if the head pools by attention, otherwise 0, as are the four sizes below."""
-    return int(self.pooling == 'map')
-
-  @property
-  def pooling_dim(self) -> int:
-    """Channels of attention pooling."""
-    return self.num_probes * self.hidden_dim
-
-  @property
-  def pooling_heads(self) -> int:
-    """Heads of attention pooling."""
-    return self.num_probes * self.num_heads
-
-  @property
-  def pooling_head_dim(self) -> int:
-    """Channels of each head of attention pooling."""
-    return self.num_probes * self.head_dim
-
-  @property
-  def pooling_mlp_dim(self) -> int:
-    """Width of the MLP of attention pooling."""
-    return self.num_probes * self.mlp_dim
-
-
-Config = ViTConfig
-
-VARIANTS = {
-  'ViT-Ti/16': ViTConfig(16, 12, 192, 768, 3),
-  'ViT-S/32': ViTConfig(32, 12, 384, 1536, 6),
-  'ViT-S/16': ViTConfig(16, 12, 384, 1536, 6),
-  'ViT-B/32': ViTConfig(32, 12, 768, 3072, 12),
-  'ViT-B/16': ViTConfig(16, 12, 768, 3072, 12),
-  'ViT-B/8': ViTConfig(8, 12, 768, 3072, 12),
-  'ViT-L/32': ViTConfig(32, 24, 1024, 4096, 16),
-  'ViT-L/16': ViTConfig(16, 24, 1024, 4096, 16),
-  'ViT-H/14': ViTConfig(14, 32, 1280, 5120, 16),
-}
-"""Table 1 of the ViT paper and Table 2 of AugReg's, with a class token and 1000 classes, 224 px."""
-
-COLUMNS = {
-  'blocks': 'num_blocks',
-  'patch': 'patch_size',
-  'tokens': 'num_tokens',
-  'channels': 'hidden_dim',
-  'heads': 'num_heads',
-  'MLP': 'mlp_dim',
-}
-
-
-def variant_of(config: ViTConfig) -> str:
-  """'ViT-B/16'; 'ViT-B/16 at 384 px'; 'ViT of 8 blocks, width 64', of any other sizes."""
-  name = base_variant(config)
-  if not name:
-    return f'ViT of {config.num_blocks} blocks, width {config.hidden_dim}'
-  is_same = config.image_size == VARIANTS[name].image_size
-  return name if is_same else f'{name} at {config.image_size} px'
-
-
-def base_variant(config: ViTConfig) -> str:
-  """Name of the variant that has these sizes, of whatever images and pooling; '' if none has."""
-  sizes = lambda c: (c.patch_size, c.num_blocks, c.hidden_dim, c.mlp_dim, c.num_heads)
-  names = (name for name, variant in VARIANTS.items() if sizes(variant) == sizes(config))
-  return next(names, '')
-
-
-def activation(config: ViTConfig) -> str:
-  """Name of the nonlinearity."""
-  return f'gelu {config.gelu}'
-
-
-def is_stochastic(config: ViTConfig) -> bool:
-  """Return True if the forward pass of training draws random numbers."""
-  return bool(config.stochastic_depth or config.dropout)
-
-
-_HEADS = {variant.hidden_dim: variant.num_heads for variant in VARIANTS.values()}
-"""Channels of the published ViTs -> heads, which files of timm do not tell."""
-
-
-def from_file(found: Found) -> ViTConfig:
-  """Return the config of a weights file.
-
-  Raises:
-    UserError: there is no such ViT, or the file does not tell how many heads it has.
-  """
-  sizes, pooling = found.sizes, _pooling(found)
-  make = functools.partial(
-    ViTConfig,
-    patch_size=sizes['P'],
-    num_blocks=found.num_blocks,
-    hidden_dim=sizes['C'],
-    mlp_dim=sizes['F'],
-    num_heads=_heads(found),
-    num_classes=sizes['N'],
-    pooling=pooling,
-    representation_size=sizes.get('R', 0),
-  )
-  if 'S' not in sizes:  # such a model takes any size
-    size = found.number('image_size') or sizes['P'] * max(224 // sizes['P'], 1)
-    log.warning(
-      'the file has no position embeddings: they are taken as fixed (sincos2d), at %d px', size
-    )
-    return make(position='sincos2d', image_size=size)
-  side = _side(sizes['S'], pooling == 'token')
-  return make(image_size=sizes['P'] * side)
-
-
-def _pooling(found: Found) -> str:
-  if 'cls' in found.shapes:
-    return 'token'
-  return 'map' if any(name.startswith('MAPHead_0/') for name in found.shapes) else 'gap'
-
-
-def _heads(found: Found) -> int:
-  channels = found.sizes['C']
-  heads = found.sizes.get('H') or found.number('num_heads')
-  heads = _HEADS.get(channels) if heads is None else heads
-  if heads is None:
-    raise UserError(
-      f'the file does not tell how many heads share its {channels} channels: name them, as '
-      'num_heads=… of `load` or --num-heads=…; `convert` keeps them for commands without this flag'
-    )
-  return heads
-
-
-def _side(positions: int, has_class_token: bool) -> int:
-  """Patches per side of the image; the class token may have a position of its own."""
-  for rows in (positions - 1, positions) if has_class_token else (positions,):
-    side = math.isqrt(max(rows, 0))
-    if side and side**2 == rows:
-      return side
-  extra = ' (one may be of the class token)' if has_class_token else ''
-  raise UserError(f'{positions} position embeddings{extra} do not fill a square image')
-
 
 def run(config: ViTConfig, params: dict, images, *, state: dict, train: bool, key):
   """(B, H, W, 3) -> all `features`, and the state as it was; stochastic iff `key` is given."""
@@ -422,7 +173,7 @@ def run(config: ViTConfig, params: dict, images, *, state: dict, train: bool, ke
   stem_key = None if key is None else jax.random.fold_in(key, config.num_blocks)
   x_BSC = features['embedded'] = layers.dropout(x_BSC, config.dropout, stem_key)
   for i in range(config.num_blocks):
-    block = functools.partial(_block, config, skip_rate(config, i))
+    block = functools.partial(_block, config, layers.skip_rate(config, i))
     block = jax.checkpoint(block) if config.remat else block
     block_key = None if key is None else jax.random.fold_in(key, i)
     x_BSC, inside = block(encoder[f'encoderblock_{i}'], x_BSC, block_key)
@@ -435,11 +186,6 @@ def run(config: ViTConfig, params: dict, images, *, state: dict, train: bool, ke
   features['pre_logits'] = x_BC
   features['logits'] = layers.dense(params['head'], x_BC, jnp.float32)
   return features, state
-
-
-def skip_rate(config: ViTConfig, block: int) -> float:
-  """Probability of skipping each branch of a block, linear in depth."""
-  return config.stochastic_depth * block / max(config.num_blocks - 1, 1)
 
 
 def _with_positions(config: ViTConfig, params: dict, x_BSC):
@@ -480,10 +226,7 @@ def _attend(config: ViTConfig, params: dict, queries_BSC, x_BSC):
   project = lambda name, x: layers.heads(params[name], x, config.dtype)
   query_BhSd, key_BhSd = project('query', queries_BSC), project('key', x_BSC)
   value_BhSd = project('value', x_BSC)
-  logits_BhST = jnp.einsum(
-    'bhsd,bhtd->bhst', query_BhSd, key_BhSd, preferred_element_type=jnp.float32
-  )
-  weights_BhST = jax.nn.softmax(logits_BhST / math.sqrt(config.head_dim))
+  weights_BhST = layers.attention_weights(query_BhSd, key_BhSd)
   mixed_BhSd = jnp.einsum('bhst,bhtd->bhsd', weights_BhST.astype(config.dtype), value_BhSd)
   out_BSC = layers.join_heads(params['out'], mixed_BhSd, config.dtype)
   named = {'query': query_BhSd, 'key': key_BhSd, 'value': value_BhSd}
@@ -492,8 +235,7 @@ def _attend(config: ViTConfig, params: dict, queries_BSC, x_BSC):
 
 def _mlp(config: ViTConfig, params: dict, x, keys):
   """Dense, GELU, Dense over the last axis: the output and the hidden activation."""
-  approximate = _GELU_APPROXIMATE[config.gelu]
-  hidden = jax.nn.gelu(layers.dense(params['Dense_0'], x, config.dtype), approximate=approximate)
+  hidden = layers.gelu(layers.dense(params['Dense_0'], x, config.dtype), config.gelu)
   dropped = layers.dropout(hidden, config.dropout, keys[0])
   out = layers.dense(params['Dense_1'], dropped, config.dtype)
   return layers.dropout(out, config.dropout, keys[1]), hidden

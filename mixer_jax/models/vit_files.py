@@ -1,12 +1,19 @@
-"""Weights files of ViTs: the layouts they are stored in.
+"""Weights files of ViTs: the layouts they are stored in, and the config of a file.
 
 The published files of the ViT paper, AugReg and SAM share one count for the children of a block,
 as Flax did before Linen; those of big_vision count each type. timm joins query, key and value.
 """
 
+import functools
+import logging
+import math
 import re
 
-from mixer_jax.models.files import Axes, Layout, Stack
+from mixer_jax.errors import UserError
+from mixer_jax.models.files import Axes, Found, Layout, Stack
+from mixer_jax.models.vit_config import VARIANTS, ViTConfig
+
+log = logging.getLogger(__name__)
 
 _POSITIONS = 'Transformer/posembed_input/pos_embedding'
 
@@ -64,7 +71,7 @@ def _timm_refusal(config) -> str:
 
 
 def _about(config) -> dict[str, str]:
-  """Fields that no array tells."""
+  """Fields that no array determines."""
   about = {'num_heads': str(config.num_heads)}
   return about if config.num_positions else {**about, 'image_size': str(config.image_size)}
 
@@ -116,3 +123,62 @@ LAYOUTS = (
   ),
 )
 """modern: the authors' published files. linen: big_vision's. timm: timm and hubs."""
+
+_HEADS = {variant.hidden_dim: variant.num_heads for variant in VARIANTS.values()}
+"""Channels of the published ViTs -> heads, which files of timm do not store."""
+
+
+def from_file(found: Found) -> ViTConfig:
+  """Return the config of a weights file.
+
+  Raises:
+    UserError: there is no such ViT, or the file does not store how many heads it has.
+  """
+  sizes, pooling = found.sizes, _pooling(found)
+  make = functools.partial(
+    ViTConfig,
+    patch_size=sizes['P'],
+    num_blocks=found.num_blocks,
+    hidden_dim=sizes['C'],
+    mlp_dim=sizes['F'],
+    num_heads=_heads(found),
+    num_classes=sizes['N'],
+    pooling=pooling,
+    representation_size=sizes.get('R', 0),
+  )
+  if 'S' not in sizes:  # such a model takes any size
+    size = found.number('image_size') or sizes['P'] * max(224 // sizes['P'], 1)
+    log.warning(
+      'the file has no position embeddings: they are taken as fixed (sincos2d), at %d px', size
+    )
+    return make(position='sincos2d', image_size=size)
+  side = _side(sizes['S'], pooling == 'token')
+  return make(image_size=sizes['P'] * side)
+
+
+def _pooling(found: Found) -> str:
+  if 'cls' in found.shapes:
+    return 'token'
+  return 'map' if any(name.startswith('MAPHead_0/') for name in found.shapes) else 'gap'
+
+
+def _heads(found: Found) -> int:
+  channels = found.sizes['C']
+  heads = found.sizes.get('H') or found.number('num_heads')
+  heads = _HEADS.get(channels) if heads is None else heads
+  if heads is None:
+    raise UserError(
+      f'the file does not store how many heads share its {channels} channels: name them, as '
+      'num_heads=… of `load` or --num-heads=…; `convert` keeps them for commands without this flag'
+    )
+  return heads
+
+
+def _side(positions: int, has_class_token: bool) -> int:
+  """Patches per side of the image; the class token may have a position of its own."""
+  for rows in (positions - 1, positions) if has_class_token else (positions,):
+    side = math.isqrt(max(rows, 0))
+    if side and side**2 == rows:
+      return side
+  extra = ' (one may be of the class token)' if has_class_token else ''
+  raise UserError(f'{positions} position embeddings{extra} do not fill a square image')

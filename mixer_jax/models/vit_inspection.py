@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+
+from mixer_jax.models import layers
 
 
 def stem_kernel(config, params: dict) -> np.ndarray:
@@ -40,12 +41,12 @@ def sincos2d(config) -> np.ndarray:
 def attention_weights(config, features: Mapping[str, jax.Array], block: int) -> jax.Array:
   """Return the attention weights of a block, (B, heads, queries, keys) float32; traceable.
 
-  They are computed from its queries and keys, as the forward pass does: softmax(q·k / √d) over the
-  keys, in float32. The class token comes first, where there is one.
+  They are computed from its queries and keys, as the forward pass does. The class
+  token comes first, where there is one.
 
   Args:
     features: what `models.features` returned.
   """
+  del config
   query, key = (features[f'block_{block}/attention/{name}'] for name in ('query', 'key'))
-  scores = jnp.einsum('bqhd,bkhd->bhqk', query, key, preferred_element_type=jnp.float32)
-  return jax.nn.softmax(scores / np.sqrt(config.head_dim).astype(np.float32), axis=-1)
+  return layers.attention_weights(query.swapaxes(1, 2), key.swapaxes(1, 2))

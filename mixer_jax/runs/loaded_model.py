@@ -87,7 +87,7 @@ def load_for_evaluation(
       config leaves it open.
     gelu: 'tanh' or 'erf'; None: as far as the checkpoint contains it.
     input_range: '[-1, 1]' or '[0, 1]'; None: likewise.
-    num_heads: attention heads of a ViT in a file that does not tell them; None: as it tells.
+    num_heads: attention heads of a ViT in a file that does not store them; None: those it stores.
     source: the evaluation images, if they are open already.
 
   Raises:

@@ -10,7 +10,7 @@ import pytest
 import mixer_jax
 from mixer_jax import models
 from mixer_jax.errors import UserError
-from mixer_jax.models import ResNetConfig, mixer
+from mixer_jax.models import ResNetConfig, layers, mixer
 from mixer_jax.models.depth import with_blocks
 from mixer_jax.models.resolution import grow
 from tests.helpers import factories, reference
@@ -70,8 +70,8 @@ def test_stochastic_depth_is_linear_over_the_blocks_that_are_left(monkeypatch):
   config = dataclasses.replace(CONFIG, stochastic_depth=0.4)
   small, kept = with_blocks(config, factories.random_params(config), (1, 2, 4))
   rates = []
-  rate = mixer.skip_rate
-  monkeypatch.setattr(mixer, 'skip_rate', lambda *of: rates.append(rate(*of)) or rates[-1])
+  rate = layers.skip_rate
+  monkeypatch.setattr(layers, 'skip_rate', lambda *of: rates.append(rate(*of)) or rates[-1])
   images, key = np.zeros((1, 32, 32, 3), np.float32), jax.random.key(0)
   how = {'state': {}, 'train': True, 'key': key}
   jax.eval_shape(functools.partial(mixer.run, small, **how), kept, images)
